@@ -1,0 +1,56 @@
+# From a fresh clone, with Python 3.10 or newer and make:
+#   make align   install, then align the bundled image model and show it before and after
+#   make test    install with the development tools, then run the tests
+# Settings go on in ARGS: make align ARGS="--rounds 2 --seed 1", make test ARGS="-k selectors"
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+BIN = $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help align test check format clean
+
+help:
+	@echo 'make align   install, then align the bundled image model (ARGS="--rounds 2" changes settings)'
+	@echo 'make test    install with the development tools, then run the tests (ARGS="-k NAME" picks some)'
+	@echo 'make check   ruff and pyright'
+	@echo 'make format  let ruff format and mend'
+	@echo 'make clean   remove caches and build outputs; the virtual environment and runs/ stay'
+
+align: $(VENV)/.installed
+	$(BIN)/raft align $(ARGS)
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+# A stamp says what was installed last; a change of the requirements makes it stale. Nothing is stamped that failed half-way.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(venv)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt
+	@$(venv)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $(VENV)/.installed $@
+
+define venv
+$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
+	echo "Python 3.10 or newer is needed, and $(PYTHON) is $$($(PYTHON) --version 2>&1): make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; \
+	exit 1; }; \
+test -x $(BIN)/pip || { echo "Making $(VENV) and installing; this takes a few minutes once."; $(PYTHON) -m venv $(VENV); }
+endef

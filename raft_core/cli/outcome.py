@@ -1,0 +1,76 @@
+"""How a command ends: exit codes, errors in words, and signals."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+from raft_core.errors import RaftError
+
+INTERRUPTED = 130
+UNEXPECTED = 1
+
+
+def guarded(command: Callable[[], int | None], *, debug: bool = False) -> int:
+    """Run a command; a user's mistakes are printed without a traceback.
+
+    Returns:
+        0 or what the command returns; 2 for a mistake; 130 after a signal; 1 for anything unexpected.
+    """
+    try:
+        with signals():
+            return command() or 0
+    except RaftError as error:
+        if debug:
+            traceback.print_exc()
+        _say(f"error: {error}")
+        return error.exit_code
+    except KeyboardInterrupt as interrupt:
+        if debug:
+            traceback.print_exc()
+        _say(str(interrupt) or "interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:  # `raft list | head`
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNEXPECTED
+    except Exception:  # noqa: BLE001 - the last place where it can be said that a run's work is not lost
+        traceback.print_exc()
+        _say("error: this was not foreseen (see above); a run that was under way goes on by `raft resume RUN`")
+        return UNEXPECTED
+
+
+@contextlib.contextmanager
+def signals() -> Iterator[None]:
+    """The first SIGINT or SIGTERM raises KeyboardInterrupt, so that everything is left in order; the second ends at once."""
+
+    def first(_number: int, _frame: FrameType | None) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, second)
+        raise KeyboardInterrupt
+
+    def second(_number: int, _frame: FrameType | None) -> None:
+        os._exit(INTERRUPTED)
+
+    before = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, first)
+    except ValueError:  # not the main thread, as in a test or a notebook: signals are the caller's
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _say(text: str) -> None:
+    sys.stdout.flush()
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,106 @@
+"""What another K or selector would have chosen, from the stored scores of a run.
+
+  raft whatif runs/resolution --k 2 4 8
+  raft whatif runs/resolution --selector TopFraction --selector.fraction 0.1
+  raft whatif runs/resolution --by clip_score
+
+The expected best of k is unbiased: the mean over all subsets of k of the stored
+samples. Nothing is generated and nothing is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from raft_core.protocols import Selector
+    from raft_core.whatif import Stored
+
+USAGE = "raft whatif RUN [--k K …] [--selector NAME] [--by SCORE]"
+TAKES_SETTINGS = True
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--k", type=int, nargs="+", help="samples per prompt; by default 1, 2, 4 … up to what is stored")
+    parser.add_argument("--by", metavar="SCORE", help="the score to choose by; by default the run's reward")
+    parser.add_argument("--rounds", type=int, nargs="+", help="which rounds; by default all that are stored")
+
+
+def main(args: argparse.Namespace) -> None:
+    from raft_core import progress
+    from raft_core.config import parse_overrides
+    from raft_core.whatif import known_column, stored_rounds
+
+    stored = stored_rounds(Path(args.target), args.rounds)
+    column = known_column(stored[0], args.by)
+    selector = chosen_selector(parse_overrides(args.settings))
+    console = progress.console()
+    if args.k or selector is None:
+        ks = args.k or doublings(stored[0].k)
+        console.print(f"expected {column} of the best of k samples per prompt", markup=False, highlight=False)
+        console.print(best_table(stored, column, ks))
+    if selector is not None:
+        label = f"kept by {type(selector).__name__}, chosen by {column}; in brackets what the run has kept"
+        console.print(label, markup=False, highlight=False)
+        console.print(choice_table(stored, column, selector))
+
+
+def chosen_selector(overrides) -> Selector | None:
+    """The selector that the settings name, or None when they name none.
+
+    Raises:
+        ConfigError: it is none, or another setting is given.
+    """
+    from raft_core.components import Unbuilt, Walk
+    from raft_core.config import overridden
+    from raft_core.errors import ConfigError
+
+    raw = overridden({}, overrides)
+    if unknown := [key for key in raw if key != "selector"]:
+        raise ConfigError(f"--{unknown[0]} is not known here: {USAGE}")
+    if not raw:
+        return None
+    walk = Walk()
+    try:
+        return walk.component(raw["selector"], "selector", "selector").make()
+    except Unbuilt:
+        raise ConfigError(walk.mistakes) from None
+
+
+def doublings(k: int) -> list[int]:
+    """1, 2, 4 … and k itself."""
+    return sorted({2**i for i in range(k.bit_length()) if 2**i <= k} | {k})
+
+
+def best_table(stored: list[Stored], column: str, ks: list[int]):
+    from rich.table import Table
+
+    from raft_core.monitor import figure
+    from raft_core.whatif import best_of
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("round", justify="right")
+    for k in ks:
+        table.add_column(f"k = {k}", justify="right")
+    for each in stored:
+        table.add_row(str(each.rnd), *[figure(best_of(each, column, k)) for k in ks])
+    return table
+
+
+def choice_table(stored: list[Stored], column: str, selector: Selector):
+    from rich.table import Table
+
+    from raft_core.monitor import figure, shortened
+    from raft_core.whatif import rechosen
+
+    names = [column, *(name for name in stored[0].columns if name != column)][:4]
+    table = Table(box=None, pad_edge=False)
+    for heading in ("round", "kept", "shared", *(shortened(name, 16) for name in names)):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for each in stored:
+        choice = rechosen(each, selector, column)
+        means = [f"{figure(choice.means[n])} ({figure(choice.means_before[n])})" for n in names]
+        table.add_row(str(each.rnd), f"{choice.kept} ({int(each.kept.sum())})", str(choice.shared), *means)
+    return table

@@ -1,0 +1,166 @@
+"""A reward in five lines: any function ``(prompts, outputs) -> list of floats``."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from raft_core.errors import ConfigError, RaftError, nearest
+from raft_core.protocols import RewardInfo
+from raft_core.types import Sample
+
+
+class FunctionReward:
+    """A function as a reward.
+
+    It gets the texts of the prompts and the outputs (RGB PIL images, or strings) in the same order and returns one number for
+    each; NaN or None = not scored.
+
+    Args:
+        path: ``my_file.py:my_function``, or ``my_package.my_module:my_function`` (a dot in place of the colon will do).
+        name: column of the scores; the function's name by default.
+        higher_is_better: the direction.
+        batch_size: samples per call; null = all at once.
+        scale: what its numbers mean, in words.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        name: str | None = None,
+        higher_is_better: bool = True,
+        batch_size: int | None = None,
+        scale: str = "",
+    ):
+        self.path = path
+        self.module, self.function = split_path(path)
+        if batch_size is not None and batch_size < 1:
+            raise ConfigError(f"the batch_size of the reward {path!r} is {batch_size}, but must be at least 1")
+        self.info = RewardInfo(name or self.function, scale=scale, higher_is_better=higher_is_better, batch_size=batch_size)
+        self._call: Callable[[list[str], list], object] | None = None
+
+    def check(self) -> list[str]:
+        """Whether the function can be found and takes two arguments; imports its file."""
+        try:
+            self.load()
+        except RaftError as error:
+            return [str(error)]
+        return []
+
+    def load(self) -> None:
+        """Import the function.
+
+        Raises:
+            ConfigError: no such file, module or function, one that fails on import, or one that takes other arguments.
+        """
+        if self._call is None:
+            self._call = find_function(self.path)
+
+    def __call__(self, samples: Sequence[Sample]) -> np.ndarray:
+        self.load()
+        assert self._call is not None
+        # Whatever comes back, the scorer checks it.
+        return self._call([sample.prompt.text for sample in samples], [sample.output for sample in samples])  # type: ignore
+
+
+def split_path(path: str) -> tuple[str, str]:
+    """(file or module, function) of ``file.py:name``, ``package.module:name`` or ``package.module.name``.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    module, colon, function = path.rpartition(":")
+    if not colon and not path.endswith(".py"):
+        module, _, function = path.rpartition(".")
+    if not module or not function.isidentifier():
+        raise ConfigError(
+            f"the reward {path!r} names no function: write my_file.py:my_function or my_package.my_module:my_function"
+        )
+    return module, function
+
+
+def find_function(path: str) -> Callable[[list[str], list], object]:
+    """Import the function that ``path`` names.
+
+    Raises:
+        ConfigError: see ``FunctionReward.load``.
+    """
+    place, name = split_path(path)
+    module = import_file(Path(place), path) if place.endswith(".py") else import_module(place, path)
+    found = getattr(module, name, None)
+    if not callable(found):
+        own = [key for key, value in vars(module).items() if inspect.isfunction(value) and not key.startswith("_")]
+        what = "has no" if found is None else "has something that cannot be called in place of a"
+        raise ConfigError(f"the reward {path!r}: {place} {what} function {name!r}{nearest(name, own)}")
+    check_signature(found, path)
+    return found
+
+
+def check_signature(function: Callable, path: str) -> None:
+    """Whether it can be called with prompts and outputs.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # a builtin that does not tell
+        return
+    try:
+        signature.bind([], [])
+    except TypeError as error:
+        raise ConfigError(
+            f"the reward {path!r} takes {signature}, but is called with two arguments, (prompts, outputs): {error}"
+        ) from error
+
+
+def import_file(file: Path, path: str) -> ModuleType:
+    """The module of a Python file, which may import its neighbours.
+
+    Raises:
+        ConfigError: no such file, or it fails on import.
+    """
+    file = file.expanduser().resolve()
+    if not file.is_file():
+        neighbours = [other.name for other in file.parent.glob("*.py")] if file.parent.is_dir() else []
+        near = nearest(file.name, neighbours) if neighbours else ""
+        raise ConfigError(f"the reward {path!r}: there is no file {file}{near}")
+    # Under its path, so that two files of one name do not meet, and once, so that state and classes in it stay the same.
+    name = f"raft_function_{file.as_posix()}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None and spec.loader is not None  # a .py file has both
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses in the file look themselves up there
+    sys.path.insert(0, str(file.parent))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise ConfigError(f"the reward {path!r}: {file} fails on import with {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(str(file.parent))
+    return module
+
+
+def import_module(name: str, path: str) -> ModuleType:
+    """An importable module.
+
+    Raises:
+        ConfigError: there is none, or it fails on import.
+    """
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        missing = isinstance(error, ModuleNotFoundError) and error.name and name.startswith(error.name)
+        why = f"there is no module {name!r}" if missing else f"{name} fails on import with {type(error).__name__}: {error}"
+        hint = " (a file is named with its .py: my_file.py:my_function)" if missing else ""
+        raise ConfigError(f"the reward {path!r}: {why}{hint}") from error

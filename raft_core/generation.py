@@ -1,0 +1,69 @@
+"""Outputs into a folder: each as a file of its own where it is a picture, all of them in one table."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from raft_core.files import replacing, write_text
+from raft_core.protocols import Policy, Reporter
+from raft_core.sampling import rendered, requests, sampled
+from raft_core.scoring import Scores
+from raft_core.tables import write_samples
+from raft_core.types import Prompt, Sample
+
+
+def generate(
+    policy: Policy, prompts: Sequence[Prompt], *, k: int, seed: int, reporter: Reporter, reference: bool = False
+) -> list[Sample]:
+    """K rendered samples per prompt, prompt-major, each fixed by (seed, prompt, index) alone."""
+    asked = requests(prompts, k, seed, "generate")
+    with policy.resident("sample"), reporter.phase("sampling", len(asked)) as bar:
+        samples = sampled(policy, asked, reference, bar)
+    with policy.resident("render"), reporter.phase("rendering", len(asked)) as bar:
+        return rendered(policy, samples, bar)
+
+
+def write_outputs(folder: Path, samples: Sequence[Sample]) -> list[Path]:
+    """Write pictures as PNG, and ``samples.jsonl`` and ``samples.parquet`` with all; returns the files.
+
+    Raises:
+        StoreError: a full disk, a folder that cannot be written to.
+    """
+    files, lines = [], []
+    for sample, stem in zip(samples, stems(samples), strict=True):
+        row = {"prompt": sample.prompt.text, "index": sample.request.index, "seed": sample.seed}
+        if isinstance(sample.output, str):
+            row["text"] = sample.output
+        else:
+            files.append(folder / f"{stem}.png")
+            with replacing(files[-1]) as temporary:
+                sample.output.save(temporary, format="PNG")
+            row["file"] = files[-1].name
+        lines.append(json.dumps(row, ensure_ascii=False))
+    write_text(folder / "samples.jsonl", "\n".join(lines) + "\n")
+    write_samples(folder / "samples.parquet", samples, Scores("", {}), np.zeros(len(samples), dtype=bool))
+    return [*files, folder / "samples.jsonl", folder / "samples.parquet"]
+
+
+def stems(samples: Sequence[Sample]) -> Iterator[str]:
+    """``003-a-large-red-circle-1``: number of the prompt, the prompt, index of the sample."""
+    number, last = 0, None
+    for sample in samples:
+        if sample.prompt.id != last:
+            number, last = number + 1, sample.prompt.id
+        slug = re.sub(r"[^a-z0-9]+", "-", sample.prompt.text.lower()).strip("-")[:48].rstrip("-")
+        yield f"{number:03d}-{slug}-{sample.request.index}"
+
+
+def free_folder(wanted: Path) -> Path:
+    """``wanted``, or the first of ``wanted-2``, ``wanted-3`` … that holds nothing."""
+    folder, number = wanted, 1
+    while folder.exists() and any(folder.iterdir()):
+        number += 1
+        folder = wanted.with_name(f"{wanted.name}-{number}")
+    return folder

@@ -1,0 +1,53 @@
+"""Reward-ranked fine-tuning: sample K per prompt, score, select, update, round after round.
+
+Source: RAFT (2304.06767), algorithm 1. Every method and every modality is a choice of the parts handed in here.
+"""
+
+from __future__ import annotations
+
+from raft_core.measure import measure
+from raft_core.monitor import Monitor
+from raft_core.prompts import PromptSet
+from raft_core.protocols import Objective, Policy, Selector
+from raft_core.sampling import requests
+from raft_core.scoring import Scorer
+from raft_core.store import Store
+from raft_core.trainer import Trainer
+
+
+def align(
+    policy: Policy,
+    prompts: PromptSet,
+    scorer: Scorer,
+    selector: Selector,
+    objective: Objective,
+    trainer: Trainer,
+    store: Store,
+    monitor: Monitor,
+    *,
+    rounds: int,
+    k: int,
+) -> str:
+    """Align ``policy`` in place and return in words why it ended.
+
+    Everything goes through the store: what a killed run has already made is read back, not made again.
+
+    Raises:
+        RewardError: a round in which no sample could be scored.
+    """
+    for rnd in store.unfinished(rounds):
+        # Asked before a round and not after: a run killed between its last round and this question then ends as it would have.
+        if reason := monitor.verdict(store.history()):
+            return reason
+        record = store.open(rnd, policy)
+        asked = requests(prompts.draw(rnd), k, store.seed, rnd)
+        with monitor.phase(rnd, "sample", policy):
+            samples = record.sampled(asked, lambda chunk: policy.sample(chunk, trace=objective.needs_trace))
+        with monitor.phase(rnd, "render", policy):
+            samples, scores, selection = record.judged(samples, policy.render, scorer, lambda s: selector(s.grid(k)))
+        with monitor.phase(rnd, "train", policy):
+            metrics = measure(policy, samples, scores, selection, k, store.seed)
+            metrics |= trainer.fit(policy, objective, samples, selection, rnd)
+        store.finish(rnd, policy, trainer, metrics | monitor.costs(rnd))
+        monitor.report(rnd, store.history())
+    return f"all {rounds} rounds are done"

@@ -1,0 +1,184 @@
+"""The five places where a run can differ: policy, reward, selector, objective, and what carries them.
+
+Anything with these methods fits; nothing has to inherit or register.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import numpy as np
+
+from raft_core.types import Request, Sample, Selection
+
+if TYPE_CHECKING:
+    import torch
+
+Phase = Literal["sample", "render", "train"]
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """A generative model that can be sampled and trained.
+
+    Attributes:
+        modality: ``"image"`` or ``"text"``; names the kind of ``Sample.output``.
+        batch_size: requests per call of ``sample`` that the caller should aim at.
+    """
+
+    modality: str
+    batch_size: int
+
+    def check(self) -> list[str]:
+        """Mistakes that can be seen without loading a weight, in words; empty when there are none."""
+        ...
+
+    def load(self) -> None:
+        """Load the weights; called once, after the whole configuration has been checked. The constructor loads nothing."""
+        ...
+
+    def visible(self, text: str) -> str:
+        """The part of a prompt that the model takes in; the text itself unless it is longer than the tokenizer allows."""
+        ...
+
+    def sample(self, requests: Sequence[Request], *, trace: bool = False, reference: bool = False) -> list[Sample]:
+        """Draw one sample per request, each fixed by its own seed whatever else is in the batch; outputs not yet rendered.
+
+        With ``trace`` the samples also keep what ``step_log_probs`` replays. With ``reference`` the frozen start is sampled.
+        """
+        ...
+
+    def render(self, samples: Sequence[Sample]) -> list[Sample]:
+        """The same samples with ``output`` set: latents decoded to images, tokens to text."""
+        ...
+
+    def draw(self, samples: Sequence[Sample], seeds: Sequence[int]) -> Any:
+        """The randomness of one training pass, one seed per sample, shared by policy and reference.
+
+        Diffusion: timesteps and noise. Text: nothing. Opaque to the caller, who hands it to ``nll``.
+        """
+        ...
+
+    def nll(self, samples: Sequence[Sample], draw: Any, *, reference: bool = False) -> torch.Tensor:
+        """[B] negative log-likelihood of each sample, or its denoising surrogate; differentiable unless ``reference``."""
+        ...
+
+    def step_log_probs(self, samples: Sequence[Sample], *, reference: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """([B, S] log-prob of each action of traced samples in nats, [B, S] mask of actions that count)."""
+        ...
+
+    def embed(self, samples: Sequence[Sample]) -> np.ndarray:
+        """[N, D] unit-length features of rendered outputs, by which diversity is measured."""
+        ...
+
+    def resident(self, phase: Phase) -> AbstractContextManager[None]:
+        """Inside, the parts that this phase needs are on the device; parts that it does not need may be elsewhere."""
+        ...
+
+    def trainable(self) -> Mapping[str, torch.nn.Parameter]:
+        """Parameters that training changes, by stable names. They alone make up a checkpoint."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Plain facts for the report and the model card: base model, adapter, sampling settings."""
+        ...
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write the trained weights in every format that users of this modality expect; returns the files."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RewardInfo:
+    """What a reward says of itself.
+
+    Attributes:
+        name: column in the store and label in the report.
+        scale: what its numbers mean, in words ("nominal 1–10", "0 or 1", "100 × cosine").
+        higher_is_better: the direction.
+        batch_size: samples per call; None = all at once (pairwise and group judges need that).
+        differentiable: whether gradients flow from the score to the output.
+        gpu: whether it wants the accelerator while it scores.
+    """
+
+    name: str
+    scale: str = ""
+    higher_is_better: bool = True
+    batch_size: int | None = None
+    differentiable: bool = False
+    gpu: bool = False
+
+
+@runtime_checkable
+class Reward(Protocol):
+    """Scores rendered samples; NaN = not scored. A *judge* is a reward that is measured and never trained on.
+
+    May also have ``check() -> list[str]`` and ``load()`` as a policy has, ``attach(policy)`` when it needs the policy itself,
+    and ``sleep()``, called when a round has been scored, to give the accelerator's memory back.
+    """
+
+    info: RewardInfo
+
+    def __call__(self, samples: Sequence[Sample]) -> Sequence[float] | np.ndarray:
+        """[N] scores, one per sample in the same order."""
+        ...
+
+
+@runtime_checkable
+class Combinator(Protocol):
+    """A reward made of rewards. The parts are scored (each once), kept under their names, then combined."""
+
+    info: RewardInfo
+    parts: Sequence[Reward]
+
+    def combine(self, scores: Mapping[str, np.ndarray], samples: Sequence[Sample]) -> np.ndarray:
+        """[N] from the parts' [N] scores by name."""
+        ...
+
+
+@runtime_checkable
+class Selector(Protocol):
+    """Chooses what to train on from the scores alone; a pure function."""
+
+    produces: ClassVar[type[Selection]]
+
+    def __call__(self, scores: np.ndarray) -> Selection:
+        """From scores [P, K], NaN = not scored, to a selection of flat indices ``p * K + j``."""
+        ...
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """A loss built on ``Policy.nll`` and ``Policy.step_log_probs`` alone.
+
+    Attributes:
+        consumes: the selection type it reads; checked against the selector's before anything is loaded.
+        needs_trace: whether sampling must keep trajectories.
+    """
+
+    consumes: ClassVar[type[Selection]]
+    needs_trace: ClassVar[bool]
+
+    def __call__(self, policy: Policy, samples: Sequence[Sample], part: Any, seeds: Sequence[int]) -> torch.Tensor:
+        """[B] loss of each item of ``part``; ``samples`` are all of the round, ``seeds`` [B] fix the items' draws."""
+        ...
+
+
+class Reporter(Protocol):
+    """Where progress goes. The core calls it and knows nothing of terminals."""
+
+    def phase(self, name: str, total: int) -> AbstractContextManager[Any]:
+        """A bar of ``total`` items; the value entered has ``advance(n)``."""
+        ...
+
+    def line(self, text: str) -> None:
+        """One line for a person."""
+        ...
+
+    def warn(self, text: str) -> None:
+        """One line that a person should not miss."""
+        ...

@@ -1,0 +1,41 @@
+"""What to ask of the policy in a round."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+from raft_core.protocols import Policy
+from raft_core.rng import seed_for
+from raft_core.types import Prompt, Request, Sample
+
+T = TypeVar("T")
+
+
+def requests(prompts: Sequence[Prompt], k: int, seed: int, rnd: int | str) -> list[Request]:
+    """P·K requests, prompt-major; each seed depends on (run seed, round, prompt, index) alone."""
+    return [Request(prompt, index, seed_for(seed, "sample", rnd, prompt.id, index)) for prompt in prompts for index in range(k)]
+
+
+def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Consecutive slices of at most ``size``. The boundaries depend on nothing else, so a resumed run cuts as before."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def sampled(policy: Policy, asked: Sequence[Request], reference: bool, bar: Any) -> list[Sample]:
+    """One sample per request, drawn in parts of the policy's batch size; ``bar`` advances with each."""
+    samples: list[Sample] = []
+    for chunk in chunks(asked, policy.batch_size):
+        samples += policy.sample(chunk, reference=reference)
+        bar.advance(len(chunk))
+    return samples
+
+
+def rendered(policy: Policy, samples: Sequence[Sample], bar: Any) -> list[Sample]:
+    """The samples with their outputs, made in parts of the policy's batch size; ``bar`` advances with each."""
+    outputs: list[Sample] = []
+    for chunk in chunks(samples, policy.batch_size):
+        outputs += policy.render(chunk)
+        bar.advance(len(chunk))
+    return outputs

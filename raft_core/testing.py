@@ -1,0 +1,118 @@
+"""A policy small enough to read and fast enough to run the whole loop in a test.
+
+``FakePolicy`` draws x ~ N(mean[prompt], 1) in D dimensions and learns the means. Everything that the core asks of a policy is
+there, so the loop, the store, resume, evaluation and the report can be tested without a model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from raft_core.protocols import Phase, RewardInfo
+from raft_core.rng import seed_for, torch_rng
+from raft_core.types import Request, Sample
+
+
+class FakePolicy:
+    """A table of Gaussians, one mean per prompt bucket, unit variance.
+
+    Args:
+        modality: ``"text"`` renders x as a comma-separated string, ``"image"`` as an 8×8 picture as bright as the mean of x.
+        dim: D, dimensions of a sample.
+        buckets: rows of the table; a prompt uses the row that its hash names.
+        batch_size: requests per call that the loop aims at.
+    """
+
+    def __init__(self, modality: Literal["text", "image"] = "text", dim: int = 2, buckets: int = 64, batch_size: int = 4):
+        self.modality = modality
+        self.batch_size = batch_size
+        self.mean = torch.nn.Parameter(torch.zeros(buckets, dim))
+        self._start = self.mean.detach().clone()
+
+    def check(self) -> list[str]:
+        return []
+
+    def load(self) -> None:
+        """Nothing to load."""
+
+    def visible(self, text: str) -> str:
+        return text
+
+    def _means(self, items: Sequence[Request | Sample], reference: bool) -> torch.Tensor:
+        rows = [seed_for("bucket", item.prompt.text) % len(self.mean) for item in items]
+        return (self._start if reference else self.mean)[rows]  # [B, D]
+
+    def sample(self, requests: Sequence[Request], *, trace: bool = False, reference: bool = False) -> list[Sample]:
+        with torch.no_grad():
+            means = self._means(requests, reference)
+            noise = torch.stack([torch.randn(means.shape[1], generator=torch_rng(r.seed)) for r in requests])
+            drawn = means + noise
+        tensors = [{"x": x} for x in drawn]
+        return [Sample(request, tensors=kept, meta={"steps": 1}) for request, kept in zip(requests, tensors, strict=True)]
+
+    def render(self, samples: Sequence[Sample]) -> list[Sample]:
+        return [sample.with_output(self._output(sample.tensors["x"])) for sample in samples]
+
+    def _output(self, x: torch.Tensor) -> Any:
+        if self.modality == "text":
+            return ",".join(f"{value:.6f}" for value in x.tolist())
+        from PIL import Image
+
+        level = int(255 * torch.sigmoid(x.mean()))
+        return Image.new("RGB", (8, 8), (level, level, 255 - level))
+
+    def draw(self, samples: Sequence[Sample], seeds: Sequence[int]) -> None:
+        return None
+
+    def nll(self, samples: Sequence[Sample], draw: None, *, reference: bool = False) -> torch.Tensor:
+        x = torch.stack([sample.tensors["x"] for sample in samples])
+        error = (x - self._means(samples, reference)) ** 2  # [B, D]
+        return error.sum(dim=1).detach() / 2 if reference else error.sum(dim=1) / 2
+
+    def step_log_probs(self, samples: Sequence[Sample], *, reference: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        log_probs = -self.nll(samples, None, reference=reference)[:, None]
+        return log_probs, torch.ones_like(log_probs, dtype=torch.bool)
+
+    def embed(self, samples: Sequence[Sample]) -> np.ndarray:
+        x = torch.stack([torch.cat([sample.tensors["x"], torch.ones(1)]) for sample in samples])
+        return torch.nn.functional.normalize(x, dim=1).numpy()
+
+    @contextlib.contextmanager
+    def resident(self, phase: Phase) -> Iterator[None]:
+        yield
+
+    def trainable(self) -> Mapping[str, torch.nn.Parameter]:
+        return {"mean": self.mean}
+
+    def describe(self) -> dict[str, Any]:
+        return {"model": "fake", "dim": self.mean.shape[1]}
+
+    def save(self, folder: Path) -> list[Path]:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "means.json").write_text(json.dumps(self.mean.tolist()))
+        return [folder / "means.json"]
+
+
+class FakeReward:
+    """The mean of x: higher in every direction that the policy can move to.
+
+    Args:
+        name: label of the score.
+        fails_on: seeds that are left unscored when divisible by this; 0 = none.
+    """
+
+    def __init__(self, name: str = "mean", fails_on: int = 0):
+        self.info = RewardInfo(name=name, scale="mean of x")
+        self.fails_on = fails_on
+
+    def __call__(self, samples: Sequence[Sample]) -> np.ndarray:
+        scores = [float(sample.tensors["x"].mean()) for sample in samples]
+        failed = [bool(self.fails_on) and sample.seed % self.fails_on == 0 for sample in samples]
+        return np.where(failed, np.nan, scores)

@@ -1,0 +1,142 @@
+"""The vocabulary: what is asked for, what comes back, and what is chosen from it.
+
+Samples of one round form a flat, prompt-major list of P·K: sample ``p * k + j`` is the j-th of prompt p. Selections hold flat
+indices into that list.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+    from typing_extensions import Self
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt and whatever its file says of it besides (a reference answer, a category)."""
+
+    text: str
+    meta: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def id(self) -> str:
+        """16 hex digits, the same for the same text and meta in every run."""
+        content = json.dumps([self.text, dict(self.meta)], sort_keys=True, default=str)
+        return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One sample to draw: the prompt, its index among the prompt's K, and the seed that fixes it."""
+
+    prompt: Prompt
+    index: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """One sample.
+
+    Attributes:
+        request: what was asked for.
+        output: what a reward sees: a PIL image (RGB) or a string; None until ``Policy.render`` has made it.
+        tensors: what training and replay need, without a batch axis, on the CPU: ``latents`` [C, h, w] or ``tokens`` [T], and
+            after a traced sampling the trajectory and its log-probs.
+        meta: plain facts about how it was made (steps, guidance scale, finish reason).
+    """
+
+    request: Request
+    output: Any = None
+    tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def prompt(self) -> Prompt:
+        return self.request.prompt
+
+    @property
+    def seed(self) -> int:
+        return self.request.seed
+
+    def with_output(self, output: Any) -> Sample:
+        return replace(self, output=output)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Selection:
+    """What a selector chose; every field is an array whose first axis is the M chosen items."""
+
+    def __len__(self) -> int:
+        return len(getattr(self, fields(self)[0].name))
+
+    def take(self, items: Sequence[int] | np.ndarray) -> Self:
+        """The selection of these items, in this order, repeats allowed."""
+        items = np.asarray(items, dtype=np.int64)
+        return replace(self, **{f.name: getattr(self, f.name)[items] for f in fields(self)})
+
+    @property
+    def kept(self) -> np.ndarray:
+        """[U] sorted distinct flat indices of all samples that the selection uses."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Weighted(Selection):
+    """Samples with weights, for weighted likelihood: index [M] int64, weight [M] float64 ≥ 0."""
+
+    index: np.ndarray
+    weight: np.ndarray
+    name: ClassVar[str] = "weighted samples"
+
+    @property
+    def kept(self) -> np.ndarray:
+        return np.unique(self.index)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pairs(Selection):
+    """Preference pairs of one prompt each: chosen [M], rejected [M] int64, margin [M] float64 > 0 in reward units."""
+
+    chosen: np.ndarray
+    rejected: np.ndarray
+    margin: np.ndarray
+    name: ClassVar[str] = "pairs"
+
+    @property
+    def kept(self) -> np.ndarray:
+        return np.unique(np.concatenate([self.chosen, self.rejected]))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Advantages(Selection):
+    """Samples with signed advantages, for policy gradients: index [M] int64, advantage [M] float64 in reward deviations."""
+
+    index: np.ndarray
+    advantage: np.ndarray
+    name: ClassVar[str] = "advantages"
+
+    @property
+    def kept(self) -> np.ndarray:
+        return np.unique(self.index)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Groups(Selection):
+    """Whole groups, for ranking losses: index [M, K] int64, reward [M, K] float64, NaN = not scored."""
+
+    index: np.ndarray
+    reward: np.ndarray
+    name: ClassVar[str] = "groups"
+
+    @property
+    def kept(self) -> np.ndarray:
+        return np.unique(self.index[~np.isnan(self.reward)])

@@ -1,0 +1,315 @@
+"""Stable Diffusion as a policy: asked for pictures, trained on the latents that it drew."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from raft_core.devices import resolve_device
+from raft_core.errors import ConfigError, DeviceError, ModelError
+from raft_core.protocols import Phase
+from raft_core.rng import torch_rng
+from raft_core.types import Request, Sample
+from raft_diffusion import denoise, export, loading, resolution
+from raft_diffusion import device as hardware
+from raft_diffusion.encoding import Condition, visible_text
+from raft_diffusion.engine import Engine, stacked_latents
+from raft_diffusion.features import pixel_features
+from raft_diffusion.options import DenoisingLoss, Lora, Memory, Sampling
+from raft_diffusion.sampler import Trajectory, make_scheduler, noise_like, replay
+from raft_diffusion.sampler import denoise as run_denoising
+
+_NEEDED: Mapping[Phase, tuple[str, ...]] = {"sample": ("unet",), "render": ("vae",), "train": ("unet",)}
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """The randomness of one training pass, on the CPU.
+
+    Attributes:
+        timestep: [B] int64.
+        noise: [B, C, h, w] float32.
+        dropped: [B] bool, samples that are trained without their prompt.
+    """
+
+    timestep: torch.Tensor
+    noise: torch.Tensor
+    dropped: torch.Tensor
+
+
+class StableDiffusion:
+    """Stable Diffusion 1.x, 2.x or SDXL on diffusers.
+
+    Args:
+        model: bundled:NAME, a folder, a .safetensors file, or ORGANISATION/NAME on the Hub.
+        lora: what is trained; null = full fine-tuning of the U-Net.
+        sampling: how pictures are drawn.
+        loss: what is minimised on kept pictures.
+        memory: how the model is fitted into memory.
+        device: auto, cpu, cuda or cuda:N.
+        dtype: of the frozen weights; auto = half precision on CUDA, float32 elsewhere. Trained parameters are float32 always.
+        variant: which of a folder's or Hub repository's weight files, such as fp16.
+    """
+
+    modality = "image"
+
+    def __init__(
+        self,
+        model: str,
+        lora: Lora | None = Lora(),  # noqa: B008 - frozen
+        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+        loss: DenoisingLoss = DenoisingLoss(),  # noqa: B008 - frozen
+        memory: Memory = Memory(),  # noqa: B008 - frozen
+        device: str = "auto",
+        dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto",
+        variant: str | None = None,
+    ):
+        self.model = model
+        self.lora = lora
+        self.sampling = sampling
+        self.loss = loss
+        self.memory = memory
+        self.device = device
+        self.dtype = dtype
+        self.variant = variant
+        self.batch_size = sampling.batch_size
+        self._engine: Engine | None = None
+        self._tokenizers: list[Any] | None = None
+
+    def check(self) -> list[str]:
+        found = hardware.mistakes(self.device, self.dtype, self.memory.attention)
+        try:
+            place, where = loading.locate(self.model)
+        except ModelError as error:
+            return [*found, str(error)]
+        if place != "folder":
+            return found
+        if problems := loading.folder_mistakes(Path(where)):
+            return [*found, *problems]
+        return found + self._size_mistakes(loading.read_config(Path(where, "vae")), loading.read_config(Path(where, "unet")))
+
+    def _size_mistakes(self, vae: Mapping[str, Any], unet: Mapping[str, Any]) -> list[str]:
+        return resolution.mistakes({"width": self.sampling.width, "height": self.sampling.height}, vae, unet)
+
+    def load(self) -> None:
+        """Load the weights and add fresh adapters.
+
+        Raises:
+            ModelError: the model cannot be loaded, adapted or sampled as asked.
+            DeviceError: the hardware cannot do what is asked.
+        """
+        if found := hardware.mistakes(self.device, self.dtype, self.memory.attention):
+            raise DeviceError("; ".join(found))
+        device = resolve_device(self.device)
+        dtype = hardware.pick_dtype(self.dtype, device)
+        engine = Engine.load(self.model, self.lora, self.memory, device, dtype, self.variant)
+        if found := self._size_mistakes(engine.pipe.vae.config, engine.pipe.unet.config):
+            raise ConfigError(found)
+        make_scheduler(engine.pipe.scheduler.config, self.sampling)  # refuses an option now, not in the first round
+        self._engine = engine
+        self._tokenizers = list(engine.encode.tokenizers())
+
+    @property
+    def engine(self) -> Engine:
+        """The loaded pipeline and what wraps it.
+
+        Raises:
+            ModelError: ``load`` has not been called.
+        """
+        if self._engine is None:
+            raise ModelError(f"the model {self.model} is not loaded yet: call load() first")
+        return self._engine
+
+    def visible(self, text: str) -> str:
+        if self._tokenizers is None:
+            self._tokenizers = loading.load_tokenizers(self.model)
+        return min((visible_text(tokenizer, text) for tokenizer in self._tokenizers), key=len)
+
+    def sample(self, requests: Sequence[Request], *, trace: bool = False, reference: bool = False) -> list[Sample]:
+        if trace:
+            self._require_log_probs()
+        engine = self.engine
+        shape = engine.latent_shape(self.sampling)
+        drawing = engine.drawing(trace=trace, reference=reference)
+        with torch.no_grad(), self._weights(reference), engine.place("unet"), drawing:
+            latents, trajectory = run_denoising(
+                self._predict([request.prompt.text for request in requests], shape, reference),
+                make_scheduler(engine.pipe.scheduler.config, self.sampling),
+                [request.seed for request in requests],
+                shape,
+                self.sampling,
+                device=engine.device,
+                trace=trace,
+            )
+        meta = {"steps": self.sampling.steps, "guidance_scale": self.sampling.guidance_scale}
+        return [
+            Sample(request, tensors={"latents": row, **_traced(trajectory, index)}, meta=meta)
+            for index, (request, row) in enumerate(zip(requests, latents, strict=True))
+        ]
+
+    @contextlib.contextmanager
+    def _weights(self, reference: bool) -> Iterator[None]:
+        """The policy's weights, or the frozen start's, which take no gradient."""
+        if not reference:
+            yield
+            return
+        with torch.no_grad(), self.engine.reference():
+            yield
+
+    def _predict(self, texts: Sequence[str], latent_shape: Sequence[int], reference: bool) -> Any:
+        """(x, timestep) → the guided prediction for these prompts."""
+        engine = self.engine
+        predictor = engine.predictor(latent_shape, self.sampling.guidance_scale)
+        guidance = engine.guidance(self.sampling.guidance_scale, self.sampling.guidance_rescale)
+        condition = engine.conditions(texts, reference=reference)
+        negative = self._negative(len(texts), reference) if guidance.on else condition
+        return lambda x, timestep: predictor.guided(x, timestep, condition, negative, guidance)
+
+    def _negative(self, n: int, reference: bool) -> Condition:
+        return self.engine.conditions([self.sampling.negative_prompt] * n, negative=True, reference=reference)
+
+    def render(self, samples: Sequence[Sample]) -> list[Sample]:
+        rendered: list[Sample] = []
+        for start in range(0, len(samples), self.batch_size):
+            part = samples[start : start + self.batch_size]
+            pictures = self.engine.decode(stacked_latents(part))
+            rendered += [sample.with_output(picture) for sample, picture in zip(part, pictures, strict=True)]
+        return rendered
+
+    def draw(self, samples: Sequence[Sample], seeds: Sequence[int]) -> Draw:
+        generators = [torch_rng(seed) for seed in seeds]
+        steps = len(self.engine.alpha_bar)
+        shape = samples[0].tensors["latents"].shape
+        timestep = torch.cat([torch.randint(steps, (1,), generator=generator) for generator in generators])
+        dropped = torch.cat([torch.rand(1, generator=generator) for generator in generators]) < self.loss.caption_dropout
+        noise = noise_like(tuple(shape), generators)
+        if self.loss.noise_offset:
+            noise = noise + self.loss.noise_offset * noise_like((shape[0], 1, 1), generators)
+        return Draw(timestep, noise, dropped)
+
+    def nll(self, samples: Sequence[Sample], draw: Draw, *, reference: bool = False) -> torch.Tensor:
+        """[B] squared error of the prediction at the draw's timestep and noise, mean over the latent's elements, weighted."""
+        engine = self.engine
+        latents, noise = stacked_latents(samples).to(engine.device), draw.noise.to(engine.device)
+        timestep = draw.timestep.to(engine.device)
+        alpha_bar = engine.alpha_bar[timestep]
+        with self._weights(reference), engine.place("unet"):
+            guidance = engine.guidance(self.loss.guided_scale or 1.0, self.sampling.guidance_rescale)
+            condition, negative = self._training_conditions(samples, draw.dropped, guidance.on, reference)
+            predictor = engine.predictor(latents.shape, self.sampling.guidance_scale)
+            predicted = predictor.guided(denoise.noised(latents, noise, alpha_bar), timestep, condition, negative, guidance)
+        error = denoise.denoising_error(predicted, denoise.target(latents, noise, alpha_bar, engine.prediction))
+        if self.loss.min_snr_gamma is None:
+            return error
+        return error * denoise.min_snr_weight(alpha_bar, self.loss.min_snr_gamma, engine.prediction)
+
+    def _training_conditions(
+        self, samples: Sequence[Sample], dropped: torch.Tensor, guided: bool, reference: bool
+    ) -> tuple[Condition, Condition]:
+        """Conditions with and without the prompt; for a dropped caption both are the empty one's: guidance adds nothing."""
+        engine = self.engine
+        condition = engine.conditions([sample.prompt.text for sample in samples], reference=reference)
+        negative = self._negative(len(samples), reference) if guided else condition
+        if not dropped.any():
+            return condition, negative
+        mask = dropped.to(engine.device)
+        empty = engine.conditions([""] * len(samples), negative=True, reference=reference)
+        return condition.where(mask, empty), negative.where(mask, empty)
+
+    def step_log_probs(self, samples: Sequence[Sample], *, reference: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """([B, S] log-probs in nats, summed over channels and pixels, [B, S] mask); S denoising steps, memory grows with S."""
+        self._require_log_probs()
+        if any("trajectory" not in sample.tensors for sample in samples):
+            raise ModelError(
+                "these samples were drawn without a trace, so there are no steps to replay: sample with trace=True"
+            )
+        engine = self.engine
+        latents = torch.stack([sample.tensors["trajectory"] for sample in samples]).to(engine.device)
+        mask = torch.stack([sample.tensors["step_mask"] for sample in samples]).to(engine.device)
+        with self._weights(reference), engine.place("unet"):
+            log_probs = replay(
+                self._predict([sample.prompt.text for sample in samples], latents.shape, reference),
+                make_scheduler(engine.pipe.scheduler.config, self.sampling),
+                latents,
+                samples[0].tensors["timesteps"],
+                self.sampling.eta,
+            )
+        return log_probs, mask
+
+    def _require_log_probs(self) -> None:
+        if self.sampling.scheduler_class != "DDIMScheduler" or self.sampling.eta == 0:
+            raise ConfigError(
+                "log-probs of denoising steps need noise in every step, but sampling.scheduler is "
+                f"{self.sampling.scheduler!r} with eta {self.sampling.eta}; set scheduler: ddim and eta: 1.0"
+            )
+
+    def embed(self, samples: Sequence[Sample]) -> np.ndarray:
+        return pixel_features([sample.output for sample in samples])
+
+    @contextlib.contextmanager
+    def resident(self, phase: Phase) -> Iterator[None]:
+        engine = self.engine
+        text = ("text_encoder", "text_encoder_2") if engine.trains_text and phase != "render" else ()
+        with engine.place(*_NEEDED[phase], *text):
+            yield
+
+    def trainable(self) -> Mapping[str, torch.nn.Parameter]:
+        return self.engine.parameters
+
+    def describe(self) -> dict[str, Any]:
+        facts = {"model": self.model, "method": "LoRA" if self.lora else "full fine-tuning", "device": self.device}
+        parts = {"lora": self.lora, "sampling": self.sampling, "loss": self.loss}
+        facts |= {name: asdict(part) for name, part in parts.items() if part is not None}
+        if self._engine is not None:
+            facts |= self._engine.describe()
+        return facts
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write what was trained: a LoRA in diffusers' and kohya's spelling, or the whole U-Net; returns the files."""
+        if self.lora is None:
+            return export.save_network(self.engine, self.model, Path(folder))
+        return export.save_lora(self.engine, self.lora, self.model, Path(folder))
+
+    def write_card(self, run_folder: Path, folder: Path) -> Path:
+        """Write the model card beside the exported weights, from what the run's folder tells; returns its path."""
+        from raft_diffusion.card import run_facts, write_card
+
+        return write_card(Path(folder), run_facts(Path(run_folder), Path(folder)))
+
+    @staticmethod
+    def arguments_for(path: Path) -> dict[str, Any]:
+        """Constructor arguments under which a policy can take a file's or folder's weights, as far as these tell them.
+
+        Raises:
+            ModelError: no weights are there.
+        """
+        return export.arguments_for(Path(path))
+
+    def load_weights(self, path: Path) -> None:
+        """Take trained weights from a checkpoint's or an export's file or folder, or from any LoRA of matching shape.
+
+        Raises:
+            ModelError: the file cannot be read, or was made for other settings; says which.
+        """
+        values = export.read_values(Path(path), self.trainable(), self.lora)
+        with torch.no_grad():
+            for name, parameter in self.trainable().items():
+                parameter.copy_(values[name])
+
+
+def _traced(trajectory: Trajectory | None, index: int) -> dict[str, torch.Tensor]:
+    """What ``step_log_probs`` replays, of one sample."""
+    if trajectory is None:
+        return {}
+    return {
+        "trajectory": trajectory.latents[index],
+        "timesteps": trajectory.timesteps,
+        "step_log_probs": trajectory.log_probs[index],
+        "step_mask": trajectory.mask,
+    }

@@ -1,0 +1,31 @@
+"""Which picture sizes a model can draw, told from its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def pixels_per_latent(vae: Mapping[str, Any]) -> int:
+    """Pixels along one latent: 2 per level of the VAE but the first."""
+    return 2 ** (len(vae["block_out_channels"]) - 1)
+
+
+def granularity(vae: Mapping[str, Any], unet: Mapping[str, Any]) -> int:
+    """Width and height must be multiples of this: the VAE's factor times the U-Net's halvings."""
+    return pixels_per_latent(vae) * 2 ** (len(unet["down_block_types"]) - 1)
+
+
+def mistakes(sizes: Mapping[str, int | None], vae: Mapping[str, Any], unet: Mapping[str, Any]) -> list[str]:
+    """What is wrong with width and height, in words, with the nearest that work."""
+    step = granularity(vae, unet)
+    found = []
+    for name, value in sizes.items():
+        if value is not None and value % step:
+            below, above = value // step * step, (value // step + 1) * step
+            nearest = f"{below} or {above}" if below else str(above)
+            found.append(
+                f"sampling.{name} is {value}, but this model draws multiples of {step} only "
+                f"({pixels_per_latent(vae)} pixels per latent, halved {len(unet['down_block_types']) - 1} times); use {nearest}"
+            )
+    return found

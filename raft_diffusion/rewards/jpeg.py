@@ -1,0 +1,56 @@
+"""File size as a reward: the toy objectives of DDPO, which need no model and show at once whether a set-up learns."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from raft_core.protocols import RewardInfo
+from raft_core.types import Sample
+from raft_diffusion.rewards.pictures import pictures
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+QUALITY = 95
+
+
+def jpeg_kilobytes(image: Image) -> float:
+    """Size of the picture as a JPEG of quality 95, in units of 1000 bytes.
+
+    Source: DDPO (2305.13301), section 5.1 and its released code.
+    """
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, format="JPEG", quality=QUALITY)
+    return buffer.tell() / 1000
+
+
+class JpegCompressibility:
+    """Minus the kilobytes of the JPEG: rewards smooth, plain pictures. Blank ones are its optimum.
+
+    Args:
+        name: column in the store and label in the report.
+    """
+
+    def __init__(self, name: str = "jpeg_compressibility"):
+        self.info = RewardInfo(name=name, scale=f"−kB as JPEG at quality {QUALITY}")
+
+    def __call__(self, samples: Sequence[Sample]) -> np.ndarray:
+        return np.array([-jpeg_kilobytes(image) for image in pictures(samples)])
+
+
+class JpegIncompressibility:
+    """The kilobytes of the JPEG: rewards detail. Noise is its optimum.
+
+    Args:
+        name: column in the store and label in the report.
+    """
+
+    def __init__(self, name: str = "jpeg_incompressibility"):
+        self.info = RewardInfo(name=name, scale=f"kB as JPEG at quality {QUALITY}")
+
+    def __call__(self, samples: Sequence[Sample]) -> np.ndarray:
+        return np.array([jpeg_kilobytes(image) for image in pictures(samples)])

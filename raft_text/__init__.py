@@ -1,0 +1,1 @@
+"""Text: causal language models behind the core's protocols."""

@@ -1,0 +1,402 @@
+"""The Stable Diffusion policy on tiny SD 1.x, SD 2.x (v-prediction) and SDXL pipelines."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from raft_core.errors import ConfigError, ModelError
+from raft_core.protocols import Policy
+from raft_core.sampling import requests
+from raft_core.types import Prompt
+from raft_diffusion import DenoisingLoss, Lora, Memory, Sampling, StableDiffusion
+
+KINDS = ("sd1", "sd2", "sdxl")
+PROMPTS = [Prompt("a red cat"), Prompt("dog")]
+
+#: Batched and single evaluations differ by float32 rounding alone; SDXL's linear projections round differently by batch size.
+BATCH_TOLERANCE = 1e-4
+
+
+def asked(k=2, rnd=1):
+    return requests(PROMPTS, k, 0, rnd)
+
+
+def latents(samples):
+    return torch.stack([sample.tensors["latents"] for sample in samples])
+
+
+def perturb(policy, seed=0, size=0.2):
+    """Make the adapters do something."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in policy.trainable().values():
+            parameter.add_(size * torch.randn(parameter.shape, generator=generator))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sample_does_not_depend_on_its_batch(fresh, kind):
+    policy = fresh(kind)
+    together = latents(policy.sample(asked()))
+    alone = torch.cat([latents(policy.sample([request])) for request in asked()])
+    assert (together - alone).abs().max() < BATCH_TOLERANCE
+    assert len(together.flatten(1).unique(dim=0)) == 4  # four seeds, four pictures
+
+
+@pytest.mark.parametrize("kind", ["sd2"])
+def test_a_stochastic_scheduler_does_not_mix_the_noise_of_a_batch(load, kind):
+    policy = load(kind, sampling={"scheduler": "euler_a"})
+    together = latents(policy.sample(asked()))
+    alone = torch.cat([latents(policy.sample([request])) for request in asked()[::-1]])
+    assert (together - alone.flip(0)).abs().max() < BATCH_TOLERANCE
+
+
+def test_global_random_state_neither_changes_a_sample_nor_is_changed(fresh):
+    policy = fresh("sd1")
+    torch.manual_seed(1)
+    first = latents(policy.sample(asked()))
+    torch.manual_seed(2)
+    before = torch.random.get_rng_state()
+    assert torch.equal(first, latents(policy.sample(asked())))
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sampling_is_that_of_the_diffusers_pipeline(load, kind):
+    policy = load(kind, sampling={"scheduler": "dpm++", "steps": 4, "negative_prompt": "blurry", "guidance_rescale": 0.5})
+    ours = latents(policy.sample(asked(k=1)))
+    pipe = policy.engine.pipe
+    pipe.set_progress_bar_config(disable=True)
+    from diffusers import DPMSolverMultistepScheduler
+
+    pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
+    theirs = [
+        pipe(
+            request.prompt.text,
+            negative_prompt="blurry",
+            num_inference_steps=4,
+            guidance_scale=3.0,
+            guidance_rescale=0.5,
+            generator=torch.Generator().manual_seed(request.seed),
+            output_type="latent",
+        ).images[0]
+        for request in asked(k=1)
+    ]
+    assert torch.allclose(ours, torch.stack(theirs), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_empty_negative_prompt_is_the_pipelines_own(load, kind):
+    policy = load(kind)
+    ours = latents(policy.sample(asked(k=1)[:1]))[0]
+    pipe = policy.engine.pipe
+    pipe.set_progress_bar_config(disable=True)
+    from diffusers import DDIMScheduler
+
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+    request = asked(k=1)[0]
+    generator = torch.Generator().manual_seed(request.seed)
+    theirs = pipe(request.prompt.text, num_inference_steps=3, guidance_scale=3.0, generator=generator, output_type="latent")
+    assert torch.allclose(ours, theirs.images[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("scheduler", ["dpm++", "euler", "unipc", "lcm", "ddpm", "heun", "DPMSolverSinglestepScheduler", None])
+def test_schedulers_by_name(load, scheduler):
+    policy = load(sampling={"scheduler": scheduler, "steps": 3})
+    drawn = latents(policy.sample(asked(k=1)))
+    assert torch.isfinite(drawn).all()
+    assert torch.equal(drawn, latents(policy.sample(asked(k=1))))  # a scheduler's state is not carried over
+
+
+def test_without_guidance_the_unconditional_pass_is_skipped(load):
+    policy = load(sampling={"guidance_scale": 1.0})
+    seen = []
+    policy.engine.networks["unet"].register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    policy.sample(asked(k=1))
+    assert seen == [2, 2, 2]
+    guided = load()
+    guided.engine.networks["unet"].register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    guided.sample(asked(k=1))
+    assert seen[3:] == [4, 4, 4]
+
+
+def test_each_prompt_is_encoded_once(load):
+    policy = load()
+    seen = []
+    policy.engine.networks["text_encoder"].register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    for _ in range(2):
+        samples = policy.sample(asked(k=3))
+        policy.nll(samples, policy.draw(samples, range(6)))
+    assert seen == [1, 1, 1]  # two prompts and the empty one
+
+
+@pytest.mark.parametrize("kind", ["sd1", "sdxl"])
+def test_width_and_height(load, kind):
+    policy = load(kind, sampling={"width": 40, "height": 24})
+    samples = policy.render(policy.sample(asked(k=1)))
+    assert {sample.output.size for sample in samples} == {(40, 24)}
+    assert {sample.output.mode for sample in samples} == {"RGB"}
+
+
+def test_latents_stay_float32_on_the_cpu(fresh):
+    (sample, *_) = fresh("sd1").sample(asked(k=1))
+    assert sample.tensors["latents"].dtype == torch.float32
+    assert sample.tensors["latents"].device.type == "cpu"
+    assert not sample.tensors["latents"].requires_grad
+
+
+@pytest.mark.parametrize(("kind", "guidance_scale"), [("sd1", 1.0), ("sd2", 3.0), ("sdxl", 3.0)])
+def test_replayed_log_probs_are_the_stored_ones(load, kind, guidance_scale):
+    policy = load(kind, sampling={"eta": 1.0, "guidance_scale": guidance_scale})
+    samples = policy.sample(asked(k=1), trace=True)
+    assert samples[0].tensors["trajectory"].shape == (4, 4, 16, 16)
+    log_probs, mask = policy.step_log_probs(samples)
+    stored = torch.stack([sample.tensors["step_log_probs"] for sample in samples])
+    assert torch.allclose(log_probs[mask], stored[mask], rtol=1e-5, atol=0.05)  # nats over 1,024 elements
+    log_probs.sum().backward()
+    assert any(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in policy.trainable().values())
+
+
+def test_stored_log_probs_are_those_of_a_gaussian(load):
+    policy = load(sampling={"eta": 1.0, "guidance_scale": 1.0})
+    (sample,) = policy.sample(asked(k=1)[:1], trace=True)
+    # Every step's noise has unit variance after standardising, so a log-prob is −n/2·(1 + log 2π) − n·log σ up to √(n/2).
+    from diffusers import DDIMScheduler
+
+    scheduler = DDIMScheduler.from_config(policy.engine.pipe.scheduler.config)
+    scheduler.set_timesteps(3)
+    n = sample.tensors["latents"].numel()
+    for t, log_prob in zip(sample.tensors["timesteps"], sample.tensors["step_log_probs"], strict=True):
+        variance = float(scheduler._get_variance(int(t), int(t) - 1000 // 3))
+        expected = -n / 2 * (1 + np.log(2 * np.pi) + np.log(variance))
+        assert abs(float(log_prob) - expected) < 5 * np.sqrt(n / 2)
+
+
+def test_trajectories_end_in_the_latents(load):
+    policy = load(sampling={"eta": 0.5})
+    plain, traced = policy.sample(asked()), policy.sample(asked(), trace=True)
+    assert torch.equal(latents(plain), latents(traced))
+    assert torch.equal(traced[0].tensors["trajectory"][-1], traced[0].tensors["latents"])
+
+
+def test_tracing_without_noise_is_refused(load):
+    with pytest.raises(ConfigError, match=r"scheduler: ddim and eta: 1\.0"):
+        load(sampling={"eta": 0.0}).sample(asked(), trace=True)
+
+
+EVERYTHING = DenoisingLoss(min_snr_gamma=5.0, noise_offset=0.1, caption_dropout=0.5, guided_scale=3.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "loss"), [("sd1", DenoisingLoss()), ("sd1", EVERYTHING), ("sd2", EVERYTHING), ("sdxl", EVERYTHING)]
+)
+def test_training_lowers_the_loss_and_leaves_the_reference(load, kind, loss):
+    policy = load(kind, lora=Lora(rank=4, conv=True), loss=loss)
+    samples = policy.sample(asked())
+    draw = policy.draw(samples, range(4))
+    start = policy.nll(samples, draw)
+    reference = policy.nll(samples, draw, reference=True)
+    assert start.shape == (4,)
+    assert not reference.requires_grad
+    assert torch.equal(start.detach(), reference)  # fresh adapters change nothing
+    optimiser = torch.optim.AdamW(policy.trainable().values(), lr=1e-2)
+    for _ in range(5):
+        optimiser.zero_grad()
+        policy.nll(samples, draw).mean().backward()
+        optimiser.step()
+    assert policy.nll(samples, draw).mean() < 0.97 * start.mean()
+    assert torch.equal(policy.nll(samples, draw, reference=True), reference)
+
+
+def test_draws_depend_on_their_seed_alone(load):
+    policy = load(loss=DenoisingLoss(caption_dropout=0.5, noise_offset=0.1))
+    samples = policy.sample(asked())
+    together = policy.draw(samples, [5, 6, 7, 8])
+    alone = policy.draw(samples[2:3], [7])
+    assert torch.equal(together.noise[2:3], alone.noise)
+    assert torch.equal(together.timestep[2:3], alone.timestep)
+    assert torch.equal(together.dropped[2:3], alone.dropped)
+
+
+def test_gradients_are_the_same_with_checkpointing(load):
+    gradients = []
+    for memory in (Memory(), Memory(gradient_checkpointing=True)):
+        policy = load(memory=memory)
+        perturb(policy)
+        samples = policy.sample(asked(k=1))
+        policy.nll(samples, policy.draw(samples, [1, 2])).sum().backward()
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in policy.trainable().values()]))
+    assert torch.allclose(*gradients, atol=1e-5)
+
+
+def test_a_dropped_caption_is_trained_on_the_empty_prompt(load):
+    policy = load(loss=DenoisingLoss(caption_dropout=0.5))
+    cat, dog = policy.sample(asked(k=1))
+    renamed = replace(cat, request=dog.request)  # the same latents under another prompt
+    draw = policy.draw([cat] * 8, range(8))
+    assert 0 < draw.dropped.sum() < 8
+    changed = (policy.nll([cat] * 8, draw) - policy.nll([renamed] * 8, draw)).abs() > 1e-7
+    assert torch.equal(changed, ~draw.dropped)
+
+
+def test_full_fine_tuning_trains_the_unet_and_keeps_the_start(load):
+    policy = load(lora=None)
+    assert {name.split(".")[0] for name in policy.trainable()} == {"unet"}
+    before = latents(policy.sample(asked()))
+    perturb(policy, size=0.05)
+    assert not torch.allclose(before, latents(policy.sample(asked())), atol=1e-3)
+    assert torch.equal(before, latents(policy.sample(asked(), reference=True)))
+    moved = {name: parameter.detach().clone() for name, parameter in policy.trainable().items()}
+    samples = policy.sample(asked(), reference=True)
+    policy.nll(samples, policy.draw(samples, range(4)), reference=True)
+    assert all(torch.equal(moved[name], parameter) for name, parameter in policy.trainable().items())
+
+
+def test_text_encoders_can_learn_too(load):
+    policy = load("sdxl", lora=Lora(rank=2, text_encoder=True))
+    assert {name.split(".")[0] for name in policy.trainable()} == {"unet", "text_encoder", "text_encoder_2"}
+    before = latents(policy.sample(asked()))
+    samples = policy.sample(asked())
+    optimiser = torch.optim.SGD(
+        [parameter for name, parameter in policy.trainable().items() if name.startswith("text")], lr=100.0
+    )
+    policy.nll(samples, policy.draw(samples, range(4))).sum().backward()
+    optimiser.step()
+    assert not torch.equal(before, latents(policy.sample(asked())))  # no stale embedding
+    assert torch.equal(before, latents(policy.sample(asked(), reference=True)))
+
+
+def test_features_are_unit_vectors(fresh):
+    policy = fresh("sd1")
+    features = policy.embed(policy.render(policy.sample(asked())))
+    assert features.shape[0] == 4
+    assert np.allclose(np.linalg.norm(features, axis=1), 1)
+
+
+def test_features_of_plain_pictures_are_defined():
+    from PIL import Image
+
+    from raft_diffusion.features import pixel_features
+
+    grey, split = Image.new("RGB", (8, 8), (90, 90, 90)), Image.new("RGB", (8, 8), (200, 20, 20))
+    split.paste((20, 20, 200), (0, 0, 4, 8))
+    features = pixel_features([grey, grey, split, split.transpose(Image.Transpose.FLIP_LEFT_RIGHT)])
+    assert np.isfinite(features).all()
+    assert features[0] @ features[1] == pytest.approx(1)
+    assert features[2] @ features[3] < 0.5
+
+
+def test_resident_phases(fresh):
+    policy = fresh("sd1")
+    for phase in ("sample", "render", "train"):
+        with policy.resident(phase):
+            pass
+
+
+def test_describe_is_plain(fresh):
+    import json
+
+    policy = fresh("sd1")
+    facts = json.loads(json.dumps(policy.describe()))
+    assert facts["sampling"]["steps"] == 3
+    assert facts["prediction"] == "epsilon"
+    assert facts["trained_parameters"] == sum(parameter.numel() for parameter in policy.trainable().values())
+
+
+def test_it_is_a_policy_and_loads_nothing_when_built():
+    policy = StableDiffusion("somewhere/not-loaded")
+    assert isinstance(policy, Policy)
+    with pytest.raises(ModelError, match="call load"):
+        policy.trainable()
+
+
+def test_the_tokenizers_context_is_what_is_visible(fresh):
+    policy = fresh("sd1")
+    assert policy.visible("a red cat") == "a red cat"
+    assert policy.visible("A  red cat on the mat") == "A  red cat on the ma"  # 14 letters fit
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"steps": 0}, "sampling.steps is 0"),
+        ({"batch_size": 0}, "sampling.batch_size is 0"),
+        ({"eta": 1.0}, "only scheduler ddim knows eta"),
+        ({"scheduler": "eulr"}, "did you mean 'euler'"),
+        ({"guidance_rescale": 2.0}, r"must be in \[0, 1\]"),
+        ({"guidance_scale": -1.0}, "must not be negative"),
+    ],
+)
+def test_mistakes_in_sampling(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        Sampling(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"min_snr_gamma": 0}, "must be positive"),
+        ({"noise_offset": -1}, "must not be negative"),
+        ({"caption_dropout": 1.0}, r"must be in \[0, 1\)"),
+        ({"guided_scale": 1.0}, "guidance begins above 1"),
+    ],
+)
+def test_mistakes_in_the_loss(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        DenoisingLoss(**arguments)
+
+
+def test_unknown_scheduler_class_and_option(load):
+    with pytest.raises(ModelError, match="did you mean 'EulerDiscreteScheduler'"):
+        load(sampling={"scheduler": "EulerDiscretScheduler"})
+    with pytest.raises(ModelError, match="did you mean 'use_karras_sigmas'"):
+        load(sampling={"scheduler": "dpm++", "options": {"use_karas_sigmas": True}})
+
+
+def test_a_latent_consistency_model_is_told_the_guidance_scale(tiny, tmp_path):
+    """One pass per step, as diffusers draws it."""
+    import shutil
+
+    from diffusers import LCMScheduler, UNet2DConditionModel
+
+    folder = shutil.copytree(tiny(), tmp_path / "lcm")
+    config = UNet2DConditionModel.load_config(folder / "unet")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        UNet2DConditionModel.from_config(config, time_cond_proj_dim=8).save_pretrained(folder / "unet")
+    policy = StableDiffusion(str(folder), sampling=Sampling(scheduler="lcm", steps=2, guidance_scale=6.0))
+    policy.load()
+    (request,) = asked(k=1)[:1]
+    ours = policy.sample([request])[0]
+    pipe = policy.engine.pipe
+    pipe.set_progress_bar_config(disable=True)
+    pipe.scheduler = LCMScheduler.from_config(pipe.scheduler.config)
+    generator = torch.Generator().manual_seed(request.seed)
+    theirs = pipe(request.prompt.text, num_inference_steps=2, guidance_scale=6.0, generator=generator, output_type="latent")
+    assert torch.allclose(ours.tensors["latents"], theirs.images[0], atol=1e-4)
+    assert torch.isfinite(policy.nll([ours], policy.draw([ours], [1]))).all()
+
+
+def test_half_precision_keeps_what_is_trained_in_float32(load, monkeypatch):
+    """bfloat16, which this CPU may have to emulate: small enough here."""
+    monkeypatch.setattr("raft_diffusion.device.native_bf16", lambda _: True)
+    policy = load(dtype="bfloat16", lora=Lora(rank=2, conv=True), sampling={"eta": 1.0})
+    unet = policy.engine.networks["unet"]
+    assert {value.dtype for name, value in unet.named_parameters() if "lora" not in name} == {torch.bfloat16}
+    assert {parameter.dtype for parameter in policy.trainable().values()} == {torch.float32}
+    samples = policy.sample(asked(k=1), trace=True)
+    assert samples[0].tensors["latents"].dtype == torch.float32
+    log_probs, _ = policy.step_log_probs(samples)
+    assert torch.allclose(log_probs, torch.stack([s.tensors["step_log_probs"] for s in samples]), rtol=1e-5, atol=0.05)
+    draw = policy.draw(samples, [1, 2])
+    with torch.autocast("cpu", torch.bfloat16):  # as a trainer with mixed precision does, the reference first
+        reference = policy.nll(samples, draw, reference=True)
+        loss = policy.nll(samples, draw)
+    assert torch.equal(reference, loss.detach())
+    loss.sum().backward()
+    moved = [name for name, parameter in policy.trainable().items() if parameter.grad is not None and parameter.grad.any()]
+    assert len(moved) == len(policy.trainable()) / 2  # up matrices; down matrices move once those are not zero
+    assert policy.render(samples)[0].output.size == (32, 32)
