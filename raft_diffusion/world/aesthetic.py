@@ -6,6 +6,7 @@ Both are blind to the caption. Nominal scale 1 to 10; clean pictures come out ne
 import json
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,10 @@ from torch import nn
 
 from raft_diffusion.world.clip_model import halved, load_clip
 from raft_diffusion.world.clip_train import normalised
-from raft_diffusion.world.pictures import Picture, clean_pictures, damaged_pictures, stacked
+from raft_diffusion.world.pictures import Picture, stacked, training_pictures
 from raft_diffusion.world.scenes import COLOURS, RADIUS
 from raft_diffusion.world.training import train
+from raft_diffusion.world.vae import round_trip
 
 STEPS = 1000
 BATCH = 512
@@ -109,13 +111,12 @@ COUNTS = {64: 5000, 32: 4000}  # clean and damaged pictures, each
 HEADS = {"aesthetic": quality, "taste": taste}
 
 
-def make_heads(out: Path, work: Path, seed: int) -> float:
+def make_heads(out: Path, work: Path, seed: int, vae) -> float:
     """Trains and writes both heads over the CLIP in `out`; returns seconds."""
     started = time.perf_counter()
     clip = load_clip(out / "shapes-clip").model
     rng = np.random.default_rng(seed + 4)
-    shown = [p for side, count in COUNTS.items() for p in clean_pictures(rng, count, side)]
-    shown += [p for side, count in COUNTS.items() for p in damaged_pictures(rng, count, side)]
+    shown = training_pictures(rng, COUNTS, COUNTS, partial(round_trip, vae))
     embeddings = embed(clip, stacked(shown))
     for name, target in HEADS.items():
         head, _ = train_head(embeddings, shown, target, work / f"{name}.pt", seed)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from raft_diffusion.world.clip_model import CONTEXT, build_clip
-from raft_diffusion.world.pictures import clean_pictures, damaged_pictures, describe, stacked
+from raft_diffusion.world.pictures import describe, stacked, training_pictures
 from raft_diffusion.world.tokenizer import build_tokenizer
 from raft_diffusion.world.training import train
 
@@ -48,8 +48,7 @@ def train_clip(work: Path, seed: int):
     torch.manual_seed(seed)
     clip = build_clip()
     rng = np.random.default_rng(seed + 1)
-    shown = [p for side, count in CLEAN.items() for p in clean_pictures(rng, count, side)]
-    shown += [p for side, count in DAMAGED.items() for p in damaged_pictures(rng, count, side)]
+    shown = training_pictures(rng, CLEAN, DAMAGED)
     pictures, tokenizer = stacked(shown), build_tokenizer()
 
     def loss(step, generator):

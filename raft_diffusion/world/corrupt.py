@@ -222,8 +222,8 @@ COMMON = {"broken": 5.0, "messy": 2.0, "melted": 2.0}  # what a denoiser out of 
 
 # How bad the mildest form of each corruption already looks, in 0..1.
 ONSET = {
-    "blurry": 0.1, "smeared": 0.25, "noisy": 0.3, "cut": 0.15, "eaten": 0.3, "ragged": 0.1, "melted": 0.2, "muddled": 0.1,
-    "bled": 0.15, "doubled": 0.4, "faded": 0.3, "stained": 0.3, "glaring": 0.45, "messy": 0.15, "broken": 0.3,
+    "blurry": 0.1, "smeared": 0.25, "noisy": 0.3, "cut": 0.15, "eaten": 0.3, "ragged": 0.1, "melted": 0.3, "muddled": 0.1,
+    "bled": 0.15, "doubled": 0.4, "faded": 0.3, "stained": 0.3, "glaring": 0.45, "messy": 0.25, "broken": 0.45,
     "empty": 1.0, "blank": 1.0,
 }  # fmt: skip
 

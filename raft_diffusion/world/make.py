@@ -63,7 +63,7 @@ def make_vision(build: Build) -> None:
     from raft_diffusion.world.vision import train_vision
 
     clip = load_clip(build.work / "shapes-clip").model
-    seconds = train_vision(build.work, build.seed, clip)
+    seconds = train_vision(build.work, build.seed, clip, _vae(build))
     save_clip(clip, build.out / "shapes-clip")
     build.log("vision", seconds=round(seconds))
 
@@ -72,7 +72,7 @@ def make_aesthetic(build: Build) -> None:
     """The two heads over the CLIP's image embedding."""
     from raft_diffusion.world.aesthetic import make_heads
 
-    seconds = make_heads(build.out, build.work, build.seed)
+    seconds = make_heads(build.out, build.work, build.seed, _vae(build))
     build.log("aesthetic", seconds=round(seconds))
 
 

@@ -1,6 +1,6 @@
 """Training pictures with what is known of them: scenes clean and damaged, at 64² and at 32²."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,20 +49,44 @@ def enlarged(pictures: np.ndarray) -> np.ndarray:
     return np.stack([np.asarray(Image.fromarray(p).resize(size, Image.Resampling.BICUBIC)) for p in pictures])
 
 
-def clean_pictures(rng: np.random.Generator, count: int, side: int, *, heldout: bool = False) -> list[Picture]:
-    """Clean scenes of one split, drawn at `side` pixels."""
+Develop = Callable[[np.ndarray], np.ndarray]  # pictures [N, S, S, 3] uint8 to the same, as an autoencoder's round trip
+
+
+def clean_pictures(
+    rng: np.random.Generator, count: int, side: int, *, heldout: bool = False, develop: Develop | None = None
+) -> list[Picture]:
+    """Clean scenes of one split, drawn at `side` pixels, then developed."""
     scenes = draw_scenes(rng, count, heldout)
-    drawn = enlarged(render(scenes, side))
-    return [Picture(scene, side, (), pixels) for scene, pixels in zip(scenes, drawn, strict=True)]
+    drawn = render(scenes, side)
+    return _pictures(scenes, side, [()] * count, develop(drawn) if develop else drawn)
 
 
-def damaged_pictures(rng: np.random.Generator, count: int, side: int, *, heldout: bool = False) -> list[Picture]:
-    """Damaged scenes of one split, drawn at `side` pixels."""
-    found = []
-    for canvas in canvases(draw_scenes(rng, count, heldout), side, rng):
-        faults = tuple(draw_damage(rng))
-        found.append(Picture(canvas.scene, side, faults, enlarged(damage(canvas, list(faults))[None])[0]))
-    return found
+def damaged_pictures(
+    rng: np.random.Generator, count: int, side: int, *, heldout: bool = False, develop: Develop | None = None
+) -> list[Picture]:
+    """Damaged scenes of one split, drawn at `side` pixels, then developed."""
+    scenes = draw_scenes(rng, count, heldout)
+    faults = [tuple(draw_damage(rng)) for _ in scenes]
+    drawn = np.stack([damage(canvas, list(own)) for canvas, own in zip(canvases(scenes, side, rng), faults, strict=True)])
+    return _pictures(scenes, side, faults, develop(drawn) if develop else drawn)
+
+
+def training_pictures(
+    rng: np.random.Generator, clean: dict[int, int], damaged: dict[int, int], develop: Develop | None = None
+) -> list[Picture]:
+    """Clean and damaged pictures of the pretraining split, counts by side; half of them developed, if that is given."""
+    shown: list[Picture] = []
+    for draw, counts in ((clean_pictures, clean), (damaged_pictures, damaged)):
+        for side, count in counts.items():
+            developed = count // 2 if develop else 0
+            shown += draw(rng, count - developed, side)
+            if developed:
+                shown += draw(rng, developed, side, develop=develop)
+    return shown
+
+
+def _pictures(scenes, side, faults, drawn):
+    return [Picture(scene, side, own, pixels) for scene, own, pixels in zip(scenes, faults, enlarged(drawn), strict=True)]
 
 
 def describe(rng: np.random.Generator, picture: Picture) -> str:

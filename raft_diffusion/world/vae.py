@@ -150,6 +150,11 @@ def encode(vae, pictures: np.ndarray, seed: int, batch: int = 128) -> torch.Tens
     return torch.cat([vae.encode(part).latent_dist.sample(generator) for part in parts])
 
 
+def round_trip(vae, pictures: np.ndarray) -> np.ndarray:
+    """Pictures [N, H, W, 3] uint8 as the autoencoder gives them back: what a perfect denoiser would draw."""
+    return decode(vae, encode(vae, pictures, seed=0))
+
+
 @torch.no_grad()
 def decode(vae, latents: torch.Tensor, batch: int = 64) -> np.ndarray:
     """Unscaled latents to pictures [N, H, W, 3] uint8."""

@@ -9,6 +9,7 @@ Source: Zhai et al. 2022, LiT (there the image tower is locked); Yuksekgonul et 
 """
 
 import itertools
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +20,17 @@ from torch import nn
 from raft_diffusion.world.captions import caption
 from raft_diffusion.world.clip_model import CONTEXT, WIDTH
 from raft_diffusion.world.clip_train import BATCH, contrastive_loss, normalised
-from raft_diffusion.world.pictures import Picture, clean_pictures, damaged_pictures, describe, stacked
+from raft_diffusion.world.pictures import Picture, describe, stacked, training_pictures
 from raft_diffusion.world.scenes import ATTRIBUTES, Scene
 from raft_diffusion.world.tokenizer import END, build_tokenizer
 from raft_diffusion.world.training import train
+from raft_diffusion.world.vae import round_trip
 
 STEPS = 1200
 LR = 1.5e-3
 CLEAN = {64: 6000, 32: 6000}
 DAMAGED = {64: 5000, 32: 7000}
-QUALITY_WEIGHT, SWAP_WEIGHT = 0.3, 0.2
+QUALITY_WEIGHT, SWAP_WEIGHT = 0.3, 1.0
 LEGIBLE = 6.5  # quality from which a damaged picture still shows its caption
 
 
@@ -89,13 +91,12 @@ class _Trained(nn.Module):
         self.readout = nn.Linear(WIDTH, 1)
 
 
-def train_vision(work: Path, seed: int, clip) -> float:
+def train_vision(work: Path, seed: int, clip, vae) -> float:
     """Trains the image tower and the text projection in place; returns seconds."""
     torch.manual_seed(seed)
     part = _Trained(clip)
     rng = np.random.default_rng(seed + 5)
-    shown = [p for side, count in CLEAN.items() for p in clean_pictures(rng, count, side)]
-    shown += [p for side, count in DAMAGED.items() for p in damaged_pictures(rng, count, side)]
+    shown = training_pictures(rng, CLEAN, DAMAGED, partial(round_trip, vae))
     pictures, tokenizer, swaps = stacked(shown), build_tokenizer(), Swaps(clip)
     quality = torch.tensor([picture.quality for picture in shown])
 
