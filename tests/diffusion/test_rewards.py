@@ -283,6 +283,7 @@ def test_official_weights_without_a_network(tmp_path, monkeypatch):
         raise OSError("no route")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     with pytest.raises(ModelError, match=r"no route.*give its path as `weights`"):
         Aesthetic(device="cpu").load()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
