@@ -11,8 +11,9 @@ from raft_core.errors import ConfigError, ModelError
 from raft_core.protocols import RewardInfo
 from raft_core.types import Sample
 from raft_diffusion.rewards.clip import Clip, ClipSource, load_clip
-from raft_diffusion.rewards.heads import Head, Version, locate, parse_head, read_state, verify
-from raft_diffusion.rewards.pictures import pictures
+from raft_diffusion.rewards.heads import Head, Version, locate, parse_head, verify
+from raft_diffusion.rewards.pictures import bad_pictures_unscored, pictures
+from raft_diffusion.rewards.weights import on_hub, read_state
 
 CLIP = "ViT-L-14/openai"  # what both official heads were trained on
 SCALES = {"v1": "nominal 0–10, unbounded", "v2": "nominal 1–10, unbounded"}
@@ -62,7 +63,7 @@ class Aesthetic:
         self._loaded: tuple[Clip, Head] | None = None
 
     def check(self) -> list[str]:
-        if self.weights is None or self.weights.startswith("hf-hub:"):
+        if self.weights is None or on_hub(self.weights):
             return ClipSource.parse(self.clip or CLIP).check()
         try:
             file, named = locate(self.weights, self.version)
@@ -94,6 +95,7 @@ class Aesthetic:
         if self._loaded is not None:
             self._loaded[0].sleep()
 
+    @bad_pictures_unscored
     def __call__(self, samples: Sequence[Sample]) -> np.ndarray:
         clip, head = self._loaded = self._loaded or self._load()
         embedding = clip.images(pictures(samples), resolve_device(self.device), self.batch_size)  # [N, D]

@@ -11,7 +11,7 @@ from raft_core.errors import ConfigError
 from raft_core.protocols import RewardInfo
 from raft_core.types import Sample
 from raft_diffusion.rewards.clip import Clip, ClipSource, load_clip
-from raft_diffusion.rewards.pictures import pictures
+from raft_diffusion.rewards.pictures import bad_pictures_unscored, pictures
 
 
 class ClipScore:
@@ -60,6 +60,7 @@ class ClipScore:
         if self._clip is not None:
             self._clip.sleep()
 
+    @bad_pictures_unscored
     def __call__(self, samples: Sequence[Sample]) -> np.ndarray:
         clip = self._clip = self._clip or load_clip(self.source)
         device = resolve_device(self.device)

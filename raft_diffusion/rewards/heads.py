@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from raft_core.errors import ModelError
 from raft_diffusion import bundle
+from raft_diffusion.rewards.weights import from_hub, on_hub
 
 if TYPE_CHECKING:
     import torch
@@ -97,32 +97,6 @@ def parse_head(state: Mapping[str, torch.Tensor], version: Version, where: objec
     return Head(layers)
 
 
-def read_state(file: Path) -> dict[str, torch.Tensor]:
-    """Tensors of a ``.safetensors`` file, or of a ``.pth`` that holds nothing but tensors.
-
-    Raises:
-        ModelError: no such file, a damaged one, or a pickle that would run code.
-    """
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        # The published files were saved on a GPU.
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ModelError(f"there is no weight file {file}") from error
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"{file} holds more than tensors; such a pickle can run code and is not loaded. "
-            "Convert it to .safetensors where you trust it"
-        ) from error
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
-        raise ModelError(f"{file} is no readable weight file: {error}") from error
-
-
 def locate(weights: str | None, version: Version) -> tuple[Path, str | None]:
     """The weight file, downloaded if need be, and the CLIP that its folder names.
 
@@ -136,8 +110,8 @@ def locate(weights: str | None, version: Version) -> tuple[Path, str | None]:
     """
     if weights is None:
         return _download(OFFICIAL[version]), None
-    if weights.startswith("hf-hub:"):
-        return _from_hub(weights), None
+    if on_hub(weights):
+        return from_hub(weights), None
     path = bundle.resolve(weights) if weights.startswith(bundle.PREFIX) else Path(weights).expanduser()
     if not path.is_dir():
         return path, None
@@ -182,18 +156,3 @@ def _download(official: Official) -> Path:
     except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong hash a RuntimeError
         raise ModelError(f"the aesthetic weights could not be downloaded ({error}): {remedy}") from error
     return file
-
-
-def _from_hub(weights: str) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    owner, _, rest = weights.removeprefix("hf-hub:").partition("/")
-    name, _, filename = rest.partition("/")
-    if not filename:
-        raise ModelError(f"weights is {weights!r}, but a file on the Hub is named hf-hub:OWNER/NAME/FILE")
-    try:
-        return Path(hf_hub_download(f"{owner}/{name}", filename))
-    except Exception as error:
-        raise ModelError(
-            f"{weights} could not be fetched from the Hub ({error}): download it elsewhere and give its path"
-        ) from error

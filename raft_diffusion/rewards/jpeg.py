@@ -10,7 +10,7 @@ import numpy as np
 
 from raft_core.protocols import RewardInfo
 from raft_core.types import Sample
-from raft_diffusion.rewards.pictures import pictures
+from raft_diffusion.rewards.pictures import bad_pictures_unscored, pictures
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,6 +38,7 @@ class JpegCompressibility:
     def __init__(self, name: str = "jpeg_compressibility"):
         self.info = RewardInfo(name=name, scale=f"−kB as JPEG at quality {QUALITY}")
 
+    @bad_pictures_unscored
     def __call__(self, samples: Sequence[Sample]) -> np.ndarray:
         return np.array([-jpeg_kilobytes(image) for image in pictures(samples)])
 
@@ -52,5 +53,6 @@ class JpegIncompressibility:
     def __init__(self, name: str = "jpeg_incompressibility"):
         self.info = RewardInfo(name=name, scale=f"kB as JPEG at quality {QUALITY}")
 
+    @bad_pictures_unscored
     def __call__(self, samples: Sequence[Sample]) -> np.ndarray:
         return np.array([jpeg_kilobytes(image) for image in pictures(samples)])

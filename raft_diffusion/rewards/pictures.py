@@ -1,35 +1,111 @@
-"""What image rewards share: the pictures of a batch, and values kept for as long as a picture lives."""
+"""What image rewards share: the pictures of a batch as 8-bit RGB, and values kept for as long as a picture lives."""
 
 from __future__ import annotations
 
+import functools
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+import numpy as np
+
 from raft_core.errors import RewardError
+from raft_core.scoring import checked
 from raft_core.types import Sample
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+R = TypeVar("R")
 T = TypeVar("T")
 
 
 def pictures(samples: Sequence[Sample]) -> list[Image]:
-    """The outputs of rendered image samples.
+    """The outputs of rendered image samples, each as ``rgb`` makes it.
 
     Raises:
-        RewardError: an output that is no PIL image.
+        RewardError: an output that is no picture, or none that can be scored.
+    """
+    return [rgb(sample.output) for sample in samples]
+
+
+def bad_pictures_unscored(
+    call: Callable[[R, Sequence[Sample]], Sequence[float] | np.ndarray],
+) -> Callable[[R, Sequence[Sample]], np.ndarray]:
+    """A reward's ``__call__`` that sees usable pictures only and leaves the other samples unscored.
+
+    One damaged picture must not cost the whole batch its scores. Where none is usable the first one's error is raised, so
+    that the report can say what is wrong.
+    """
+
+    @functools.wraps(call)
+    def guarded(self: R, samples: Sequence[Sample]) -> np.ndarray:
+        usable, errors = [], []
+        for index, sample in enumerate(samples):
+            try:
+                usable.append((index, sample.with_output(rgb(sample.output))))
+            except RewardError as error:
+                errors.append(error)
+        if errors and not usable:
+            raise errors[0]
+        scores = np.full(len(samples), np.nan)
+        if usable:
+            scores[[index for index, _ in usable]] = checked(call(self, [sample for _, sample in usable]), len(usable))
+        return scores
+
+    return guarded
+
+
+def rgb(picture: object) -> Image:
+    """The picture as 8-bit RGB: itself if it is that already, else a conversion that is kept for as long as it lives.
+
+    What is transparent lies on white, as on a page. 16 bits per channel are rounded to 8, palettes and greyscale become
+    colours. Without this, each model would see something else: plain conversion shows what transparency hides and clips
+    16 bits to white.
+
+    Raises:
+        RewardError: no PIL image, one without pixels, a damaged file, or floating-point pixels, whose range nobody knows.
     """
     from PIL.Image import Image
 
-    for sample in samples:
-        if not isinstance(sample.output, Image):
+    if not isinstance(picture, Image):
+        raise RewardError(
+            f"image rewards score PIL images, but a sample holds {type(picture).__name__}: "
+            "render the samples first, and use an image policy"
+        )
+    if not (picture.width and picture.height):
+        raise RewardError(f"a picture of {picture.width}×{picture.height} pixels has nothing to score")
+    try:
+        picture.load()  # files are read late
+    except (OSError, SyntaxError, ValueError) as error:
+        raise RewardError(f"a picture cannot be read: {error}") from error
+    if picture.mode == "RGB" and "transparency" not in picture.info:
+        return picture
+    if picture not in _converted:
+        _converted[picture] = _as_rgb(picture)
+    return _converted[picture]
+
+
+def _as_rgb(picture: Image) -> Image:
+    from PIL import Image
+
+    if picture.mode == "F":
+        raise RewardError("a picture of floating-point pixels has no known range: convert it to 8 bits per channel first")
+    if picture.mode.startswith("I"):
+        values = np.asarray(picture).astype(np.int64)
+        if values.min() < 0 or values.max() > 0xFFFF:
             raise RewardError(
-                f"image rewards score PIL images, but a sample holds {type(sample.output).__name__}: "
-                "render the samples first, and use an image policy"
+                f"a picture of mode {picture.mode!r} holds values from {values.min()} to {values.max()}, but greyscale of 16 "
+                "bits ends at 65535: convert it to 8 bits per channel first"
             )
-    return [sample.output for sample in samples]
+        return Image.fromarray(np.rint(values / 257).astype(np.uint8)).convert("RGB")
+    try:
+        if not picture.has_transparency_data:
+            return picture.convert("RGB")
+        white = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
+    except ValueError as error:
+        raise RewardError(f"a picture of mode {picture.mode!r} cannot be shown as RGB: {error}") from error
 
 
 class ByIdentity(Generic[T]):
@@ -54,3 +130,6 @@ class ByIdentity(Generic[T]):
         entries, address = self._entries, id(key)
         # The callback runs before the address can be given to another object, so an entry never speaks for a stranger.
         entries[address] = (weakref.ref(key, lambda _: entries.pop(address, None)), value)
+
+
+_converted: ByIdentity[Image] = ByIdentity()
