@@ -1,0 +1,1 @@
+"""Preferences and the rewards that are learned from them, for pictures and for text alike."""

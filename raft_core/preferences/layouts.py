@@ -1,0 +1,187 @@
+"""The layouts that preferences come in, each as a pure function from a row to what it says.
+
+=================  ==============================================================================================
+pairs              ``prompt, chosen, rejected``; also conversations (a list of ``{role, content}``) as UltraFeedback's
+                   binarised form and TRL have them
+choices            ``prompt, candidates, choice``: an index from 0, several of them for a tie, or null for a tie of all
+HH-RLHF            ``chosen, rejected``: whole dialogues, ``\\n\\nHuman: … \\n\\nAssistant: …``, that part in the last answer
+Pick-a-Pic         ``caption, jpg_0, jpg_1, label_0, label_1``; ½ and ½ is a tie, rows without a label are passed over
+UltraFeedback      ``instruction, completions`` with ``response`` and ``overall_score``; the highest score is the choice
+=================  ==============================================================================================
+
+Any row may also have ``margin`` (≥ 0, reward units) and ``tie`` (true: nobody won).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from raft_core.errors import nearest
+from raft_core.preferences.rows import BadRow
+
+ANSWER = "\n\nAssistant:"
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a row says: candidates still as they stand in the file; ``target`` None = it says nothing (no label)."""
+
+    prompt: str
+    candidates: Sequence[Any]
+    target: Sequence[float] | None
+    margin: float = 0.0
+
+
+def layout_of(columns: Sequence[str]) -> str:
+    """Name of the layout with these columns.
+
+    Raises:
+        BadRow: none has them.
+    """
+    there = set(columns)
+    for name, (needed, _) in LAYOUTS.items():
+        if needed <= there:
+            return name
+    closest, missing = max(
+        ((name, needed - there) for name, (needed, _) in LAYOUTS.items()),
+        key=lambda found: len(LAYOUTS[found[0]][0] & there) / len(LAYOUTS[found[0]][0]),
+    )
+    if LAYOUTS[closest][0] & there:
+        field = min(missing)
+        raise BadRow(f"the field {field!r} is missing{nearest(field, there - LAYOUTS[closest][0])}")
+    raise BadRow(
+        f"has the fields {', '.join(sorted(there)) or '(none)'}, which is no layout of preferences: "
+        "give prompt, chosen, rejected or prompt, candidates, choice"
+    )
+
+
+def read_row(values: Mapping[str, Any], layout: str) -> Said:
+    """What a row of this layout says.
+
+    Raises:
+        BadRow: a field is missing, or holds what it cannot.
+    """
+    needed, reader = LAYOUTS[layout]
+    for field in sorted(needed):
+        if field not in values:
+            raise BadRow(f"the field {field!r} is missing{nearest(field, values)}")
+    said = reader(values)
+    if said.target is None:
+        return said
+    target = [1 / len(said.candidates)] * len(said.candidates) if values.get("tie") is True else said.target
+    margin = values.get("margin")
+    if margin is not None and (not _is_number(margin) or not 0 <= margin < math.inf):
+        raise BadRow(f"margin is {margin!r}, but must be a number ≥ 0")
+    return Said(said.prompt, said.candidates, target, float(margin or 0))
+
+
+def _pairs(values: Mapping[str, Any]) -> Said:
+    chosen, rejected = values["chosen"], values["rejected"]
+    prompt = _text_of(values["prompt"], "prompt")
+    return Said(prompt, [_answer(chosen, "chosen"), _answer(rejected, "rejected")], (1.0, 0.0))
+
+
+def _choices(values: Mapping[str, Any]) -> Said:
+    candidates = values["candidates"]
+    if not isinstance(candidates, list) or len(candidates) < 2:
+        raise BadRow(f"candidates is {_short(candidates)}, but must be a list of two or more")
+    outputs = [_answer(candidate, f"candidates[{i}]") for i, candidate in enumerate(candidates)]
+    return Said(_text_of(values["prompt"], "prompt"), outputs, _chosen(values["choice"], len(outputs)))
+
+
+def _chosen(choice: Any, n: int) -> list[float]:
+    """[n] target of an index, a list of indices, or null."""
+    winners = list(range(n)) if choice is None else choice if isinstance(choice, list) else [choice]
+    for winner in winners:
+        if not isinstance(winner, int) or isinstance(winner, bool):
+            raise BadRow(f"choice is {_short(choice)}, but must be an index, a list of indices, or null for a tie")
+        if not 0 <= winner < n:
+            raise BadRow(f"choice is {winner}, but there are {n} candidates: 0 to {n - 1}")
+    if not winners or len(set(winners)) < len(winners):
+        raise BadRow(f"choice is {_short(choice)}, but must name candidates, each once")
+    return [1 / len(winners) if i in winners else 0.0 for i in range(n)]
+
+
+def _dialogues(values: Mapping[str, Any]) -> Said:
+    chosen, rejected = values["chosen"], values["rejected"]
+    if not isinstance(chosen, str) or not isinstance(rejected, str):
+        raise BadRow("the field 'prompt' is missing, and chosen and rejected are not both dialogues")
+    alike = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False)))
+    cut = chosen[:alike].rfind(ANSWER)
+    if cut < 0:
+        raise BadRow(f"prompt is missing, and chosen and rejected have no beginning up to {ANSWER.strip()!r} in common")
+    cut += len(ANSWER)
+    return Said(chosen[:cut], [chosen[cut:], rejected[cut:]], (1.0, 0.0))
+
+
+def _pick_a_pic(values: Mapping[str, Any]) -> Said:
+    candidates = [values["jpg_0"], values["jpg_1"]]
+    if values.get("has_label") is False:
+        return Said("", candidates, None)
+    labels = [values["label_0"], values["label_1"]]
+    if not all(_is_number(label) and label in (0, 0.5, 1) for label in labels) or sum(labels) != 1:
+        raise BadRow(f"label_0 and label_1 are {labels[0]!r} and {labels[1]!r}, but must be 1 and 0, 0 and 1, or ½ and ½")
+    return Said(_text_of(values["caption"], "caption"), candidates, [float(label) for label in labels])
+
+
+def _ultra_feedback(values: Mapping[str, Any]) -> Said:
+    completions = values["completions"]
+    if not isinstance(completions, list) or not all(isinstance(c, Mapping) and "response" in c for c in completions):
+        raise BadRow("completions must be a list of objects with a 'response'")
+    if len(completions) < 2:  # the published files have a few of them
+        return Said("", [], None)
+    scores = [completion.get("overall_score") for completion in completions]
+    if not all(_is_number(score) and math.isfinite(score) for score in scores):
+        raise BadRow(f"overall_score is {_short(scores)}, but every completion needs a number")
+    best = [score == max(scores) for score in scores]
+    outputs = [_text_of(completion["response"], "response") for completion in completions]
+    return Said(_text_of(values["instruction"], "instruction"), outputs, [won / sum(best) for won in best])
+
+
+def _text_of(value: Any, field: str) -> str:
+    """A text, or the turns of a conversation as one."""
+    if isinstance(value, str):
+        return value
+    if _is_conversation(value):
+        if len(value) == 1:
+            return value[0]["content"]
+        names = {"assistant": "Assistant", "system": "System"}
+        return "".join(f"\n\n{names.get(turn['role'], 'Human')}: {turn['content']}" for turn in value) + ANSWER
+    raise BadRow(f"{field} is {_short(value)}, but must be a text")
+
+
+def _answer(value: Any, field: str) -> Any:
+    """A candidate; of a conversation the last turn, which is the answer."""
+    if _is_conversation(value):
+        return value[-1]["content"]
+    if value is None or isinstance(value, (list, bool, int, float)):
+        raise BadRow(f"{field} is {_short(value)}, but must be a text or a picture")
+    return value
+
+
+def _is_conversation(value: Any) -> bool:
+    turns = value if isinstance(value, list) else []
+    return bool(turns) and all(isinstance(t, Mapping) and "role" in t and isinstance(t.get("content"), str) for t in turns)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _short(value: Any, width: int = 60) -> str:
+    text = repr(value)
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+# In the order in which they are tried: a layout that needs less comes after one that needs more.
+LAYOUTS: dict[str, tuple[frozenset[str], Callable[[Mapping[str, Any]], Said]]] = {
+    "pairs": (frozenset({"prompt", "chosen", "rejected"}), _pairs),
+    "choices": (frozenset({"prompt", "candidates", "choice"}), _choices),
+    "Pick-a-Pic": (frozenset({"caption", "jpg_0", "jpg_1", "label_0", "label_1"}), _pick_a_pic),
+    "UltraFeedback": (frozenset({"instruction", "completions"}), _ultra_feedback),
+    "HH-RLHF": (frozenset({"chosen", "rejected"}), _dialogues),
+}

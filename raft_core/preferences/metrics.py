@@ -1,0 +1,197 @@
+"""How well a reward agrees with preferences, whether its confidence is earned, and what it might really follow.
+
+Scores of preferences are a list of [n] arrays, one score per candidate, higher is better, NaN = not scored.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from raft_core.preferences.items import Preference
+from raft_core.statistics import Estimate, wilson
+
+BINS = 10
+
+
+def correct(scores: np.ndarray, preference: Preference) -> float:
+    """1 when the chosen candidate has the highest score, a share of it when others have the same, else 0.
+
+    NaN for a tie of the labels, and when a candidate is not scored.
+    """
+    if preference.choice is None or np.isnan(scores).any():
+        return math.nan
+    best = scores == scores.max()
+    return float(best[preference.choice] / best.sum())
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A proportion of n with its 95 % interval (Wilson)."""
+
+    n: int
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, hits: Sequence[float] | np.ndarray) -> Rate:
+        """Mean of values in [0, 1]; NaN = not counted."""
+        counted = np.asarray(hits, dtype=np.float64)
+        counted = counted[~np.isnan(counted)]
+        if not len(counted):
+            return cls(0, math.nan, math.nan, math.nan)
+        value = float(counted.mean())
+        return cls(len(counted), value, *wilson(value, len(counted)))
+
+
+def accuracy(scores: Sequence[np.ndarray], preferences: Sequence[Preference]) -> Rate:
+    """How often the chosen candidate is scored highest; ties of the labels do not count."""
+    return Rate.of([correct(row, preference) for row, preference in zip(scores, preferences, strict=True)])
+
+
+def by_group(scores: Sequence[np.ndarray], preferences: Sequence[Preference]) -> dict[str, Rate]:
+    """Accuracy of each group, the largest first; empty when there are none."""
+    hits: dict[str, list[float]] = {}
+    for row, preference in zip(scores, preferences, strict=True):
+        if preference.group:
+            hits.setdefault(preference.group, []).append(correct(row, preference))
+    rates = {group: Rate.of(values) for group, values in hits.items()}
+    return dict(sorted(rates.items(), key=lambda item: (-item[1].n, item[0])))
+
+
+def differences(values: Sequence[np.ndarray], preferences: Sequence[Preference]) -> np.ndarray:
+    """[M] value of the chosen − value of another candidate, for every other one; ties of the labels give none."""
+    found = [
+        row[preference.choice] - row[i]
+        for row, preference in zip(values, preferences, strict=True)
+        if preference.choice is not None
+        for i in range(len(row))
+        if i != preference.choice
+    ]
+    return np.array(found, dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Comparisons whose confidence lies in [low, high): mean confidence, how often they were right, how many."""
+
+    low: float
+    high: float
+    confidence: float
+    accuracy: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Reliability of p = σ(scale · (r_w − r_l)).
+
+    Attributes:
+        scale: what differences of scores were multiplied by.
+        ece: expected calibration error, Σ (n_bin / n) · |accuracy − confidence|, in [0, 1].
+        log_loss: mean −log p, nats; ln 2 = 0.693 is a coin.
+        bins: those that hold anything, over confidences from ½ to 1.
+    """
+
+    scale: float
+    ece: float
+    log_loss: float
+    bins: tuple[Bin, ...]
+
+
+def calibration(deltas: np.ndarray, scale: float = 1.0, bins: int = BINS) -> Calibration:
+    """Calibration from score differences chosen − other.
+
+    The prediction is the candidate with the higher score, its confidence max(p, 1 − p), and it is right when Δ > 0 (half
+    right at Δ = 0). From Δ = (ln 3, −ln 3), scale 1: both confidences are ¾, half of them right, so the error is ¼.
+
+    Args:
+        deltas: [M], NaN = not scored.
+
+    Source: Guo et al. 2017 (1706.04599), eq. 3, with bins over [½, 1].
+    """
+    z = scale * deltas[~np.isnan(deltas)]
+    if not len(z):
+        return Calibration(scale, math.nan, math.nan, ())
+    confidence = 1 / (1 + np.exp(-np.abs(z)))  # [M] in [½, 1]
+    right = (np.sign(z) + 1) / 2
+    edges = np.linspace(0.5, 1, bins + 1)
+    place = np.clip(np.searchsorted(edges, confidence, side="right") - 1, 0, bins - 1)
+    found = [
+        Bin(float(edges[b]), float(edges[b + 1]), float(confidence[own].mean()), float(right[own].mean()), int(own.sum()))
+        for b in range(bins)
+        if (own := place == b).any()
+    ]
+    ece = sum(b.n * abs(b.accuracy - b.confidence) for b in found) / len(z)
+    return Calibration(scale, float(ece), float(np.logaddexp(0, -z).mean()), tuple(found))
+
+
+def best_scale(deltas: np.ndarray) -> float:
+    """The scale ≥ 0 of maximum likelihood for σ(scale · Δ): the unit that makes any score's differences log-odds.
+
+    NaN without a difference; bounded where every comparison is right, whose best scale would be infinite.
+    """
+    from scipy.optimize import minimize_scalar
+
+    z = deltas[~np.isnan(deltas)]
+    unit = float(np.abs(z).mean()) if len(z) else 0.0
+    if not unit:
+        return math.nan
+    found = minimize_scalar(lambda s: float(np.logaddexp(0, -s * z / unit).mean()), bounds=(0, 50), method="bounded")
+    return float(found.x) / unit  # type: ignore[union-attr]
+
+
+def within_prompt_correlation(scores: Sequence[np.ndarray], sizes: Sequence[np.ndarray]) -> float:
+    """Spearman's correlation of scores and sizes, the mean of each preference taken off both: 1 = it follows size alone.
+
+    NaN when one of the two never varies.
+    """
+    from scipy.stats import spearmanr
+
+    a, b = (
+        np.concatenate([row - row.mean() for row in rows if len(row)]) if len(rows) else np.empty(0) for rows in (scores, sizes)
+    )
+    both = ~(np.isnan(a) | np.isnan(b))
+    a, b = a[both], b[both]
+    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return math.nan
+    return float(spearmanr(a, b).statistic)
+
+
+def agreement(scores: Mapping[str, Sequence[np.ndarray]]) -> dict[str, dict[str, float]]:
+    """How often two rewards put two candidates of a preference in the same order; a tie of one of them counts half.
+
+    Args:
+        scores: reward → scores of all preferences.
+
+    Returns:
+        The matrix by names; NaN where nothing was scored by both.
+    """
+    orders = {name: _orders(rows) for name, rows in scores.items()}
+    table: dict[str, dict[str, float]] = {name: {} for name in orders}
+    for a, b in itertools.product(orders, repeat=2):
+        same = (orders[a] * orders[b] + 1) / 2
+        same = np.where((orders[a] == 0) & (orders[b] == 0), 1.0, same)
+        same = same[~np.isnan(same)]
+        table[a][b] = float(same.mean()) if len(same) else math.nan
+    return table
+
+
+def _orders(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """[M] −1, 0, 1 for every two candidates of every preference; NaN where one is not scored."""
+    found = [np.sign(row[i] - row[j]) for row in rows for i, j in itertools.combinations(range(len(row)), 2)]
+    return np.array(found, dtype=np.float64)
+
+
+def label_scores(preferences: Sequence[Preference]) -> list[np.ndarray]:
+    """The labels as if they were scores, for ``agreement``."""
+    return [np.array(preference.target, dtype=np.float64) for preference in preferences]
+
+
+def as_estimate(rate: Rate) -> Estimate:
+    return Estimate(rate.value, rate.low, rate.high)

@@ -1,0 +1,98 @@
+"""Rows of the files that preferences come in: JSON lines, plain or gzipped, and Parquet; one file or a folder of them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from raft_core.errors import DataError, nearest
+
+ENDINGS = (".jsonl", ".jsonl.gz", ".parquet")
+
+
+class Row(NamedTuple):
+    """A row and where it stands: ``data.jsonl, line 3`` or ``data.parquet, row 3``, counted from 1."""
+
+    where: str
+    values: Mapping[str, Any]
+    folder: Path
+
+
+class BadRow(Exception):  # noqa: N818 - a signal between parts, never shown
+    """What is wrong with a row, in words, without its place."""
+
+
+def files_of(source: str | Path) -> list[Path]:
+    """The file that ``source`` names, or the files of a folder in the order of their names.
+
+    Raises:
+        DataError: there is none that can be read.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        found = sorted(file for file in path.rglob("*") if file.name.endswith(ENDINGS))
+        if not found:
+            raise DataError(f"the folder {path} holds no file of preferences (looked for {', '.join(ENDINGS)})")
+        return found
+    if not path.is_file():
+        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = nearest(path.name, [name for name in siblings if name.endswith(ENDINGS)])
+        raise DataError(f"the file {path} does not exist{near}")
+    if not path.name.endswith(ENDINGS):
+        raise DataError(f"{path} has an ending that is not known here; readable are {', '.join(ENDINGS)}")
+    return [path]
+
+
+def rows(path: Path) -> Iterator[Row | tuple[str, str]]:
+    """Rows of one file; a line that is none comes as (where, what is wrong).
+
+    Raises:
+        DataError: the file cannot be read at all.
+    """
+    if path.name.endswith(".parquet"):
+        yield from _parquet(path)
+    else:
+        yield from _json_lines(path)
+
+
+def _json_lines(path: Path) -> Iterator[Row | tuple[str, str]]:
+    try:
+        with gzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                where = f"{path}, line {number}"
+                if not line.strip():
+                    continue
+                try:
+                    values = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+                except UnicodeDecodeError as error:
+                    yield where, f"byte 0x{line[error.start]:02x} is not UTF-8"
+                except json.JSONDecodeError as error:
+                    yield where, f"not JSON ({error.msg} at column {error.colno})"
+                else:
+                    yield Row(where, values, path.parent) if isinstance(values, dict) else (where, "is no JSON object")
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+
+
+def _parquet(path: Path) -> Iterator[Row]:
+    import pyarrow
+    import pyarrow.parquet
+
+    number = 0
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=64):
+                for values in batch.to_pylist():
+                    number += 1
+                    yield Row(f"{path}, row {number}", values, path.parent)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{path} cannot be read as Parquet: {error}") from None
+
+
+def listed(mistakes: list[str], what: str, shown: int = 10) -> str:
+    """Mistakes for a person: the first few and how many more."""
+    more = f"\n  … and {len(mistakes) - shown} more" if len(mistakes) > shown else ""
+    return f"{what}:\n" + "\n".join(f"  {mistake}" for mistake in mistakes[:shown]) + more
