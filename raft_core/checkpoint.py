@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from raft_core.errors import ConfigError, StoreError
 from raft_core.files import damage, publishing, remove
 from raft_core.manifest import read_history, read_run
 from raft_core.protocols import Policy
-from raft_core.watch import best_round
+from raft_core.watch import best_round, require_metric
 
 WEIGHTS = "weights.safetensors"
 TRAINER = "trainer.safetensors"
@@ -31,20 +31,32 @@ class Keep:
     Args:
         checkpoints: how many of the newest to keep, ≥ 1; None = all. Round 0 and the best are kept besides.
         best: the metric that the best checkpoint is chosen by.
-        best_is_highest: its direction.
+        best_is_highest: by default the metric's own direction; where nobody tells it, as outside of a run, higher.
         latents: keep the latents (or tokens) of finished rounds; without them a round cannot be trained on again.
         images: keep the pictures (or texts) of finished rounds; without them the report has none, and nothing can be rescored.
     """
 
     checkpoints: int | None = 3
     best: str = "reward/mean"
-    best_is_highest: bool = True
+    best_is_highest: bool | None = None
     latents: bool = True
     images: bool = True
 
     def __post_init__(self) -> None:
         if self.checkpoints is not None and self.checkpoints < 1:
             raise ConfigError(f"keep.checkpoints is {self.checkpoints}, but at least 1 is needed to resume (null keeps all)")
+
+    def settled(self, directions: Mapping[str, bool]) -> Keep:
+        """The same with the metric's own direction where none was given.
+
+        Args:
+            directions: metric → whether higher is better, of all that the run measures.
+
+        Raises:
+            ConfigError: the run does not measure it.
+        """
+        require_metric("best", self.best, directions)
+        return replace(self, best_is_highest=directions[self.best]) if self.best_is_highest is None else self
 
 
 def policy_hash(policy: Policy) -> str:

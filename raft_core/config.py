@@ -16,6 +16,7 @@ import yaml
 from raft_core.checkpoint import Keep
 from raft_core.claim import require_empty
 from raft_core.components import Unbuilt, Walk, plain_arguments
+from raft_core.directions import settled, settled_plain
 from raft_core.errors import ConfigError, RaftError, StoreError, nearest
 from raft_core.monitor import Tracker
 from raft_core.objectives import Sft
@@ -248,6 +249,7 @@ def check(raw: Mapping[str, Any], *, base: Path | None = None, name: str = "run"
         walk.note("trainer", built["trainer"].check(), owner=Trainer)
     for mistake in disagreements(built):
         walk.note("", mistake)
+    given, (built, notes) = built, settled(built, walk)
     if begins and built.get("output") and Processes.current().is_main:
         try:
             require_empty(Path(built["output"]).expanduser())
@@ -264,9 +266,9 @@ def check(raw: Mapping[str, Any], *, base: Path | None = None, name: str = "run"
             walk.note("prompts", str(error))
     if walk.mistakes or gathered is None or prompts is None:
         raise ConfigError(walk.mistakes)
-    plain = plain_arguments(parts)
+    plain = settled_plain(plain_arguments(parts), given, built)
     plain["prompts"] = absolute_sources(plain["prompts"], base)
-    return Checked(RunConfig(**built), plain, prompts, gathered.notes, name)
+    return Checked(RunConfig(**built), plain, prompts, [*gathered.notes, *notes], name)
 
 
 def with_default_classes(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -54,7 +54,7 @@ class Monitor:
         stop_when: rules that end the run.
         warn_when: rules that are only said.
         best: the metric by which the best round is chosen.
-        best_is_highest: its direction.
+        best_is_highest: its direction; None counts as true.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Monitor:
         stop_when: Sequence[Rule] = (Plateau(),),
         warn_when: Sequence[Rule] = (),
         best: str = "reward/mean",
-        best_is_highest: bool = True,
+        best_is_highest: bool | None = None,
     ):
         self.reporter: Reporter = reporter or Silent()
         self._trackers = tuple(trackers)

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
-from raft_core.errors import ConfigError
+from raft_core.errors import ConfigError, nearest
 
 History = Sequence[Mapping[str, Any]]
 
 
 @runtime_checkable
 class Rule(Protocol):
-    """Looks at the history and says in words what is the matter, or None."""
+    """Looks at the history and says in words what is the matter, or None.
+
+    May also have ``settled(directions)``, with metric → whether higher is better of all that the run measures: the same rule,
+    knowing its direction. It raises ConfigError for a metric that there is not, which would otherwise never be met.
+    """
 
     def __call__(self, history: History) -> str | None: ...
 
@@ -28,15 +32,29 @@ def series(history: History, metric: str) -> list[float]:
     return [value if isinstance(value := row.get(metric), (int, float)) else math.nan for row in history]
 
 
-def best_round(history: History, metric: str, higher_is_better: bool = True) -> int | None:
-    """Number of the round with the best value of ``metric``, the earliest of equals; None when no round has it."""
-    sign = 1 if higher_is_better else -1
+def best_round(history: History, metric: str, higher_is_better: bool | None = True) -> int | None:
+    """Number of the round with the best value of ``metric``, the earliest of equals; None when no round has it.
+
+    Args:
+        higher_is_better: the direction; None, which nobody has settled, counts as higher.
+    """
+    sign = -1 if higher_is_better is False else 1
     scored = [
         (sign * value, -row["round"])
         for row, value in zip(history, series(history, metric), strict=True)
         if math.isfinite(value)
     ]
     return -max(scored)[1] if scored else None
+
+
+def require_metric(argument: str, metric: str, directions: Mapping[str, bool]) -> None:
+    """Refuse a metric that no round will have.
+
+    Raises:
+        ConfigError: names the nearest one that there is.
+    """
+    if metric not in directions:
+        raise ConfigError(f"{argument} is {metric!r}, but no round has such a metric{nearest(metric, directions)}")
 
 
 def _require(good: bool, mistake: str) -> None:
@@ -73,6 +91,15 @@ class Plateau:
         _require(self.tolerance >= 0, f"Plateau.tolerance is {self.tolerance}, but must be ≥ 0")
         _require(self.absolute is None or self.absolute >= 0, f"Plateau.absolute is {self.absolute}, but must be ≥ 0")
 
+    def settled(self, directions: Mapping[str, bool]) -> Plateau:
+        """The rule itself, if the run measures its metric.
+
+        Raises:
+            ConfigError: it does not.
+        """
+        require_metric("metric", self.metric, directions)
+        return self
+
     def __call__(self, history: History) -> str | None:
         last = series(history, self.metric)[-self.rounds :]
         if len(last) < self.rounds or not all(map(math.isfinite, last)):
@@ -93,24 +120,37 @@ class JudgeDrop:
         judge: its name, as in the scorer.
         by: how much worse is too much, in the judge's own units, ≥ 0.
         rounds: in so many consecutive rounds, ≥ 1; more than one forgives a single unlucky draw of prompts.
-        higher_is_better: the judge's direction.
+        higher_is_better: by default the judge's own direction; where nobody tells it, as outside of a run, higher.
     """
 
     judge: str
     by: float
     rounds: int = 1
-    higher_is_better: bool = True
+    higher_is_better: bool | None = None
 
     def __post_init__(self) -> None:
         _require(self.by >= 0, f"JudgeDrop.by is {self.by}, but must be ≥ 0")
         _require(self.rounds >= 1, f"JudgeDrop.rounds is {self.rounds}, but must be ≥ 1")
 
+    def settled(self, directions: Mapping[str, bool]) -> JudgeDrop:
+        """The rule with the judge's own direction where none was given.
+
+        Raises:
+            ConfigError: the run has no such judge.
+        """
+        judges = {metric.removeprefix("judge/"): up for metric, up in directions.items() if metric.startswith("judge/")}
+        if self.judge not in judges:
+            part = f"score/{self.judge}" in directions
+            why = "which is a part of the reward and no judge" if part else "but there is no judge of that name"
+            raise ConfigError(f"judge is {self.judge!r}, {why}{nearest(self.judge, judges)}")
+        return replace(self, higher_is_better=judges[self.judge]) if self.higher_is_better is None else self
+
     def __call__(self, history: History) -> str | None:
         values = series(history, f"judge/{self.judge}")
-        sign = 1 if self.higher_is_better else -1
+        sign = -1 if self.higher_is_better is False else 1
         if not _all_last(values, self.rounds, lambda value: sign * (values[0] - value) > self.by):
             return None
-        verb = "fell" if self.higher_is_better else "rose"
+        verb = "fell" if sign > 0 else "rose"
         return f"the judge {self.judge} {verb} from {values[0]:.3g} in round 1 to {values[-1]:.3g} (allowed: {self.by:.3g})"
 
 
