@@ -17,7 +17,7 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser
 
 from raft_core.errors import ConfigError, RaftError, nearest
-from raft_core.importing import located, resolve
+from raft_core.importing import anchored, located, resolve
 from raft_core.listing import public_names
 from raft_core.protocols import Combinator
 from raft_core.schema import (
@@ -37,6 +37,7 @@ from raft_core.schema import (
     protocol_members,
     settles_itself,
     shown,
+    takes_text,
     type_name,
     without_none,
 )
@@ -177,9 +178,19 @@ class Walk:
             return self.wrong(
                 where, f"{where}.init_args is {shown(arguments)}, but must be a mapping with {known_keys(target)}"
             )
-        parts = self.arguments(target, arguments, where)
+        parts = self.arguments(target, self._anchored(target, arguments), where)
         plain = {"class_path": full_path, "init_args": plain_arguments(parts)}
         return Part(plain if parts else {"class_path": full_path}, lambda: self.built(target, kind, parts, where))
+
+    def _anchored(self, target: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of a component with files and folders by their absolute path; a ``name`` is never one."""
+        known = parameters(target)
+        texts = {
+            name
+            for name, value in arguments.items()
+            if isinstance(value, str) and name != "name" and name in known and takes_text(known[name].annotation)
+        }
+        return {name: anchored(value, self.base) if name in texts else value for name, value in arguments.items()}
 
     # ------------------------------------------------------------------ constructors
 
@@ -244,10 +255,22 @@ class Walk:
         if lacking and not combines:
             self.note(where, f"{target.__name__} is no {kind}: it lacks {', '.join(lacking)}")
             raise Unbuilt
-        checks = getattr(component, "check", None)
-        if checks is not None:
-            self.note(where, list(checks()), owner=target)
+        if hasattr(component, "check"):
+            self.note(where, self._objections(component, where), owner=target)
         return component
+
+    def _objections(self, component: Any, where: str) -> list[str]:
+        """What ``check()`` finds; when it fails itself, that is noted, and the component is not asked again."""
+        try:
+            found = component.check()
+            return [found] if isinstance(found, str) else list(found)
+        except ConfigError as error:
+            self.note(where, error.mistakes, owner=type(component))
+        except RaftError as error:
+            self.note(where, str(error), owner=type(component))
+        except Exception as error:  # noqa: BLE001 - a user's class may raise anything; the other mistakes are wanted too
+            self.note(where, f"{type(component).__name__}.check() failed: {type(error).__name__}: {error}")
+        raise Unbuilt
 
 
 def _refuse() -> Any:

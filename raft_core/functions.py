@@ -81,7 +81,7 @@ def split_path(path: str) -> tuple[str, str]:
         module, _, function = path.rpartition(".")
     if not module or not function.isidentifier():
         raise ConfigError(
-            f"the reward {path!r} names no function: write my_file.py:my_function or my_package.my_module:my_function"
+            f"{path!r} names no function or class: write my_file.py:my_function or my_package.my_module:my_function"
         )
     return module, function
 
@@ -131,7 +131,7 @@ def import_file(file: Path, path: str) -> ModuleType:
     if not file.is_file():
         neighbours = [other.name for other in file.parent.glob("*.py")] if file.parent.is_dir() else []
         near = nearest(file.name, neighbours) if neighbours else ""
-        raise ConfigError(f"the reward {path!r}: there is no file {file}{near}")
+        raise ConfigError(f"{path!r}: there is no file {file}{near}")
     # Under its path, so that two files of one name do not meet, and once, so that state and classes in it stay the same.
     name = f"raft_function_{file.as_posix()}"
     if name in sys.modules:
@@ -143,9 +143,9 @@ def import_file(file: Path, path: str) -> ModuleType:
     sys.path.insert(0, str(file.parent))
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that ends itself ends nothing else
         del sys.modules[name]
-        raise ConfigError(f"the reward {path!r}: {file} fails on import with {type(error).__name__}: {error}") from error
+        raise ConfigError(f"{path!r}: {file} fails on import with {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(str(file.parent))
     return module
@@ -159,8 +159,8 @@ def import_module(name: str, path: str) -> ModuleType:
     """
     try:
         return importlib.import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         missing = isinstance(error, ModuleNotFoundError) and error.name and name.startswith(error.name)
         why = f"there is no module {name!r}" if missing else f"{name} fails on import with {type(error).__name__}: {error}"
         hint = " (a file is named with its .py: my_file.py:my_function)" if missing else ""
-        raise ConfigError(f"the reward {path!r}: {why}{hint}") from error
+        raise ConfigError(f"{path!r}: {why}{hint}") from error

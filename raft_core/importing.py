@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ def resolve(path: str, kind: str) -> tuple[Any, str]:
     Raises:
         ConfigError: there is none; names the nearest one.
     """
-    if ":" in path:
-        from raft_core.functions import import_file, import_module, split_path
+    from raft_core.functions import import_file, import_module, split_path
 
+    if ":" in path:
         place, name = split_path(path)
         module = import_file(Path(place), path) if place.endswith(".py") else import_module(place, path)
         return member(module, name, path), path
@@ -28,9 +27,9 @@ def resolve(path: str, kind: str) -> tuple[Any, str]:
     module_name, _, name = path.rpartition(".")
     look_here()
     try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ConfigError(f"{path!r} cannot be imported: {error}{nearest(name, public_names(kind))}") from error
+        module = import_module(module_name, path)
+    except ConfigError as error:
+        raise ConfigError(f"{error}{nearest(name, public_names(kind))}") from error
     return member(module, name, path), path
 
 
@@ -71,6 +70,31 @@ def located(path: str, base: Path | None) -> str:
     candidates = [Path(file).expanduser()] + ([base / file] if base else [])
     found = next((candidate for candidate in candidates if candidate.is_file()), candidates[0])
     return f"{found.resolve()}:{name}"
+
+
+def anchored(text: str, base: Path | None) -> str:
+    """A file or folder by its absolute path, so that a stored configuration holds from any folder; other text as it is.
+
+    Text counts as a file or folder when there is one, here or else beside the configuration, and it looks like one: it has a
+    separator or a suffix, or names a folder with a model in it. A plain word (an architecture, a device) stays a word.
+    """
+    if located(text, base) != text and Path(located(text, base).rpartition(":")[0]).is_file():
+        return located(text, base)
+    if not text.strip():
+        return text
+    path = Path(text).expanduser()
+    for candidate in (path, base / path) if base else (path,):
+        try:
+            there = candidate.exists() and (len(path.parts) > 1 or path.suffix or holds_model(candidate))
+        except (OSError, ValueError):  # too long for a name, or with a null in it: no path
+            return text
+        if there:
+            return str(candidate.resolve())
+    return text
+
+
+def holds_model(folder: Path) -> bool:
+    return any(file.suffix in (".json", ".safetensors") for file in folder.glob("*"))
 
 
 def look_here() -> None:

@@ -122,6 +122,11 @@ def settles_itself(annotation: Any, default: Any) -> bool:
     return is_section(kind) and not dataclasses.is_dataclass(kind) and isinstance(default, kind)
 
 
+def takes_text(kind: Any) -> bool:
+    """Whether any text will do as a value: not one of a few words, not a number."""
+    return kind in (Any, inspect.Parameter.empty) or any(member in (str, Path) for member in union_members(kind))
+
+
 def type_name(kind: Any) -> str:
     """A type as a person would write it."""
     if typing.get_origin(kind) is typing.Literal:

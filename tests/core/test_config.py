@@ -13,9 +13,11 @@ import yaml
 from raft_core.components import Walk
 from raft_core.config import RunConfig, as_yaml, check, overridden, parse_overrides, read_yaml
 from raft_core.errors import ConfigError
+from raft_core.importing import anchored
 from raft_core.listing import KINDS, classes, public_names, short_names
 from raft_core.schema import Typed
 from raft_core.selectors import BestOfK, TopFraction
+from raft_core.testing import FakePolicy, FakeReward
 from raft_core.types import Groups
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +40,13 @@ class Grumpy:
 
     def __init__(self, mood: int = 3):
         raise ValueError("not today")
+
+
+class Inquisitive(FakeReward):
+    """A reward whose check fails itself."""
+
+    def check(self) -> list[str]:
+        raise OSError("the disk is asleep")
 
 
 class NotAReward:
@@ -155,6 +164,33 @@ def test_a_constructor_that_objects_is_one_mistake_among_others(raw):
     ]
 
 
+def test_a_check_that_fails_is_one_mistake_among_others(raw):
+    parts = {"class_path": "Weighted", "init_args": {"rewards": [f"{__name__}.Inquisitive", "FakeReward"]}}
+    raw |= {"judges": [parts], "k": 0}
+    assert mistakes(raw) == [
+        "judges.0.rewards.0: Inquisitive.check() failed: OSError: the disk is asleep",
+        "k is 0, but at least 1 sample per prompt is needed",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("def f(:", "SyntaxError"),
+        ("print(nowhere)", "NameError: name 'nowhere' is not defined"),
+        ("import nonsense_package", "ModuleNotFoundError: No module named 'nonsense_package'"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+    ],
+)
+def test_a_module_that_fails_on_import_is_a_mistake(raw, tmp_path, monkeypatch, text, why):
+    (tmp_path / "broken_module.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    for path in ("broken_module.Mine", "broken_module:Mine"):
+        found = mistakes(raw | {"selector": path, "k": 0})
+        assert len(found) == 2 and found[0].startswith(f"selector: {path!r}: broken_module fails on import with {why}")
+    assert "there is no module 'no_such_module'" in mistakes(raw | {"policy": "no_such_module.Mine"})[0]
+
+
 def test_a_class_that_is_no_reward_is_refused(raw):
     raw["reward"] = f"{__name__}.NotAReward"
     assert mistakes(raw) == ["reward: NotAReward is no reward: it lacks info, __call__"]
@@ -223,6 +259,37 @@ def test_functions_and_classes_of_a_file_beside_the_configuration(raw, tmp_path)
     raw["reward"] = "mine.py:shrot"
     with pytest.raises(ConfigError, match=r"has no 'shrot' \(did you mean 'short'\?\)"):
         check(raw, base=tmp_path)
+
+
+class WithFiles(FakePolicy):
+    """A policy that is told of files."""
+
+    def __init__(self, model: str, weights: str | None = None, name: str = "x", kind: str = "y"):
+        super().__init__()
+        self.files = (model, weights, name, kind)
+
+
+def test_files_that_components_name_are_found_from_any_folder(raw, tmp_path, monkeypatch):
+    """Here and beside the configuration; words that are no paths stay as they are though a folder is called like them."""
+    for folder in ("here/model", "here/words", "here/y", "beside"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "here/model/model_index.json").touch()
+    (tmp_path / "here/words/model_index.json").touch()
+    (tmp_path / "beside/head.pth").touch()
+    (tmp_path / "beside/mine.py").write_text("def short(prompts, outputs):\n    return [-len(o) for o in outputs]\n")
+    arguments = {"model": "model", "weights": "head.pth", "name": "words", "kind": "y"}
+    raw |= {
+        "policy": {"class_path": f"{__name__}.WithFiles", "init_args": arguments},
+        "reward": {"class_path": "FunctionReward", "init_args": {"path": "mine.py:short"}},
+    }
+    monkeypatch.chdir(tmp_path / "here")
+    checked = check(raw, base=tmp_path / "beside")
+    assert checked.config.policy.files == (str(tmp_path / "here/model"), str(tmp_path / "beside/head.pth"), "words", "y")
+    monkeypatch.chdir(tmp_path)
+    again = check(checked.plain)
+    assert again.plain == checked.plain and again.config.policy.files == checked.config.policy.files
+    for name in ("owner/name", "bundled:shapes", "ViT-L-14", "", ".", "x" * 5000, "a\0b"):
+        assert anchored(name, tmp_path) == name
 
 
 def test_a_module_in_the_current_folder_is_importable(raw, tmp_path, monkeypatch):
