@@ -11,6 +11,7 @@ import numpy as np
 from raft_core.diversity import pairwise_distance
 from raft_core.errors import ConfigError, DataError
 from raft_core.monitor import Silent
+from raft_core.out_of_memory import in_words
 from raft_core.protocols import Policy, Reporter
 from raft_core.rng import seed_for
 from raft_core.sampling import rendered, requests, sampled
@@ -127,6 +128,7 @@ def evaluate(
     Raises:
         ConfigError: k < 1.
         DataError: no prompts.
+        DeviceError: memory ran out.
     """
     if k < 1:
         raise ConfigError(f"the evaluation draws {k} samples per prompt, but at least 1 is needed")
@@ -134,9 +136,9 @@ def evaluate(
         raise DataError(f"there is no {split} prompt to evaluate on: name a prompt file or leave this evaluation out")
     reporter = reporter or Silent()
     asked = requests(prompts, k, seed, "evaluation")
-    with policy.resident("sample"), reporter.phase(f"evaluate {split}: sample", 2 * len(asked)) as bar:
+    with in_words("sample"), policy.resident("sample"), reporter.phase(f"evaluate {split}: sample", 2 * len(asked)) as bar:
         drawn = [sampled(policy, asked, reference, bar) for reference in (True, False)]
-    with policy.resident("render"), reporter.phase(f"evaluate {split}: score", 2 * len(asked)) as bar:
+    with in_words("render"), policy.resident("render"), reporter.phase(f"evaluate {split}: score", 2 * len(asked)) as bar:
         before, after = (rendered(policy, samples, bar) for samples in drawn)
         scores_before, scores_after = scorer(before), scorer(after)
         features = [policy.embed(samples).reshape(len(prompts), k, -1) for samples in (before, after)] if k > 1 else None

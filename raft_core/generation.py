@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from raft_core.files import replacing, write_text
+from raft_core.out_of_memory import in_words
 from raft_core.protocols import Policy, Reporter
 from raft_core.sampling import rendered, requests, sampled
 from raft_core.scoring import Scores
@@ -20,11 +21,15 @@ from raft_core.types import Prompt, Sample
 def generate(
     policy: Policy, prompts: Sequence[Prompt], *, k: int, seed: int, reporter: Reporter, reference: bool = False
 ) -> list[Sample]:
-    """K rendered samples per prompt, prompt-major, each fixed by (seed, prompt, index) alone."""
+    """K rendered samples per prompt, prompt-major, each fixed by (seed, prompt, index) alone.
+
+    Raises:
+        DeviceError: memory ran out.
+    """
     asked = requests(prompts, k, seed, "generate")
-    with policy.resident("sample"), reporter.phase("sampling", len(asked)) as bar:
+    with in_words("sample"), policy.resident("sample"), reporter.phase("sampling", len(asked)) as bar:
         samples = sampled(policy, asked, reference, bar)
-    with policy.resident("render"), reporter.phase("rendering", len(asked)) as bar:
+    with in_words("render"), policy.resident("render"), reporter.phase("rendering", len(asked)) as bar:
         return rendered(policy, samples, bar)
 
 

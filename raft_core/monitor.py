@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from raft_core.out_of_memory import in_words
 from raft_core.peak_memory import peak_memory
 from raft_core.protocols import Phase, Policy, Reporter
 from raft_core.watch import History, Plateau, Rule, best_round
@@ -78,10 +79,14 @@ class Monitor:
 
     @contextlib.contextmanager
     def phase(self, rnd: int, name: Phase, policy: Policy) -> Iterator[None]:
-        """Make the policy resident for this phase; note how long it took, loading included, and its peak memory."""
+        """Make the policy resident for this phase; note how long it took, loading included, and its peak memory.
+
+        Raises:
+            DeviceError: memory ran out.
+        """
         start = time.perf_counter()
         self._started.setdefault(rnd, start)
-        with peak_memory() as peak, policy.resident(name):
+        with in_words(name), peak_memory() as peak, policy.resident(name):
             yield
         costs = self._costs.setdefault(rnd, {})
         costs[f"time/{name}_s"] = time.perf_counter() - start

@@ -12,6 +12,7 @@ import numpy as np
 
 from raft_core.best_of import expected_gain, gaussian_gain
 from raft_core.config import Checked, RunConfig
+from raft_core.out_of_memory import in_words
 from raft_core.peak_memory import peak_memory
 from raft_core.protocols import Reporter
 from raft_core.sampling import chunks, requests
@@ -120,7 +121,11 @@ class Probe:
 
 
 def probe(checked: Checked, reporter: Reporter) -> Probe:
-    """Load everything, draw and score a few samples of the first round, and train two steps. Nothing is written."""
+    """Load everything, draw and score a few samples of the first round, and train two steps. Nothing is written.
+
+    Raises:
+        DeviceError: memory ran out.
+    """
     config = checked.config
     config.policy.load()
     config.scorer.load()
@@ -128,7 +133,12 @@ def probe(checked: Checked, reporter: Reporter) -> Probe:
     k = max(2, min(config.k, PROBE_SAMPLES))
     memory: dict[str, int] = {}
     samples, memory["sample"], sample_s = _sampled(checked, k, reporter)
-    with peak_memory() as peak, config.policy.resident("render"), reporter.phase("probe: scoring", len(samples)) as bar:
+    with (
+        in_words("render"),
+        peak_memory() as peak,
+        config.policy.resident("render"),
+        reporter.phase("probe: scoring", len(samples)) as bar,
+    ):
         start = time.perf_counter()
         samples = [rendered for chunk in chunks(samples, config.policy.batch_size) for rendered in config.policy.render(chunk)]
         middle = time.perf_counter()
@@ -136,7 +146,7 @@ def probe(checked: Checked, reporter: Reporter) -> Probe:
         end = time.perf_counter()
         bar.advance(len(samples))
     memory["render"] = peak.bytes
-    with peak_memory() as peak, config.policy.resident("train"):
+    with in_words("train"), peak_memory() as peak, config.policy.resident("train"):
         step_s = _step_s(config, samples, scores, k, reporter)
     memory["train"] = peak.bytes
     n = len(samples)
@@ -159,7 +169,12 @@ def _sampled(checked: Checked, k: int, reporter: Reporter) -> tuple[list[Sample]
     asked = requests(checked.prompts.draw(1)[:PROBE_PROMPTS], k, config.seed, 1)
     samples: list[Sample] = []
     seconds: list[float] = []
-    with peak_memory() as peak, config.policy.resident("sample"), reporter.phase("probe: sampling", len(asked)) as bar:
+    with (
+        in_words("sample"),
+        peak_memory() as peak,
+        config.policy.resident("sample"),
+        reporter.phase("probe: sampling", len(asked)) as bar,
+    ):
         for chunk in chunks(asked, config.policy.batch_size):
             start = time.perf_counter()
             samples += config.policy.sample(chunk, trace=config.objective.needs_trace)

@@ -11,6 +11,7 @@ import numpy as np
 from raft_core.components import Unbuilt, Walk
 from raft_core.config import overridden, parse_overrides
 from raft_core.errors import ConfigError, RewardError, StoreError
+from raft_core.out_of_memory import in_words
 from raft_core.protocols import Reporter
 from raft_core.records import add_scores, read_round
 from raft_core.scoring import Scorer
@@ -65,12 +66,13 @@ def rescored(folder: Path, scorer: Scorer, rounds: Sequence[int] | None, reporte
     Raises:
         StoreError: no such round, or one that is damaged or was stored without its outputs.
         RewardError: nothing of a round could be scored, which is then not kept.
+        DeviceError: memory ran out.
     """
     for rnd in rounds or [each.rnd for each in stored_rounds(folder)]:
         samples, before, _ = read_round(folder, rnd)
         if any(sample.output is None for sample in samples):
             raise StoreError(f"round {rnd} of {folder} was stored without its outputs (keep.images was off): nothing to score")
-        with reporter.phase(f"scoring round {rnd}", len(samples)) as bar:
+        with in_words("render"), reporter.phase(f"scoring round {rnd}", len(samples)) as bar:
             scores = scorer(samples)
             bar.advance(len(samples))
         reward = scores.columns[scores.reward]
