@@ -19,6 +19,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from raft_core.errors import ConfigError, RaftError, nearest
 from raft_core.importing import anchored, located, resolve
 from raft_core.listing import public_names
+from raft_core.preferences.folder import learned_folder
 from raft_core.protocols import Combinator
 from raft_core.schema import (
     OMITTED,
@@ -43,6 +44,7 @@ from raft_core.schema import (
 )
 
 FUNCTION_REWARD = "raft_core.functions.FunctionReward"
+LEARNED_REWARD = "raft_core.preferences.learned.LearnedReward"
 
 
 class Unbuilt(Exception):  # noqa: N818 - a signal between parts, never shown
@@ -167,6 +169,8 @@ class Walk:
             if key not in ("class_path", "init_args"):
                 self.note(where, f"{where} has {key!r} beside class_path; arguments belong under init_args")
         path, arguments = located(str(raw["class_path"]), self.base), raw.get("init_args") or {}
+        if kind == "reward" and isinstance(arguments, Mapping) and (folder := learned_folder(path, self.base)):
+            path, arguments = LEARNED_REWARD, {"folder": folder, **arguments}
         try:
             target, full_path = resolve(path, kind)
             if kind == "reward" and inspect.isroutine(target):  # a function of prompts and outputs, by whatever path

@@ -17,6 +17,7 @@ from raft_core.preferences.items import Item, Preference, flattened, sliced
 from raft_core.preferences.learner import Learner, Scale, raw_scores
 from raft_core.preferences.loss import choice_loss, padded
 from raft_core.rng import numpy_rng
+from raft_core.sampling import chunks
 
 if TYPE_CHECKING:
     from raft_core.protocols import Reporter
@@ -29,6 +30,7 @@ class FitSettings:
     Args:
         epochs: at most so many passes over the preferences, ≥ 1.
         batch_size: preferences per update, ≥ 1.
+        micro_batch_size: preferences per forward pass, which bounds the memory; null = those of an update.
         patience: epochs without a lower held-out loss after which it ends, ≥ 1.
         held_out_fraction: part of the prompts on which early stopping and the reported accuracy rest, in (0, 1).
         optimizer: AdamW and its settings.
@@ -38,6 +40,7 @@ class FitSettings:
 
     epochs: int = 20
     batch_size: int = 32
+    micro_batch_size: int | None = None
     patience: int = 3
     held_out_fraction: float = 0.1
     optimizer: Optimizer = field(default_factory=lambda: Optimizer(lr=1e-3))
@@ -50,6 +53,8 @@ class FitSettings:
             for name in ("epochs", "batch_size", "patience")
             if getattr(self, name) < 1
         ]
+        if self.micro_batch_size is not None and self.micro_batch_size < 1:
+            wrong.append(f"micro_batch_size is {self.micro_batch_size}, but must be at least 1, or null")
         if not 0 < self.held_out_fraction < 1:
             wrong.append(f"held_out_fraction is {self.held_out_fraction}, but must be between 0 and 1, both excluded")
         if self.seed < 0:
@@ -177,18 +182,20 @@ def _one_epoch(
     steps = math.ceil(len(order) / settings.batch_size)
     total = 0.0
     for step in range(steps):
-        part = seen.take(order[step * settings.batch_size : (step + 1) * settings.batch_size])
+        rows = order[step * settings.batch_size : (step + 1) * settings.batch_size]
         done = (number - 1) * steps + step
         for group in optimizer.param_groups:
             group["lr"] = settings.optimizer.lr * settings.schedule.factor(done, done / (steps * settings.epochs))
-        loss = preference_losses(learner, part, scale)  # [B]
-        mean = loss.mean()
-        if not torch.isfinite(mean):
-            raise RewardError(f"the loss became {mean.item()} in epoch {number}: lower the learning rate (--fit.optimizer.lr)")
         optimizer.zero_grad()
-        mean.backward()
+        for part in chunks(rows, settings.micro_batch_size or len(rows)):
+            loss = preference_losses(learner, seen.take(part), scale).sum() / len(rows)
+            if not torch.isfinite(loss):
+                raise RewardError(
+                    f"the loss became {loss.item()} in epoch {number}: lower the learning rate (--fit.optimizer.lr)"
+                )
+            loss.backward()
+            total += float(loss.detach()) * len(rows)
         optimizer.step()
-        total += float(loss.detach().sum())
     return total / len(order)
 
 

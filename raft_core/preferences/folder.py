@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from raft_core.errors import ModelError
 from raft_core.files import publishing, strict
 from raft_core.preferences.learner import Learner, Scale
+from raft_core.preferences.probe import require_same
 
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 FORMAT = "raft-learned-reward-1"
@@ -28,6 +29,7 @@ class Recipe:
         learner: constructor arguments of its learner.
         before: scale of raw scores on the reference policy's samples at the start of the training.
         after: the same at its end; scores are given in it.
+        probe: raw scores of fixed inputs, by which it is seen that the model below has not changed.
         training: plain facts about data and fit.
     """
 
@@ -35,6 +37,7 @@ class Recipe:
     learner: Mapping[str, Any]
     before: Scale
     after: Scale
+    probe: Sequence[float]
     training: Mapping[str, Any]
 
     @property
@@ -59,6 +62,13 @@ def is_learned_reward(path: str | Path) -> bool:
         return json.loads((Path(path).expanduser() / CONFIG).read_text(encoding="utf-8")).get("format") == FORMAT
     except (OSError, ValueError, AttributeError):
         return False
+
+
+def learned_folder(path: str, base: Path | None) -> str | None:
+    """The absolute folder of the learned reward that a configuration names: here, else beside it; None when it names none."""
+    folder = Path(path).expanduser()
+    candidates = [folder] if base is None else [folder, base / folder]
+    return next((str(found.resolve()) for found in candidates if is_learned_reward(found)), None)
 
 
 def save_reward(folder: Path, learner: Learner, recipe: Recipe) -> Path:
@@ -88,7 +98,7 @@ def read_recipe(folder: Path) -> Recipe:
         if config["format"] != FORMAT or config["modality"] not in LEARNERS:
             raise ValueError(f"format {config['format']!r} of {config['modality']!r}")
         scales = (Scale(float(config[name]["mean"]), float(config[name]["std"])) for name in ("before", "after"))
-        recipe = Recipe(config["modality"], config["learner"], *scales, config["training"])
+        recipe = Recipe(config["modality"], config["learner"], *scales, [float(x) for x in config["probe"]], config["training"])
     except FileNotFoundError:
         raise ModelError(
             f"{folder} is no learned reward: there is no {CONFIG} in it (make one by: raft reward train)"
@@ -104,7 +114,7 @@ def load_learner(folder: Path, recipe: Recipe, device: str = "auto") -> Learner:
     """The trained learner of a folder.
 
     Raises:
-        ModelError: the weights are damaged, or do not fit what the configuration describes.
+        ModelError: the weights are damaged, or do not fit what the configuration describes, or the model below has changed.
     """
     import torch
     from safetensors import SafetensorError
@@ -130,4 +140,5 @@ def load_learner(folder: Path, recipe: Recipe, device: str = "auto") -> Learner:
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(stored[name])
+    require_same(learner, recipe.probe, recipe.after, f"the learned reward {folder}")
     return learner

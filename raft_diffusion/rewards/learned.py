@@ -104,7 +104,7 @@ class ClipLearner:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self._head = build_head(self.head, self._clip.width * (3 if self.see_prompt else 1), self.hidden)
-            self._tower = with_lora(self._clip.model.visual, self.lora_rank, str(self.source)) if self.lora_rank else None
+            self._tower = with_lora(self._clip.model, self.lora_rank, str(self.source)) if self.lora_rank else None
         self._to(self._device)
 
     def parameters(self) -> Mapping[str, torch.nn.Parameter]:
@@ -196,14 +196,17 @@ def build_head(kind: str, width: int, hidden: int) -> torch.nn.Module:
     return torch.nn.Sequential(torch.nn.Linear(width, hidden), torch.nn.GELU(), torch.nn.Linear(hidden, 1))
 
 
-def with_lora(tower: torch.nn.Module, rank: int, name: str) -> torch.nn.Module:
-    """A copy of a picture encoder with LoRA on its layers; the original is shared with other rewards and stays as it is.
+def with_lora(model: torch.nn.Module, rank: int, name: str) -> torch.nn.Module:
+    """A copy of a CLIP's picture encoder with LoRA on its layers; the original is shared with other rewards and stays as it is.
 
     Raises:
-        ModelError: it has no layer of a kind that LoRA knows.
+        ModelError: it is not open_clip's, or has no layer of a kind that LoRA knows.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
+    tower = getattr(model, "visual", None)
+    if tower is None:
+        raise ModelError(f"LoRA needs a CLIP in open_clip's layout, and {name} is in another: use lora_rank 0, or that layout")
     targets = list(lora_targets(tower))
     if not targets:
         raise ModelError(f"the picture encoder of {name} has no linear layer or convolution for LoRA: use lora_rank 0")
