@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from raft_core.errors import ModelError
+from raft_core.errors import DeviceError, ModelError
 from raft_core.types import Sample
+from raft_diffusion import schedulers
 from raft_diffusion.encoding import Condition, PromptEncoder
 from raft_diffusion.loading import load_pipeline
 from raft_diffusion.lora import AdapterReference, CopyReference, add_adapters, folded, trainable
@@ -88,7 +89,7 @@ class Engine:
         if memory.gradient_checkpointing:
             self.networks["unet"].enable_gradient_checkpointing()
         if memory.attention == "xformers":
-            self.networks["unet"].enable_xformers_memory_efficient_attention()
+            _use_xformers(self.networks["unet"])
         if memory.vae_slicing:
             self.pipe.vae.enable_slicing()
         if memory.vae_tiling:
@@ -168,14 +169,27 @@ class Engine:
 
 
 def _alpha_bar(config: Any) -> torch.Tensor:
-    """[T] the noise schedule's cumulated signal power, whichever scheduler the pipeline came with."""
+    """[T] the noise schedule's cumulated signal power, whichever scheduler the pipeline came with.
+
+    Raises:
+        ModelError: the model was trained by another kind of schedule.
+    """
     from diffusers import DDPMScheduler
 
+    if found := schedulers.model_mistakes(config):
+        raise ModelError("; ".join(found))
     scheduler: Any = DDPMScheduler.from_config(config)
-    prediction = scheduler.config.prediction_type
-    if prediction not in ("epsilon", "v_prediction", "sample"):
-        raise ModelError(f"the model predicts {prediction!r}, but only epsilon, v_prediction and sample can be trained")
     return scheduler.alphas_cumprod.float()
+
+
+def _use_xformers(unet: Any) -> None:
+    try:
+        unet.enable_xformers_memory_efficient_attention()
+    except Exception as error:  # a broken installation fails in many ways: on import, without kernels, on a trial run
+        raise DeviceError(
+            f"memory.attention is xformers, which is installed but does not work here ({type(error).__name__}: {error}): "
+            "install the version that was built for this torch and CUDA, or use sdpa"
+        ) from error
 
 
 def stacked_latents(samples: Sequence[Sample]) -> torch.Tensor:

@@ -14,9 +14,9 @@ from raft_core.errors import ModelError
 from raft_core.files import write_json
 from raft_diffusion import lora_formats
 from raft_diffusion.engine import Engine
-from raft_diffusion.loading import PICKLES, header
+from raft_diffusion.folders import PICKLES
 from raft_diffusion.options import Lora
-from raft_diffusion.weights_file import write_tensors
+from raft_diffusion.weights_file import header, write_tensors
 
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"  # the name that load_lora_weights looks for in a folder
 KOHYA_FILE = "lora_kohya.safetensors"

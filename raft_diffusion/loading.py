@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import json
-import struct
+import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from raft_core._torchvision import ensure_importable
 from raft_core.errors import ModelError
-from raft_diffusion import bundle
+from raft_diffusion import bundle, hub, single_file
+from raft_diffusion.folders import (
+    NETWORKS,
+    PICKLES,
+    Configs,
+    config_mistakes,
+    folder_mistakes,
+    is_xl,
+    networks,
+    pick_variant,
+    read_configs,
+    read_index,
+)
+from raft_diffusion.offline import reason
 from raft_diffusion.quiet import quiet
 
 Place = Literal["folder", "file", "hub"]
-
-PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
-PICKLES = (".bin", ".ckpt", ".pt", ".pth")
-#: A weight of SDXL's second text encoder in the original single-file layout.
-XL_KEY_PREFIX = "conditioner.embedders.1."
-#: Whose configuration a single file has, by whether it is SDXL.
-_ORIGIN = {False: "stable-diffusion-v1-5/stable-diffusion-v1-5", True: "stabilityai/stable-diffusion-xl-base-1.0"}
 
 
 def locate(model: str) -> tuple[Place, str]:
@@ -53,39 +59,39 @@ def locate(model: str) -> tuple[Place, str]:
     return "hub", model
 
 
-def folder_mistakes(folder: Path) -> list[str]:
-    """What is wrong with a pipeline's folder, as far as its file names and configuration tell."""
-    index = folder / "model_index.json"
-    if not index.is_file():
-        return [f"model: {folder} is no pipeline: model_index.json is missing"]
-    try:
-        parts = json.loads(index.read_text(encoding="utf-8"))
-    except ValueError as error:
-        return [f"model: {index} is no JSON: {error}"]
-    name = parts.get("_class_name")
-    if name not in PIPELINES:
-        return [f"model: {folder} holds a {name}, but only {' and '.join(PIPELINES)} are supported"]
-    networks = [part for part in ("unet", "vae", "text_encoder", "text_encoder_2") if (parts.get(part) or [None])[0]]
-    return [mistake for part in networks for mistake in _part_mistakes(folder / part)]
+def mistakes(place: Place, where: str, variant: str | None) -> list[str]:
+    """What is wrong with a model on this machine, told without loading a weight; of the Hub nothing is known."""
+    if place == "folder":
+        return folder_mistakes(Path(where), variant)
+    if place == "file":
+        folder = single_file.config_folder(Path(where))
+        return [*single_file.file_mistakes(Path(where)), *(config_mistakes(folder) if folder else ())]
+    return []
 
 
-def _part_mistakes(folder: Path) -> list[str]:
-    if not (folder / "config.json").is_file():
-        return [f"model: {folder} is incomplete: config.json is missing"]
-    if any(folder.glob("*.safetensors")):
-        return []
-    pickles = [path.name for path in folder.iterdir() if path.suffix in PICKLES]
-    if pickles:
-        return [
-            f"model: {folder} has pickled weights ({pickles[0]}), which can run code when they are loaded; convert them with "
-            "pipeline.save_pretrained(folder, safe_serialization=True) on a machine where you trust them"
-        ]
-    return [f"model: {folder} has no weights (*.safetensors)"]
+def find_configs(place: Place, where: str) -> Configs | None:
+    """The configurations of a model on this machine; None where only the Hub has them.
+
+    Raises:
+        ModelError: one that cannot be read.
+    """
+    folder = {"folder": Path(where), "file": single_file.config_folder(Path(where)), "hub": None}[place]
+    return read_configs(folder) if folder else None
 
 
-def read_config(part: Path) -> dict[str, Any]:
-    """The configuration of one part of a pipeline's folder, without loading a weight."""
-    return json.loads((part / "config.json").read_text(encoding="utf-8"))
+def fetch_configs(model: str, variant: str | None) -> Configs | None:
+    """The configurations of any model, from the Hub too; None for a single file that has none beside it.
+
+    Raises:
+        ModelError: something is wrong with the model, told before a weight is loaded.
+    """
+    place, where = locate(model)
+    if place == "hub":
+        place, where = "folder", str(hub.fetch_configs(where))
+        _refuse(config_mistakes(Path(where)))
+    else:
+        _refuse(mistakes(place, where, variant))
+    return find_configs(place, where)
 
 
 def load_pipeline(model: str, dtype: Any, *, variant: str | None = None) -> Any:
@@ -95,67 +101,69 @@ def load_pipeline(model: str, dtype: Any, *, variant: str | None = None) -> Any:
         ModelError: nothing that can be loaded is there.
     """
     ensure_importable()
-    import diffusers
-
     place, where = locate(model)
-    if place == "folder" and (mistakes := folder_mistakes(Path(where))):
-        raise ModelError("; ".join(mistakes))
-    try:
-        with quiet():
-            if place == "file":
-                cls = diffusers.StableDiffusionXLPipeline if is_xl_file(Path(where)) else diffusers.StableDiffusionPipeline
-                return cls.from_single_file(where, dtype=dtype, **_single_file_arguments(Path(where)))
-            return diffusers.DiffusionPipeline.from_pretrained(
-                where, dtype=dtype, variant=variant, use_safetensors=True, **_without_extras(where)
-            )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ModelError(f"model: {model} could not be loaded: {error}") from error
+    if place == "hub":
+        place, where = "folder", str(hub.fetch(where, variant))
+    _refuse(mistakes(place, where, variant))
+    with quiet():
+        pipe = _load_file(Path(where), dtype) if place == "file" else _load_folder(Path(where), dtype, variant)
+    empty = [name for part in networks_of(pipe) for name, value in part.named_parameters() if value.is_meta]
+    _refuse([f"model: {where} lacks {len(empty)} weights, such as {empty[0]}: it is damaged"] if empty else [])
+    return pipe
 
 
-def _without_extras(where: str) -> dict[str, Any]:
-    """Arguments that leave out what is no part of the sampler: the safety checker, the watermark.
+def _refuse(found: Sequence[str]) -> None:
+    if found:
+        raise ModelError("; ".join(found))
 
-    Raises:
-        ModelError: the pipeline is of a class that is not supported.
-    """
+
+def networks_of(pipe: Any) -> list[Any]:
+    """The networks of a pipeline, its VAE among them."""
+    return [part for name in NETWORKS if (part := getattr(pipe, name, None)) is not None]
+
+
+def _load_file(path: Path, dtype: Any) -> Any:
     import diffusers
 
-    index: Any = diffusers.DiffusionPipeline.load_config(where)
-    name = index["_class_name"]
-    if name not in PIPELINES:
-        raise ModelError(f"model: {where} holds a {name}, but only {' and '.join(PIPELINES)} are supported")
-    return {"add_watermarker": False} if "XL" in name else {"safety_checker": None, "requires_safety_checker": False}
-
-
-def _single_file_arguments(path: Path) -> dict[str, Any]:
-    """A folder beside the file, called as the file without its suffix, may hold its configuration; else the Hub is asked."""
-    folder = path.with_suffix("")
-    return {"config": str(folder), "local_files_only": True} if (folder / "model_index.json").is_file() else {}
-
-
-def is_xl_file(path: Path) -> bool:
-    """Whether a single file holds SDXL, told from its header alone.
-
-    Raises:
-        ModelError: the file is no safetensors file.
-    """
-    return any(key.startswith(XL_KEY_PREFIX) for key in header(path))
-
-
-def header(path: Path) -> dict[str, Any]:
-    """The header of a safetensors file: names, shapes, dtypes, and ``__metadata__``.
-
-    Raises:
-        ModelError: the file is no safetensors file.
-    """
+    cls = diffusers.StableDiffusionXLPipeline if single_file.is_xl_file(path) else diffusers.StableDiffusionPipeline
+    folder = single_file.config_folder(path)
+    beside: dict[str, Any] = {"config": str(folder), "local_files_only": True} if folder else {}
     try:
-        with path.open("rb") as file:
-            (size,) = struct.unpack("<Q", file.read(8))
-            if size > 100_000_000:
-                raise ValueError("its header would be larger than 100 MB")
-            return json.loads(file.read(size))
-    except (OSError, ValueError, struct.error) as error:
-        raise ModelError(f"{path} is no safetensors file: {error}") from error
+        return cls.from_single_file(str(path), dtype=dtype, **beside)
+    except Exception as error:  # whatever a file of someone else's makes diffusers and transformers stumble over
+        raise ModelError(f"model: {path} could not be loaded: {reason(error, _origin(path))}") from error
+
+
+def _load_folder(folder: Path, dtype: Any, variant: str | None) -> Any:
+    """The pipeline of a folder, its networks one by one, so that it can be told which of them is damaged."""
+    import diffusers
+
+    index = read_index(folder)
+    parts = {part: _load_part(folder / part, index[part], dtype, variant) for part in networks(index)}
+    # The safety checker and the watermark are no part of the sampler.
+    extras = {"add_watermarker": False} if is_xl(index) else {"safety_checker": None, "requires_safety_checker": False}
+    try:
+        return diffusers.DiffusionPipeline.from_pretrained(str(folder), **parts, **extras)
+    except Exception as error:  # whatever a file of someone else's makes diffusers and transformers stumble over
+        raise ModelError(f"model: {folder} could not be loaded: {error}") from error
+
+
+def _load_part(part: Path, named: Sequence[str], dtype: Any, variant: str | None) -> Any:
+    library, name = named
+    if library not in ("diffusers", "transformers"):
+        raise ModelError(f"model: {part} is a {name} of {library!r}, but only diffusers and transformers are supported")
+    try:
+        module, info = getattr(importlib.import_module(library), name).from_pretrained(
+            str(part), dtype=dtype, variant=pick_variant(part, variant), use_safetensors=True, output_loading_info=True
+        )
+    except Exception as error:  # whatever a file of someone else's makes diffusers and transformers stumble over
+        raise ModelError(f"model: {part} could not be loaded: its weights or its config.json are damaged: {error}") from error
+    if missing := sorted(info["missing_keys"]):  # the libraries would make random ones up
+        raise ModelError(
+            f"model: the weights in {part} lack {len(missing)} tensors that its config.json asks for, such as {missing[0]}: "
+            "one of the two is damaged, or of another model"
+        )
+    return module
 
 
 def load_tokenizers(model: str) -> list[Any]:
@@ -169,15 +177,20 @@ def load_tokenizers(model: str) -> list[Any]:
 
     place, where = locate(model)
     if place == "file":
-        where = _single_file_arguments(Path(where)).get("config", _ORIGIN[is_xl_file(Path(where))])
+        where = str(single_file.config_folder(Path(where)) or _origin(Path(where)))
     try:
         with quiet():
             tokenizers = [CLIPTokenizer.from_pretrained(where, subfolder="tokenizer")]
             if _has_second_tokenizer(where):
                 tokenizers.append(CLIPTokenizer.from_pretrained(where, subfolder="tokenizer_2"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"model: the tokenizer of {model} could not be loaded: {error}") from error
+    except Exception as error:  # whatever a file of someone else's makes transformers stumble over
+        raise ModelError(f"model: the tokenizer of {model} could not be loaded: {reason(error, where)}") from error
     return tokenizers
+
+
+def _origin(path: Path) -> str:
+    """Whose configuration a single file has."""
+    return single_file.ORIGIN[single_file.is_xl_file(path)]
 
 
 def _has_second_tokenizer(where: str) -> bool:

@@ -16,14 +16,16 @@ from raft_core.errors import ConfigError, DeviceError, ModelError
 from raft_core.protocols import Phase
 from raft_core.rng import torch_rng
 from raft_core.types import Request, Sample
-from raft_diffusion import denoise, export, loading, resolution
+from raft_diffusion import denoise, export, loading, resolution, schedulers
 from raft_diffusion import device as hardware
 from raft_diffusion.encoding import Condition, visible_text
 from raft_diffusion.engine import Engine, stacked_latents
 from raft_diffusion.features import pixel_features
+from raft_diffusion.folders import Configs
 from raft_diffusion.options import DenoisingLoss, Lora, Memory, Sampling
-from raft_diffusion.sampler import Trajectory, make_scheduler, noise_like, replay
+from raft_diffusion.sampler import Trajectory, noise_like, replay
 from raft_diffusion.sampler import denoise as run_denoising
+from raft_diffusion.schedulers import make_scheduler
 
 _NEEDED: Mapping[Phase, tuple[str, ...]] = {"sample": ("unet",), "render": ("vae",), "train": ("unet",)}
 
@@ -88,32 +90,44 @@ class StableDiffusion:
             place, where = loading.locate(self.model)
         except ModelError as error:
             return [*found, str(error)]
-        if place != "folder":
-            return found
-        if problems := loading.folder_mistakes(Path(where)):
+        if problems := loading.mistakes(place, where, self.variant):
             return [*found, *problems]
-        return found + self._size_mistakes(loading.read_config(Path(where, "vae")), loading.read_config(Path(where, "unet")))
+        return found + self._sampling_mistakes(loading.find_configs(place, where))
 
-    def _size_mistakes(self, vae: Mapping[str, Any], unet: Mapping[str, Any]) -> list[str]:
-        return resolution.mistakes({"width": self.sampling.width, "height": self.sampling.height}, vae, unet)
+    def _sampling_mistakes(self, configs: Configs | None) -> list[str]:
+        """What the model cannot draw as asked; without its configurations, what no model can."""
+        if configs is None:
+            return schedulers.mistakes(self.sampling, None)
+        sizes = {"width": self.sampling.width, "height": self.sampling.height}
+        return [
+            *resolution.mistakes(sizes, configs.vae, configs.unet),
+            *schedulers.mistakes(self.sampling, configs.scheduler),
+        ]
 
     def load(self) -> None:
         """Load the weights and add fresh adapters.
 
         Raises:
             ModelError: the model cannot be loaded, adapted or sampled as asked.
+            ConfigError: it cannot draw what is asked for.
             DeviceError: the hardware cannot do what is asked.
         """
         if found := hardware.mistakes(self.device, self.dtype, self.memory.attention):
             raise DeviceError("; ".join(found))
         device = resolve_device(self.device)
         dtype = hardware.pick_dtype(self.dtype, device)
+        self._require_drawable(loading.fetch_configs(self.model, self.variant))
         engine = Engine.load(self.model, self.lora, self.memory, device, dtype, self.variant)
-        if found := self._size_mistakes(engine.pipe.vae.config, engine.pipe.unet.config):
-            raise ConfigError(found)
-        make_scheduler(engine.pipe.scheduler.config, self.sampling)  # refuses an option now, not in the first round
+        pipe = engine.pipe  # its configurations again: those of a single file are known only now
+        self._require_drawable(Configs(pipe.unet.config, pipe.vae.config, pipe.scheduler.config))
         self._engine = engine
         self._tokenizers = list(engine.encode.tokenizers())
+
+    def _require_drawable(self, configs: Configs | None) -> None:
+        if found := self._sampling_mistakes(configs):
+            raise ConfigError(found)
+        if configs is not None:
+            make_scheduler(configs.scheduler, self.sampling)  # refuses a number of steps now, not in the first round
 
     @property
     def engine(self) -> Engine:

@@ -9,15 +9,11 @@ from typing import Any
 
 import torch
 
-from raft_core.errors import ModelError, nearest
 from raft_core.rng import torch_rng
 from raft_diffusion.options import Sampling
 
 #: Steps whose noise deviates less than this are deterministic: they have no density, and no log-prob.
 SMALLEST_DEVIATION = 1e-6
-
-#: Schedulers that take no generator for the noise they draw.
-OWN_NOISE = frozenset({"DPMSolverSDEScheduler", "CosineDPMSolverMultistepScheduler"})
 
 Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -37,38 +33,6 @@ class Trajectory:
     timesteps: torch.Tensor
     log_probs: torch.Tensor
     mask: torch.Tensor
-
-
-def make_scheduler(config: Any, sampling: Sampling) -> Any:
-    """A fresh scheduler on the model's noise schedule.
-
-    Raises:
-        ModelError: diffusers has no such scheduler, or it does not take one of the options or as many steps.
-    """
-    import inspect
-
-    import diffusers
-
-    name = sampling.scheduler_class or config["_class_name"]
-    cls = getattr(diffusers, name, None)
-    if cls is None:
-        known = [known for known in dir(diffusers) if known.endswith("Scheduler")]
-        raise ModelError(f"sampling.scheduler: diffusers has no {name!r}{nearest(name, known)}")
-    if name in OWN_NOISE:
-        raise ModelError(
-            f"sampling.scheduler: {name} draws noise of its own, so that a picture would depend on its batch; "
-            "use dpm++ with options {algorithm_type: sde-dpmsolver++}"
-        )
-    accepted = inspect.signature(cls).parameters
-    for option in sampling.options:
-        if option not in accepted:
-            raise ModelError(f"sampling.options: {name} takes no {option!r}{nearest(option, accepted)}")
-    scheduler = cls.from_config(config, **sampling.options)
-    try:
-        scheduler.set_timesteps(sampling.steps)
-    except ValueError as error:
-        raise ModelError(f"sampling.steps: {name} cannot do {sampling.steps} steps: {error}") from error
-    return scheduler
 
 
 def noise_like(shape: tuple[int, ...], generators: Sequence[torch.Generator]) -> torch.Tensor:

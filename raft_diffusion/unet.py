@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,8 @@ class Predictor:
 
     Attributes:
         unet: a UNet2DConditionModel.
-        dtype: of its matrix products and convolutions; the latents, the sums and the trained parameters stay float32.
+        dtype: of its matrix products and convolutions, unless a trainer's mixed precision is in force; the latents, the sums
+            and the trained parameters stay float32.
         time_ids: [6] SDXL's original size, crop and target size; None for the others.
         embedded_guidance: [1, G] the guidance scale as latent consistency models are told it; None for the others.
     """
@@ -45,10 +46,7 @@ class Predictor:
         added: dict[str, Any] = {}
         if self.time_ids is not None:
             added = {"text_embeds": condition.pooled, "time_ids": self.time_ids.to(x.device).expand(len(x), -1)}
-        # Casts of trained parameters must not be cached: one made without gradients (sampling, the reference) would be
-        # taken again where gradients are needed.
-        half = torch.autocast(x.device.type, self.dtype, cache_enabled=False) if self.dtype != torch.float32 else nullcontext()
-        with half:  # without one, a trainer's own mixed precision stays in force
+        with self._precision(x.device.type):
             out = self.unet(
                 x,
                 timestep,
@@ -58,6 +56,15 @@ class Predictor:
                 return_dict=False,
             )[0]
         return out.float()
+
+    def _precision(self, kind: str) -> AbstractContextManager[Any]:
+        """The precision of one evaluation: a trainer's, where it has set one, else that of the frozen weights.
+
+        Casts of trained parameters must not be cached: one made without gradients (sampling, the reference) or of other values
+        (the start of full fine-tuning) would be taken again where the policy's are needed.
+        """
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.dtype
+        return torch.autocast(kind, dtype, cache_enabled=False) if dtype != torch.float32 else nullcontext()
 
     def guided(
         self, x: torch.Tensor, timestep: torch.Tensor, condition: Condition, negative: Condition, guidance: Guidance

@@ -1,4 +1,4 @@
-"""A safetensors file that is the same bytes for the same content."""
+"""Safetensors files: written as the same bytes for the same content, and looked into without loading a tensor."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import json
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from raft_core.errors import ModelError
 from raft_core.files import replacing
+
+LARGEST_HEADER = 100_000_000  # bytes, the format's own limit
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> Path:
@@ -32,3 +36,38 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
         file.write(header)
         file.write(memoryview(data)[8 + size :])
     return path
+
+
+def header(path: Path) -> dict[str, Any]:
+    """The header of a safetensors file: names, shapes, dtypes, and ``__metadata__``.
+
+    Raises:
+        ModelError: the file is no safetensors file.
+    """
+    try:
+        with path.open("rb") as file:
+            (size,) = struct.unpack("<Q", file.read(8))
+            if size > LARGEST_HEADER:
+                raise ValueError(f"its header would be larger than {LARGEST_HEADER // 10**6} MB")
+            entries = json.loads(file.read(size))
+    except (OSError, ValueError, struct.error) as error:
+        raise ModelError(f"{path} is no safetensors file: {error}") from error
+    if not isinstance(entries, dict):
+        raise ModelError(f"{path} is no safetensors file: its header is no JSON object")
+    return entries
+
+
+def check_whole(path: Path) -> None:
+    """Compare a safetensors file's length with what its header promises; reads no tensor.
+
+    Raises:
+        ModelError: it is no safetensors file, or a part of one.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    header(path)  # says more of a file that is none
+    try:
+        with safe_open(path, "numpy"):
+            pass
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path} is damaged, perhaps not downloaded or copied to its end: {error}") from error

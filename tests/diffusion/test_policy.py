@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from raft_core.errors import ConfigError, ModelError
+from raft_core.errors import ConfigError, DeviceError, ModelError
 from raft_core.protocols import Policy
 from raft_core.sampling import requests
 from raft_core.types import Prompt
@@ -349,11 +349,55 @@ def test_mistakes_in_the_loss(arguments, message):
         DenoisingLoss(**arguments)
 
 
-def test_unknown_scheduler_class_and_option(load):
-    with pytest.raises(ModelError, match="did you mean 'EulerDiscreteScheduler'"):
-        load(sampling={"scheduler": "EulerDiscretScheduler"})
-    with pytest.raises(ModelError, match="did you mean 'use_karras_sigmas'"):
-        load(sampling={"scheduler": "dpm++", "options": {"use_karas_sigmas": True}})
+def test_a_trainers_precision_goes_before_the_frozen_weights():
+    """And casts are never kept, whoever opened autocast."""
+    from raft_diffusion.encoding import Condition
+    from raft_diffusion.unet import Predictor
+
+    seen = []
+
+    def unet(x, *_, **__):
+        seen.append((torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu"), torch.is_autocast_cache_enabled()))
+        return (x,)
+
+    x, condition = torch.zeros(1, 4, 2, 2), Condition(torch.zeros(1, 2, 2))
+    for own in (torch.float32, torch.bfloat16, torch.float16):
+        Predictor(unet, own)(x, torch.tensor([1]), condition)
+        with torch.autocast("cpu", torch.bfloat16):
+            Predictor(unet, own)(x, torch.tensor([1]), condition)
+    assert seen[0][0] is False
+    assert seen[2] == (True, torch.bfloat16, False)
+    assert seen[4] == (True, torch.float16, False)
+    assert seen[1] == seen[3] == seen[5] == (True, torch.bfloat16, False)
+
+
+def test_the_start_of_full_fine_tuning_is_not_taken_for_the_policy_under_mixed_precision(load):
+    policy = load(lora=None)
+    perturb(policy, size=0.05)
+    samples = policy.sample(asked(k=1))
+    draw = policy.draw(samples, [1, 2])
+    with torch.autocast("cpu", torch.bfloat16):
+        alone = policy.nll(samples, draw)
+    with torch.autocast("cpu", torch.bfloat16):  # one context for both, as in a preference loss
+        reference = policy.nll(samples, draw, reference=True)
+        loss = policy.nll(samples, draw)
+    assert torch.equal(alone, loss)
+    assert not torch.allclose(reference, loss, rtol=1e-3)
+    loss.sum().backward()
+    assert all(parameter.grad is not None for parameter in policy.trainable().values())
+
+
+def test_broken_xformers_are_an_error_in_words(load, monkeypatch):
+    """Installed, but without kernels for this machine, or built for another torch."""
+    from diffusers import UNet2DConditionModel
+
+    def fail(*_):
+        raise ModuleNotFoundError("xformers._C")
+
+    monkeypatch.setattr("raft_diffusion.device.mistakes", lambda *_: [])
+    monkeypatch.setattr(UNet2DConditionModel, "enable_xformers_memory_efficient_attention", fail)
+    with pytest.raises(DeviceError, match=r"installed but does not work here \(ModuleNotFoundError: xformers._C\).*use sdpa"):
+        load(memory=Memory(attention="xformers"))
 
 
 def test_a_latent_consistency_model_is_told_the_guidance_scale(tiny, tmp_path):
