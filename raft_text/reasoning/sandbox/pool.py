@@ -239,15 +239,18 @@ class _Warden:
             "imports": list(imports),
         }
         kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "PYTHONHOME") if name in os.environ}
-        self.process = subprocess.Popen(
-            [sys.executable, "-s", "-B", str(WARDEN), json.dumps(rules)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**kept, "PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"},  # and none of this process' secrets
-            cwd="/",
-            start_new_session=True,  # Ctrl-C is for the trainer; without it the wardens find their stdin closed
-        )
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-s", "-B", str(WARDEN), json.dumps(rules)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**kept, "PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"},  # and none of this process' secrets
+                cwd="/",
+                start_new_session=True,  # Ctrl-C is for the trainer; without it the wardens find their stdin closed
+            )
+        except OSError as error:
+            raise DeviceError(f"the sandbox for programs does not start: {sys.executable}: {error.strerror}") from error
         self.wall_s = limits.wall_s
         self.layers = self._greet()
 
