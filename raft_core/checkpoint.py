@@ -22,6 +22,7 @@ from raft_core.watch import best_round, require_metric
 WEIGHTS = "weights.safetensors"
 TRAINER = "trainer.safetensors"
 STATE = "state.json"
+AVERAGE = "ema/"  # before the parameter's name, among the tensors of the trainer
 
 
 @dataclass(frozen=True)
@@ -118,8 +119,11 @@ def newest_whole(folder: Path) -> tuple[int | None, list[str]]:
     return None, complaints
 
 
-def load_weights(folder: Path, rnd: int, policy: Policy) -> None:
+def load_weights(folder: Path, rnd: int, policy: Policy, *, averaged: bool = False) -> None:
     """Put the weights of a checkpoint into a policy.
+
+    Args:
+        averaged: the trainer's moving average of them, where it kept one; training goes on from the weights themselves.
 
     Raises:
         StoreError: the checkpoint is missing or damaged, or belongs to a policy of other parameters.
@@ -131,11 +135,20 @@ def load_weights(folder: Path, rnd: int, policy: Policy) -> None:
     if wrong := damage(place):
         raise StoreError(f"the checkpoint {place} is damaged: {wrong}")
     stored, own = read_tensors(place / WEIGHTS), policy.trainable()
+    if averaged:
+        stored = {**stored, **moving_average(folder, rnd)}
     if wrong := _mismatch(stored, own):
         raise StoreError(f"{place / WEIGHTS} does not fit this policy: {wrong}; use the configuration that it was made with")
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(stored[name])
+
+
+def moving_average(folder: Path, rnd: int) -> dict[str, torch.Tensor]:
+    """The moving average of the weights that the trainer of a checkpoint kept, by parameter; empty when it kept none."""
+    with safe_open(checkpoint_folder(folder, rnd) / TRAINER, "pt") as file:
+        names = [name for name in file.keys() if name.startswith(AVERAGE)]  # noqa: SIM118 - not a dict
+        return {name.removeprefix(AVERAGE): file.get_tensor(name) for name in names}
 
 
 def _mismatch(stored: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> str | None:
@@ -177,6 +190,8 @@ def prune(folder: Path, history: Sequence[Mapping[str, Any]], keep: Keep) -> Non
 def load_checkpoint(folder: str | Path, rnd: int | str, policy: Policy) -> int:
     """Put the weights of a run's checkpoint into a loaded policy; returns the round.
 
+    With ``trainer.ema_decay`` these are the moving average, which is what a run evaluates and exports.
+
     Args:
         rnd: a round, ``"last"``, or ``"best"`` by the metric that the run was told to keep the best by.
 
@@ -184,7 +199,7 @@ def load_checkpoint(folder: str | Path, rnd: int | str, policy: Policy) -> int:
         StoreError: no such checkpoint, a damaged one, or one of another policy.
     """
     chosen = _chosen(Path(folder), rnd)
-    load_weights(Path(folder), chosen, policy)
+    load_weights(Path(folder), chosen, policy, averaged=True)
     return chosen
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from raft_core.diversity import pairwise_distance
 from raft_core.errors import ConfigError, DataError
+from raft_core.measure import mean_scored
 from raft_core.monitor import Silent
 from raft_core.out_of_memory import in_words
 from raft_core.protocols import Policy, Reporter
@@ -197,8 +198,8 @@ def compare_column(
         role=role,
         scale=scale,
         higher_is_better=higher_is_better,
-        before=float(np.nanmean(before)) if pairs else float("nan"),
-        after=float(np.nanmean(after)) if pairs else float("nan"),
+        before=mean_scored(before),
+        after=mean_scored(after),
         difference=mean_interval(after - before, seed_for(seed, "bootstrap", name), LEVEL),
         win_rate=win_rate(wins(before, after, higher_is_better), LEVEL),
         pairs=pairs,

@@ -63,12 +63,3 @@ def stems(samples: Sequence[Sample]) -> Iterator[str]:
             number, last = number + 1, sample.prompt.id
         slug = re.sub(r"[^a-z0-9]+", "-", sample.prompt.text.lower()).strip("-")[:48].rstrip("-")
         yield f"{number:03d}-{slug}-{sample.request.index}"
-
-
-def free_folder(wanted: Path) -> Path:
-    """``wanted``, or the first of ``wanted-2``, ``wanted-3`` … that holds nothing."""
-    folder, number = wanted, 1
-    while folder.exists() and any(folder.iterdir()):
-        number += 1
-        folder = wanted.with_name(f"{wanted.name}-{number}")
-    return folder

@@ -18,7 +18,7 @@ class Lock:
     The system keeps the lock, not the file's existence, so a killed process leaves nothing that has to be cleared away.
 
     Raises:
-        StoreError: another process holds it, or the folder cannot be written to.
+        StoreError: another process holds it, the folder cannot be written to, or the disk is full.
     """
 
     def __init__(self, folder: Path):
@@ -40,8 +40,12 @@ class Lock:
         except OSError:  # a file system without locks, as some network shares are
             self.release()
             return
-        os.ftruncate(self._handle, 0)
-        os.write(self._handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        try:
+            os.ftruncate(self._handle, 0)
+            os.write(self._handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        except OSError as error:
+            self.release()
+            raise StoreError(f"{folder / NAME} cannot be written: {error}; make room and begin again") from error
 
     def release(self) -> None:
         if self._handle is not None:

@@ -14,7 +14,10 @@ from raft_core.protocols import Phase, Policy, Reporter
 from raft_core.watch import History, Plateau, Rule, best_round
 
 LINE_WIDTH = 80
-CELL = 9
+NARROWEST, WIDEST = 8, 10  # of a column; 1.23e-05 is 8 wide, and so is kl in the first rounds
+HEAD = (("reward", "reward/mean"), ("best", "reward/best"))
+KEPT = ("kept", "reward/kept")
+TAIL = (("kl", "kl"), ("diversity", "diversity"), ("seconds", "time/round_s"))
 
 
 @runtime_checkable
@@ -127,29 +130,59 @@ class Monitor:
 
 
 def round_line(metrics: Mapping[str, Any]) -> tuple[str, str]:
-    """(header, line) of one round in aligned columns, each at most 80 characters; judges that do not fit are left out."""
-    fixed = [("reward", "reward/mean"), ("best", "reward/best"), ("kept", "reward/kept")]
-    tail = [("kl", "kl"), ("diversity", "diversity"), ("seconds", "time/round_s")]
+    """(header, line) of one round in aligned columns, each at most 80 characters.
+
+    As many judges as fit are shown, the first ones first; where not all do, ``kept`` makes room for one.
+    """
+    tail = [column for column in TAIL if column[1] in metrics]
     judges = [(key.removeprefix("judge/"), key) for key in metrics if key.startswith("judge/")]
-    room = (LINE_WIDTH - len("round") - 1) // (CELL + 1) - len(fixed) - len(tail)
-    columns = [*fixed, *judges[:room], *[(label, key) for label, key in tail if key in metrics]]
-    header = "round " + " ".join(f"{shortened(label, CELL):>{CELL}}" for label, _ in columns)
-    line = f"{metrics['round']:>5} " + " ".join(f"{figure(metrics.get(key)):>{CELL}}" for _, key in columns)
-    return header, line
+    if line_width([*HEAD, KEPT, *judges, *tail]) <= LINE_WIDTH:
+        columns = [*HEAD, KEPT, *judges, *tail]
+    else:
+        fitting = [n for n in range(len(judges) + 1) if line_width([*HEAD, *judges[:n], *tail]) <= LINE_WIDTH]
+        columns = [*HEAD, *judges[: fitting[-1]], *tail]
+    widths = [cell_width(label) for label, _ in columns]
+    header = "round" + "".join(f" {shortened(label, w):>{w}}" for (label, _), w in zip(columns, widths, strict=True))
+    line = "".join(f" {figure(metrics.get(key), w):>{w}}" for (_, key), w in zip(columns, widths, strict=True))
+    return header, f"{metrics['round']:>5}{line}"
+
+
+def cell_width(label: str) -> int:
+    return min(max(len(label), NARROWEST), WIDEST)
+
+
+def line_width(columns: Sequence[tuple[str, str]]) -> int:
+    return len("round") + sum(1 + cell_width(label) for label, _ in columns)
 
 
 def shortened(label: str, width: int) -> str:
     return label if len(label) <= width else label[: width - 1] + "…"
 
 
-def figure(value: Any) -> str:
-    """Four significant digits, without an exponent where it can be avoided; – for what is missing or NaN."""
+def figure(value: Any, width: int = 9) -> str:
+    """Four significant digits, without an exponent where it can be avoided; – for what is missing or NaN.
+
+    Args:
+        width: at most so many characters, ≥ 8; a negative number with an exponent gives up a digit for it.
+    """
     if not isinstance(value, (int, float)) or not math.isfinite(value):
         return "–"
     if value and not 1e-3 <= abs(value) < 1e5:
-        return f"{value:.2e}"
+        return text if len(text := f"{value:.2e}") <= width else f"{value:.1e}"
     decimals = max(0, 3 - math.floor(math.log10(abs(value)))) if value else 3
     return f"{value:.{min(decimals, 4)}f}"
+
+
+def duration(seconds: float) -> str:
+    """In the unit that a person would use: 0.034 s, 75 s, 2 h 01 min."""
+    if math.isnan(seconds):
+        return "unknown"
+    if seconds < 10:
+        return f"{seconds:.2g} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
 
 
 def unscored_warnings(metrics: Mapping[str, Any]) -> list[str]:

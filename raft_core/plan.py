@@ -12,6 +12,7 @@ import numpy as np
 
 from raft_core.best_of import expected_gain, gaussian_gain
 from raft_core.config import Checked, RunConfig
+from raft_core.measure import mean_scored
 from raft_core.out_of_memory import in_words
 from raft_core.peak_memory import peak_memory
 from raft_core.protocols import Reporter
@@ -112,8 +113,7 @@ class Probe:
     def spread(self) -> float:
         """Mean over prompts of the reward's standard deviation within a prompt; NaN when no prompt has two scores."""
         rows = [row[~np.isnan(row)] for row in self.scores]
-        spreads = [row.std(ddof=1) for row in rows if len(row) > 1]
-        return float(np.mean(spreads)) if spreads else float("nan")
+        return mean_scored(np.array([row.std(ddof=1) for row in rows if len(row) > 1]))
 
     def gain(self, k: int) -> float:
         """Predicted gain of the best of k over the mean: from the samples themselves, else from their spread."""

@@ -10,6 +10,7 @@ from typing import Any
 from raft_core.evaluation_files import as_plain
 from raft_core.evaluation_table import Row, notes, rows, sentences, split_name
 from raft_core.files import write_json, write_text
+from raft_core.monitor import duration
 from raft_core.plots import Chart, Whisker, whisker
 from raft_core.report_data import (
     FailureLine,
@@ -18,7 +19,6 @@ from raft_core.report_data import (
     alarms,
     charts,
     costs,
-    duration,
     failures,
     read_run_data,
     size,

@@ -176,15 +176,6 @@ def costs(history: Sequence[Mapping[str, Any]]) -> list[PhaseCost]:
     return found
 
 
-def duration(seconds: float) -> str:
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes, hours = divmod(round(seconds / 60), 60)[::-1]
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
-
-
 def size(n_bytes: float | None) -> str:
     if not n_bytes:
         return "–"

@@ -11,6 +11,7 @@ import numpy as np
 from raft_core.components import Unbuilt, Walk
 from raft_core.config import overridden, parse_overrides
 from raft_core.errors import ConfigError, RewardError, StoreError
+from raft_core.measure import mean_scored
 from raft_core.out_of_memory import in_words
 from raft_core.protocols import Reporter
 from raft_core.records import add_scores, read_round
@@ -87,12 +88,11 @@ def rescored(folder: Path, scorer: Scorer, rounds: Sequence[int] | None, reporte
 
 def _line(stored: Stored, name: str) -> Line:
     values = stored.columns[name]
-    kept = values[stored.kept & ~np.isnan(values)]
     return Line(
         rnd=stored.rnd,
         name=name,
-        mean=float(np.nanmean(values)) if not np.isnan(values).all() else float("nan"),
+        mean=mean_scored(values),
         best=best_of_scored(stored, name),
-        kept=float(kept.mean()) if len(kept) else float("nan"),
+        kept=mean_scored(values[stored.kept]),
         unscored=int(np.isnan(values).sum()),
     )

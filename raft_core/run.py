@@ -20,6 +20,7 @@ from raft_core.evaluate import Evaluation, evaluate
 from raft_core.evaluation_files import FOLDER as EVALUATION
 from raft_core.evaluation_files import read_results, write_results
 from raft_core.files import remove
+from raft_core.folders import free_folder
 from raft_core.loop import align
 from raft_core.manifest import CONFIG, read_run
 from raft_core.monitor import Monitor, Silent
@@ -47,11 +48,7 @@ def output_folder(checked: Checked) -> Path:
     """The run folder: as configured, else the first of ``runs/NAME``, ``runs/NAME-2`` … that is free."""
     if checked.config.output is not None:
         return Path(checked.config.output).expanduser()
-    folder, number = Path("runs") / checked.name, 1
-    while folder.exists() and any(folder.iterdir()):
-        number += 1
-        folder = Path("runs") / f"{checked.name}-{number}"
-    return folder
+    return free_folder(Path("runs") / checked.name)
 
 
 def align_run(checked: Checked, reporter: Reporter | None = None, *, folder: Path | None = None) -> Path:

@@ -114,6 +114,16 @@ def read_table(path: Path) -> tuple[pa.Table, dict[str, Any]]:
         raise UnusableError(f"{path.name} is damaged ({error})") from error
 
 
+def numbers(column: pa.ChunkedArray) -> np.ndarray:
+    """[N] float64, null = NaN. Not ``to_numpy``, which imports pandas wherever it is installed."""
+    return np.array(column.to_pylist(), dtype=np.float64)
+
+
+def flags(column: pa.ChunkedArray) -> np.ndarray:
+    """[N] bool."""
+    return np.array(column.to_pylist(), dtype=bool)
+
+
 def read_samples(
     path: Path, requests: Sequence[Request] | None = None
 ) -> tuple[list[Sample], Scores, np.ndarray, dict[str, Any]]:
@@ -133,16 +143,12 @@ def read_samples(
         samples = [_sample(row, request) for row, request in zip(rows, requests or [None] * len(rows), strict=True)]
         scores = Scores(
             reward=facts["reward"],
-            columns={
-                name.removeprefix(SCORE): table[name].to_numpy().astype(np.float64)
-                for name in table.column_names
-                if name.startswith(SCORE)
-            },
+            columns={name.removeprefix(SCORE): numbers(table[name]) for name in table.column_names if name.startswith(SCORE)},
             failures={name: Failure(*failure) for name, failure in facts["failures"].items()},
             descending=frozenset(facts["descending"]),
             parts=frozenset(facts["parts"]),
         )
-        kept = table["kept"].to_numpy().astype(bool)
+        kept = flags(table["kept"])
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise UnusableError(f"{path.name} is damaged ({error})") from error
     return samples, scores, kept, facts

@@ -11,9 +11,10 @@ import numpy as np
 from raft_core.best_of import expected_max
 from raft_core.codecs import UnusableError
 from raft_core.errors import ConfigError, StoreError, nearest
+from raft_core.measure import mean_scored
 from raft_core.protocols import Selector
 from raft_core.records import SAMPLES, round_folder, rounds_in
-from raft_core.tables import SCORE, read_table
+from raft_core.tables import SCORE, flags, numbers, read_table
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,9 +67,9 @@ def _stored(folder: Path, rnd: int) -> Stored:
         rnd=rnd,
         k=1 + max(table["index"].to_pylist()),
         reward=facts["reward"],
-        columns={name.removeprefix(SCORE): table[name].to_numpy().astype(np.float64) for name in names},
+        columns={name.removeprefix(SCORE): numbers(table[name]) for name in names},
         descending=frozenset(facts["descending"]),
-        kept=table["kept"].to_numpy().astype(bool),
+        kept=flags(table["kept"]),
     )
 
 
@@ -84,15 +85,14 @@ def best_of(stored: Stored, column: str, k: int) -> float:
         raise ConfigError(f"k is {k}, but {stored.k} samples per prompt are stored: choose 1 to {stored.k}")
     values = np.array([expected_max(row, k) for row in stored.grid(column)])
     sign = -1 if column in stored.descending else 1
-    return sign * float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
+    return sign * mean_scored(values)
 
 
 def best_of_scored(stored: Stored, column: str) -> float:
     """Mean over prompts of the best stored sample, of those that are scored; in the column's own direction."""
     rows = [row[~np.isnan(row)] for row in stored.grid(column)]
-    best = [row.max() for row in rows if len(row)]
     sign = -1 if column in stored.descending else 1
-    return sign * float(np.mean(best)) if best else float("nan")
+    return sign * mean_scored(np.array([row.max() for row in rows if len(row)]))
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,8 @@ def rechosen(stored: Stored, selector: Selector, column: str) -> Choice:
     return Choice(
         kept=int(chosen.sum()),
         shared=int((chosen & stored.kept).sum()),
-        means={name: _mean(values[chosen]) for name, values in stored.columns.items()},
-        means_before={name: _mean(values[stored.kept]) for name, values in stored.columns.items()},
+        means={name: mean_scored(values[chosen]) for name, values in stored.columns.items()},
+        means_before={name: mean_scored(values[stored.kept]) for name, values in stored.columns.items()},
     )
 
 
@@ -135,8 +135,3 @@ def known_column(stored: Stored, name: str | None) -> str:
     if name not in stored.columns:
         raise ConfigError(f"round {stored.rnd} has no score {name!r}{nearest(name, stored.columns)}")
     return name
-
-
-def _mean(values: np.ndarray) -> float:
-    scored = values[~np.isnan(values)]
-    return float(scored.mean()) if len(scored) else float("nan")

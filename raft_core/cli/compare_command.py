@@ -24,32 +24,37 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--k", type=int, default=4, help="samples per prompt and side (4)")
     parser.add_argument("--seed", type=int, default=0, help="fixes the samples (0)")
     parser.add_argument("--checkpoint", help="of a run: best, last or a round; by default what it has exported")
-    parser.add_argument("--output", type=Path, help="where to write; by default RUN/compare/PROMPTS or compare/LORA")
+    parser.add_argument("--output", type=Path, help="an empty or new folder; by default RUN/compare/PROMPTS or compare/LORA")
 
 
 def main(args: argparse.Namespace) -> None:
     from raft_core import progress
+    from raft_core.claim import require_empty
     from raft_core.cli.result import show_tables
     from raft_core.compare import write_comparison
     from raft_core.config import parse_overrides
     from raft_core.evaluate import evaluate
-    from raft_core.generation import free_folder
+    from raft_core.folders import free_folder
     from raft_core.prompts import distinct, read_prompts
+    from raft_core.run import truncated
     from raft_core.source import open_source
 
     source = open_source(args.target, parse_overrides(args.settings))
     prompts, _ = distinct(read_prompts(args.prompts, column=args.column))
+    name = Path(args.prompts.split(":")[-1]).stem
+    default = source.path / "compare" / name if source.kind == "run" else Path("compare") / source.name
+    folder = args.output or free_folder(default)
+    require_empty(folder)
     policy, scorer = source.build(rewards=True)
     assert scorer is not None
     reporter = progress.reporter()
     which = source.load(policy, args.checkpoint)
+    for warning in truncated(policy, prompts):
+        reporter.warn(warning)
     scorer.load()
     scorer.attach(policy)
     reporter.line(f"{which} against its base, {len(prompts)} prompts × {args.k} samples")
-    name = Path(args.prompts.split(":")[-1]).stem
     evaluation = evaluate(policy, prompts, scorer, k=args.k, seed=args.seed, split=name, reporter=reporter)
-    default = source.path / "compare" / name if source.kind == "run" else Path("compare") / source.name
-    folder = args.output or free_folder(default)
     files = write_comparison(folder, 0, evaluation)
     show_tables([evaluation])
     reporter.line("")

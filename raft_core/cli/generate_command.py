@@ -38,8 +38,10 @@ def main(args: argparse.Namespace) -> None:
     from raft_core import progress
     from raft_core.claim import require_empty
     from raft_core.config import parse_overrides
-    from raft_core.generation import free_folder, generate, write_outputs
+    from raft_core.folders import free_folder
+    from raft_core.generation import generate, write_outputs
     from raft_core.prompts import distinct, read_prompts
+    from raft_core.run import truncated
     from raft_core.source import open_source
     from raft_core.types import Prompt
 
@@ -51,6 +53,8 @@ def main(args: argparse.Namespace) -> None:
     policy, _ = source.build(rewards=False)
     reporter = progress.reporter()
     reporter.line(f"{source.load(policy, args.checkpoint)}, {len(prompts)} prompts × {args.k} samples")
+    for warning in truncated(policy, prompts):
+        reporter.warn(warning)
     samples = generate(policy, prompts, k=args.k, seed=args.seed, reporter=reporter, reference=args.base)
     write_outputs(folder, samples)
     reporter.line(f"{len(samples)} samples in {folder}")

@@ -68,7 +68,7 @@ def count_lines(checked: Checked, counts: Counts, found: Probe | None = None) ->
 
 def probe_lines(checked: Checked, counts: Counts, found: Probe) -> Iterator[str]:
     """Time, memory and gain, from the probe."""
-    from raft_core.monitor import figure
+    from raft_core.monitor import duration, figure
 
     config = checked.config
     yield f"from a probe of {found.drawn} samples and a few training steps:"
@@ -90,12 +90,3 @@ def row(label: str, text: str) -> str:
     import textwrap
 
     return textwrap.fill(text, 80, initial_indent=f"{label:<13}", subsequent_indent=" " * 13)
-
-
-def duration(seconds: float) -> str:
-    """In the unit that a person would use."""
-    if seconds != seconds:
-        return "unknown"
-    if seconds < 100:
-        return f"{seconds:.3g} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

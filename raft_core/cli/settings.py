@@ -49,9 +49,10 @@ def find_config(name: str) -> Path:
 
 def recipe_folders() -> list[Path]:
     """Where recipes are: in the checkout, else where the wheel has put them."""
-    checkout = Path(__file__).parents[2] / "configs"
-    if (checkout / f"{DEFAULT}.yaml").is_file():
-        return [checkout]
+    root = Path(__file__).parents[2]
+    # Installed, the root is site-packages, where a folder of this name is somebody else's.
+    if (root / "pyproject.toml").is_file() and (root / "configs" / f"{DEFAULT}.yaml").is_file():
+        return [root / "configs"]
     from importlib.metadata import PackageNotFoundError, files
 
     try:

@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from raft_core.checkpoint import Keep, best_checkpoint, checkpoint_folder, checkpoints_in, load_checkpoint, policy_hash
+from raft_core.checkpoint import (
+    Keep,
+    best_checkpoint,
+    checkpoint_folder,
+    checkpoints_in,
+    load_checkpoint,
+    load_weights,
+    policy_hash,
+    save_checkpoint,
+)
 from raft_core.errors import ConfigError, StoreError
 from raft_core.monitor import Silent
 from raft_core.store import Store, read_history
@@ -162,6 +171,19 @@ def test_any_checkpoint_can_be_loaded(tmp_path):
         load_checkpoint(folder, "newest", policy)
     with pytest.raises(StoreError, match=r"does not fit this policy: 'mean' has shape \[64, 2\] in the file and \[8, 2\]"):
         load_checkpoint(folder, "last", FakePolicy(buckets=8))
+
+
+def test_a_checkpoint_of_a_trainer_with_a_moving_average_is_the_average(tmp_path):
+    policy = FakePolicy()
+    tensors = {"ema/mean": torch.full((64, 2), 7.0), "optimizer/mean/exp_avg": torch.ones(64, 2)}
+    save_checkpoint(tmp_path, 1, policy, (tensors, {}), {})
+    save_checkpoint(tmp_path, 0, policy, ({}, {}), {})
+    assert load_checkpoint(tmp_path, 1, policy) == 1
+    assert (policy.mean == 7).all()
+    load_weights(tmp_path, 1, policy)  # what training goes on from
+    assert (policy.mean == 0).all()
+    load_checkpoint(tmp_path, 0, policy)
+    assert (policy.mean == 0).all()
 
 
 def test_a_policy_hash_is_of_names_shapes_and_bytes():

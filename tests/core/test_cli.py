@@ -10,13 +10,21 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
+from PIL import Image
 
+from raft_core.checkpoint import load_weights
 from raft_core.cli import COMMANDS, main
+from raft_core.cli.settings import recipe_folders
 from raft_core.listing import public_names
+from raft_core.prompts import read_prompts
+from raft_core.sampling import requests
 from raft_core.store import read_history, read_run
+from raft_core.testing import FakePolicy
 
 WIDTH = 80
 
@@ -248,6 +256,69 @@ def test_compare_evaluates_the_trained_policy_on_other_prompts(finished, tmp_pat
     assert numbers["evaluations"][0]["prompts"] == ["something else", "and more"]
 
 
+def test_compare_writes_over_nothing(finished, tmp_path, capsys):
+    (tmp_path / "other.txt").write_text("something else\n")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("precious")
+    words = ["compare", str(finished), "--prompts", str(tmp_path / "other.txt"), "--output"]
+    assert main([*words, str(tmp_path / "out")]) == 2
+    assert "is not empty (it holds 'mine')" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
+    assert main([*words, str(tmp_path / "other.txt")]) == 2
+    assert "other.txt is a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["compare", "run", "--prompts", "p.txt", "--k", "1"], ["generate", "run", "--prompts", "p.txt"]]
+)
+def test_other_commands_warn_of_long_prompts_too(task, capsys, words):
+    (task / "short.py").write_text(
+        "from raft_core.testing import FakePolicy\n"
+        "class Short(FakePolicy):\n    def visible(self, text):\n        return text[:7]\n"
+    )
+    assert main(["align", "task.yaml", "--policy", "short.py:Short", "--rounds", "1", "--output", "run"]) == 0
+    capsys.readouterr()
+    assert main(words) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "warning: a prompt is longer than the model takes in; it sees only: 'prompt '" in out
+    assert "3 more prompts are cut off likewise" in out
+
+
+def test_a_checkpoint_is_generated_from_by_its_moving_average(task):
+    """The last checkpoint is what was exported, and exports are of the average."""
+    words = ["--output", "run", "--rounds", "1", "--export", "last", "--trainer.ema_decay", "0.9"]
+    assert main(["align", "task.yaml", "--judges", "[]", *words]) == 0
+    assert main(["generate", "run", "--prompts", "p.txt", "--checkpoint", "last", "--output", "drawn"]) == 0
+    exported = json.loads((task / "run/export/means.json").read_text())
+    policy = FakePolicy("image")
+    load_weights(task / "run", 1, policy)
+    assert not np.allclose(policy.mean.tolist(), exported)
+    policy.mean.data = torch.tensor(exported)
+    asked = requests(read_prompts("p.txt"), 1, 0, "generate")
+    for sample, line in zip(
+        policy.render(policy.sample(asked)), (task / "drawn/samples.jsonl").read_text().splitlines(), strict=True
+    ):
+        with Image.open(task / "drawn" / json.loads(line)["file"]) as picture:
+            assert picture.tobytes() == sample.output.tobytes()
+
+
+def test_a_run_with_files_of_its_own_resumes_from_another_folder(task, monkeypatch, capsys):
+    (task / "mine.py").write_text(
+        "from pathlib import Path\nfrom raft_core.testing import FakePolicy\n"
+        "class Mine(FakePolicy):\n"
+        "    def __init__(self, model: str):\n        super().__init__('image')\n        self.model = model\n"
+        "    def load(self):\n        Path(self.model).read_text()\n"
+    )
+    (task / "weights.txt").touch()
+    policy = ["--policy", "mine.py:Mine", "--policy.model", "weights.txt"]
+    assert main(["align", "task.yaml", *policy, "--rounds", "1", "--output", "run"]) == 0
+    (task / "elsewhere").mkdir()
+    monkeypatch.chdir(task / "elsewhere")
+    assert main(["resume", "../run", "--rounds", "2", "--force"]) == 0
+    assert [row["round"] for row in read_history(task / "run")] == [1, 2]
+    assert "Traceback" not in capsys.readouterr().err
+
+
 def test_compare_draws_a_picture_of_pictures(task):
     assert main(["align", "task.yaml", "--rounds", "1", "--output", "run"]) == 0
     assert main(["compare", "run", "--prompts", "p.txt", "--k", "2"]) == 0
@@ -350,6 +421,17 @@ def test_every_command_explains_itself(command, capsys):
     out = capsys.readouterr().out
     assert ended.value.code == 0 and f"usage: raft {command}" in out
     assert fits(out)
+
+
+def test_recipes_of_another_package_are_not_ours(tmp_path, monkeypatch):
+    """An installed package lies beside others, of which one may have a folder ``configs``."""
+    ours = recipe_folders()
+    assert ours and all((folder / "shapes/resolution.yaml").is_file() for folder in ours)
+    site = tmp_path / "site-packages"
+    (site / "configs/shapes").mkdir(parents=True)
+    (site / "configs/shapes/resolution.yaml").write_text("theirs: true")
+    monkeypatch.setattr("raft_core.cli.settings.__file__", str(site / "raft_core/cli/settings.py"))
+    assert site / "configs" not in recipe_folders()
 
 
 def test_help_imports_nothing_heavy():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from raft_core.errors import ConfigError
-from raft_core.monitor import Monitor, figure, round_line
+from raft_core.monitor import Monitor, duration, figure, round_line
 from raft_core.peak_memory import HighWaterMark, Sampler, peak_memory
 from raft_core.testing import FakePolicy
 from raft_core.watch import DiversityDrop, JudgeDrop, KlAbove, Plateau, best_round
@@ -161,13 +161,43 @@ def test_report_prints_one_header_and_one_line_per_round():
     monitor.report(1, rows[:1])
     monitor.report(2, rows)
     assert len(lines.lines) == 3
-    assert lines.lines[0].split() == ["round", "reward", "best", "kept", "clip_sco…", "kl", "diversity", "seconds"]
+    assert lines.lines[0].split() == ["round", "reward", "best", "kept", "clip_score", "kl", "diversity", "seconds"]
     assert lines.lines[1].split()[:2] == ["1", "5.432"]
 
 
 def test_lines_fit_in_80_columns_however_many_judges():
     many = full_metrics(123456, **{f"judge/a_long_name_{i}": -123456.789 for i in range(9)})
     assert all(len(text) <= 80 for text in round_line(many))
+
+
+def test_the_judges_of_the_bundled_task_are_both_shown():
+    """clip_score and gold, with figures as wide as they get."""
+    header, line = round_line(full_metrics(12, **{"judge/gold": -1.234e-5, "kl": -1.234e-5, "reward/kept": -99999.4}))
+    assert header.split() == ["round", "reward", "best", "kept", "clip_score", "gold", "kl", "diversity", "seconds"]
+    assert line.split() == ["12", "5.432", "6.100", "-99999", "27.31", "-1.2e-05", "-1.2e-05", "0.3100", "13.20"]
+    assert len(header) <= 80 and len(line) <= 80
+
+
+def test_kept_makes_room_for_a_judge():
+    long = round_line(full_metrics(12, **{"judge/gold_standard": 0.5}))[0]
+    assert long.split() == ["round", "reward", "best", "clip_score", "gold_stan…", "kl", "diversity", "seconds"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0341, "0.034 s"),
+        (3.21, "3.2 s"),
+        (9.99, "10 s"),
+        (75, "75 s"),
+        (150, "2 min"),
+        (7170, "2 h 00 min"),
+        (7260, "2 h 01 min"),
+        (float("nan"), "unknown"),
+    ],
+)
+def test_durations_are_in_the_unit_of_a_person(seconds, text):
+    assert duration(seconds) == text
 
 
 def test_unscored_samples_and_warning_rules_are_said():

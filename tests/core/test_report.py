@@ -16,7 +16,7 @@ from raft_core.optim import Optimizer
 from raft_core.plots import BOTTOM, HEIGHT, LEFT, RIGHT, WIDTH, chart, tick_label, whisker
 from raft_core.prompts import PromptSet
 from raft_core.report import write_report
-from raft_core.report_data import costs, duration, evenly, known_rules, read_run_data, size
+from raft_core.report_data import costs, evenly, known_rules, read_run_data, size
 from raft_core.report_pictures import best_median_worst, first_of_each, sheet, view
 from raft_core.scoring import Scorer
 from raft_core.selectors import BestOfK
@@ -232,7 +232,6 @@ def test_costs_by_phase():
 
 
 def test_figures_for_people():
-    assert [duration(s) for s in (3.21, 75, 150, 7260)] == ["3.2 s", "75 s", "2 min", "2 h 01 min"]
     assert [size(n) for n in (None, 2**20 * 300, 2**30 * 1.5)] == ["–", "300 MiB", "1.50 GiB"]
     assert evenly([1, 2, 3, 4, 5], 3) == [1, 3, 5] and evenly([1, 2], 5) == [1, 2]
 

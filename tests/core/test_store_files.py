@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,12 +14,15 @@ from safetensors.torch import save_file
 
 from raft_core import files
 from raft_core.errors import StoreError
+from raft_core.folders import free_folder
+from raft_core.lock import Lock
 from raft_core.sampling import requests
-from raft_core.scoring import Scorer
+from raft_core.scoring import Scorer, Scores
 from raft_core.selectors import BestOfK
 from raft_core.store import Store, rounds_in
+from raft_core.tables import read_samples, write_samples
 from raft_core.testing import FakePolicy, FakeReward
-from raft_core.types import Prompt
+from raft_core.types import Prompt, Sample
 
 
 @pytest.fixture
@@ -43,6 +49,43 @@ def test_a_file_is_replaced_whole_or_stays(tmp_path):
     files.write_text(path, "new")
     assert path.read_text() == "new"
     assert names(tmp_path) == ["deep", "file"]
+
+
+def test_a_lock_on_a_full_disk_is_told(tmp_path, monkeypatch):
+    def full(_handle, _text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        with pytest.raises(StoreError, match=r"\.lock cannot be written: .*No space left.*make room"):
+            Lock(tmp_path)
+    Lock(tmp_path).release()  # the failed one holds nothing
+
+
+def test_the_first_folder_that_is_free(tmp_path):
+    assert free_folder(tmp_path / "run") == tmp_path / "run"
+    (tmp_path / "run").mkdir()
+    assert free_folder(tmp_path / "run") == tmp_path / "run"
+    (tmp_path / "run" / "x").touch()
+    (tmp_path / "run-2").touch()  # a file is in the way as a full folder is
+    assert free_folder(tmp_path / "run") == tmp_path / "run-3"
+    with pytest.raises(StoreError, match=r"run-2 is a file"):
+        free_folder(tmp_path / "run-2" / "deep" / "run")
+
+
+def test_reading_scores_does_not_import_pandas(tmp_path):
+    """It takes half a second and is only installed beside us."""
+    samples = [Sample(request, output="x") for request in requests([Prompt("a")], 3, 0, 1)]
+    scores = Scores("r", {"r": np.array([1.0, np.nan, 3.0])})
+    write_samples(tmp_path / "samples.parquet", samples, scores, np.array([True, False, True]))
+    _, read, kept, _ = read_samples(tmp_path / "samples.parquet")
+    np.testing.assert_array_equal(read.columns["r"], [1, np.nan, 3])
+    assert read.columns["r"].dtype == np.float64 and kept.tolist() == [True, False, True] and kept.dtype == bool
+    code = (
+        "import sys; from pathlib import Path; from raft_core.tables import read_samples; "
+        f"read_samples(Path({str(tmp_path / 'samples.parquet')!r})); print('pandas' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_a_folder_is_published_whole_or_not_at_all(tmp_path):
