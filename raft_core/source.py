@@ -92,7 +92,7 @@ def open_source(target: str, overrides: Sequence[Override], *, models: bool = Fa
     """The run, the weights or (with ``models``) the model that ``target`` names.
 
     Raises:
-        ConfigError: it is none of these, or a setting does not fit into it.
+        ConfigError: it is none of these, a model where none is wanted, or a setting does not fit into it.
         ModelError: a file that holds no weights.
     """
     path = Path(target).expanduser()
@@ -101,11 +101,17 @@ def open_source(target: str, overrides: Sequence[Override], *, models: bool = Fa
     policy = next((o.text for o in overrides if o.path == "policy"), DEFAULT_POLICY)
     rest = [o for o in overrides if o.path != "policy"]
     if path.is_file() or (path.is_dir() and not (path / "model_index.json").exists()):
-        kind, arguments = "weights", weights_arguments(path, policy)
-    elif models:
+        arguments = weights_arguments(path, policy)
+        kind = "model" if arguments.get("model") == str(path) else "weights"  # a whole model says that it is its own
+    elif models or path.is_dir():
         kind, arguments = "model", {"model": target}
     else:
         raise ConfigError(f"{target} is neither a run folder (with {RUN} in it) nor a file or folder of trained weights")
+    if kind == "model" and not models:
+        raise ConfigError(
+            f"{target} is a model as it is: nothing was trained, so there is no before and after; give a run folder, or "
+            "weights that were trained"
+        )
     return Source(path, kind, overridden({"policy": {"class_path": policy, "init_args": arguments}}, rest))
 
 

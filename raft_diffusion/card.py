@@ -45,10 +45,22 @@ def write_card(folder: Path, facts: Mapping[str, Any]) -> Path:
     template = environment.get_template("card.md.j2")
     defaults = {"figures": [], "images": [], "versions": {}, "files": {}, "judges": [], "prompts": []}
     known = {**defaults, **facts}
-    known.setdefault("title", f"RAFT LoRA for {Path(known['base_model']).name.removeprefix('bundled:')}")
-    text = template.render(front_matter=front_matter(known), load_base=load_base(known["base_model"]), **known)
+    known.setdefault("title", title(known))
+    base = load_base(known["base_model"], known["pipeline"])
+    text = template.render(front_matter=front_matter(known), load_base=base, **known)
     write_text(folder / CARD, text)
     return folder / CARD
+
+
+def title(facts: Mapping[str, Any]) -> str:
+    """What was trained, and from which model."""
+    name = Path(facts["base_model"]).name.removeprefix(bundle.PREFIX).removesuffix(".safetensors")
+    return f"RAFT LoRA for {name}" if is_lora(facts) else f"{name}, fine-tuned by RAFT"
+
+
+def is_lora(facts: Mapping[str, Any]) -> bool:
+    """Whether adapters were trained, not the whole U-Net."""
+    return facts["method"]["adapter"].startswith("LoRA")
 
 
 def front_matter(facts: Mapping[str, Any]) -> str:
@@ -56,7 +68,7 @@ def front_matter(facts: Mapping[str, Any]) -> str:
     import yaml
 
     family = "stable-diffusion-xl" if "XL" in facts.get("pipeline", "") else "stable-diffusion"
-    adapter = ["lora"] if facts["method"]["adapter"].startswith("LoRA") else []
+    adapter = ["lora"] if is_lora(facts) else []
     matter: dict[str, Any] = {
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image",
@@ -70,8 +82,8 @@ def front_matter(facts: Mapping[str, Any]) -> str:
     return yaml.safe_dump(matter, sort_keys=False, allow_unicode=True)
 
 
-def load_base(model: str) -> str:
-    """Python lines that load the base model."""
+def load_base(model: str, pipeline: str = "") -> str:
+    """Python lines that load the base model, a single file by its pipeline's class."""
     if model.startswith(bundle.PREFIX):
         return (
             "from diffusers import DiffusionPipeline\n"
@@ -79,7 +91,7 @@ def load_base(model: str) -> str:
             f"pipe = DiffusionPipeline.from_pretrained(resolve({model!r}))"
         )
     loader = "from_single_file" if model.endswith(".safetensors") else "from_pretrained"
-    cls = "StableDiffusionPipeline" if loader == "from_single_file" else "DiffusionPipeline"
+    cls = (pipeline or "StableDiffusionPipeline") if loader == "from_single_file" else "DiffusionPipeline"
     return f"from diffusers import {cls}\n\npipe = {cls}.{loader}({json.dumps(model)})"
 
 

@@ -77,9 +77,9 @@ class PromptEncoder:
         slots = {text: (version, f"-{text}" if negative else f"+{text}") for text in dict.fromkeys(texts)}
         rows = {text: self._cache[slot] for text, slot in slots.items() if keep and slot in self._cache}
         missing = [text for text in slots if text not in rows]
-        with self._placed() if missing else nullcontext(), quiet():
-            for text in missing:
-                rows[text] = self._encode(text, negative, keep)
+        if missing:
+            with self._placed(), quiet():
+                rows |= {text: self._encode(text, negative, keep) for text in missing}
         if keep:
             self._remember({slots[text]: row for text, row in rows.items()})
         placed = {text: row.to(self._device) for text, row in rows.items()}

@@ -10,18 +10,19 @@ from typing import Any
 
 import torch
 
-from raft_core.errors import ModelError
-from raft_core.files import write_json
-from raft_diffusion import lora_formats
+from raft_core.errors import ConfigError, ModelError
+from raft_core.files import publishing, write_json
+from raft_diffusion import lora_formats, single_file
 from raft_diffusion.engine import Engine
-from raft_diffusion.folders import PICKLES
+from raft_diffusion.folders import PICKLES, read_json
 from raft_diffusion.options import Lora
-from raft_diffusion.weights_file import header, write_tensors
+from raft_diffusion.weights_file import check_whole, header, read_tensors, write_tensors
 
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"  # the name that load_lora_weights looks for in a folder
 KOHYA_FILE = "lora_kohya.safetensors"
 UNET_FILE = "diffusion_pytorch_model.safetensors"
 NOTE = "raft.json"  # beside a whole U-Net: what it was trained from
+ONE_FILE = "1TB"  # SDXL's U-Net in float32 is just above the size at which diffusers cuts a file in two
 
 
 def save_lora(engine: Engine, lora: Lora, model: str, folder: Path) -> list[Path]:
@@ -36,10 +37,17 @@ def save_lora(engine: Engine, lora: Lora, model: str, folder: Path) -> list[Path
 
 
 def save_network(engine: Engine, model: str, folder: Path) -> list[Path]:
-    """Write the whole U-Net as the ``unet`` folder of a diffusers pipeline; returns its files."""
+    """Write the whole U-Net as the ``unet`` folder of a diffusers pipeline, at once or not at all; returns its files.
+
+    Raises:
+        StoreError: a full disk, a folder that cannot be written to.
+    """
     target = folder / "unet"
-    engine.networks["unet"].save_pretrained(target, safe_serialization=True)
-    write_json(target / NOTE, {"model": model, "lora": None})
+    unet = engine.networks["unet"]
+    unet.register_to_config(_name_or_path=model)  # and not the place where it lay on this machine
+    with publishing(target) as filled:
+        unet.save_pretrained(filled, safe_serialization=True, max_shard_size=ONE_FILE)
+        write_json(filled / NOTE, {"model": model, "lora": None})
     return sorted(target.iterdir())
 
 
@@ -96,14 +104,8 @@ def read_values(path: Path, parameters: Mapping[str, torch.Tensor], lora: Lora |
     Raises:
         ModelError: the file cannot be read, or was made for something else.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     file = find_weights(path)
-    try:
-        tensors = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{file} could not be read: {error}") from error
+    tensors = read_tensors(file)
     try:
         return _match(tensors, parameters, lora)
     except ModelError as error:
@@ -134,20 +136,28 @@ def arguments_for(path: Path) -> dict[str, Any]:
     """Constructor arguments of a policy that can take these weights: lora, and model if the file tells.
 
     Raises:
-        ModelError: no weights are there, or they are neither a LoRA nor a U-Net.
+        ModelError: no weights are there, they are damaged, or they are neither a model, nor a LoRA, nor a U-Net.
     """
-    from safetensors.torch import load_file
-
     file = find_weights(path)
+    check_whole(file)
     keys = header(file)
     note: dict[str, Any] = keys.pop("__metadata__", {})
+    if single_file.is_model(keys):
+        return {"model": str(file)}
     if "raft.lora" in note:
-        return {"model": note["raft.model"], "lora": json.loads(note["raft.lora"])}
+        return _noted(file, {"model": note.get("raft.model"), "lora": note["raft.lora"]})
     if "conv_in.weight" in keys or "unet.conv_in.weight" in keys:
         beside = file.parent / NOTE
-        known = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
-        return {"lora": None, **known}
+        return {"lora": None, **(read_json(beside) if beside.is_file() else {})}
     try:
-        return {"lora": asdict(lora_formats.infer(lora_formats.read(load_file(file))))}
+        return {"lora": asdict(lora_formats.infer(lora_formats.read(read_tensors(file))))}
     except ModelError as error:
         raise ModelError(f"{file}: {error}") from None
+
+
+def _noted(file: Path, note: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        lora = Lora(**json.loads(note["lora"]))
+    except (ValueError, TypeError, ConfigError) as error:
+        raise ModelError(f"{file} notes settings of its LoRA that cannot be read: {error}") from error
+    return {"lora": asdict(lora)} | ({"model": note["model"]} if note["model"] else {})

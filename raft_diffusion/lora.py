@@ -88,19 +88,24 @@ def folded(module: Any) -> Iterator[None]:
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    layers: list[Any] = [layer for layer in module.modules() if isinstance(layer, BaseTunerLayer)]
-    weights: list[torch.nn.Parameter] = [layer.get_base_layer().weight for layer in layers]
-    before = [weight.data for weight in weights]
+    places: list[tuple[Any, str, Any]] = [
+        (parent, name, layer)
+        for parent in module.modules()
+        for name, layer in parent.named_children()
+        if isinstance(layer, BaseTunerLayer)
+    ]
+    bases = [layer.get_base_layer() for _, _, layer in places]
+    before = [base.weight.data for base in bases]
     try:
         with torch.no_grad():
-            for layer, weight in zip(layers, weights, strict=True):
-                weight.data = weight.data + layer.get_delta_weight(layer.active_adapters[0])
-        module.disable_adapters()
+            for (parent, name, layer), base in zip(places, bases, strict=True):
+                base.weight.data = base.weight.data + layer.get_delta_weight(layer.active_adapters[0])
+                setattr(parent, name, base)  # an adapted layer takes its time even when it adds nothing
         yield
     finally:
-        for weight, data in zip(weights, before, strict=True):
-            weight.data = data
-        module.enable_adapters()
+        for (parent, name, layer), base, data in zip(places, bases, before, strict=True):
+            base.weight.data = data
+            setattr(parent, name, layer)
 
 
 class CopyReference:

@@ -88,22 +88,34 @@ def read(tensors: Mapping[str, torch.Tensor]) -> dict[str, Factors]:
     """Layers as the file spells them → factors, from a file of any of the spellings.
 
     Raises:
-        ModelError: nothing in it is a LoRA, or a down matrix has no up matrix.
+        ModelError: nothing in it is a LoRA, a down matrix has no up matrix, or there is more in it than these.
     """
-    found = {}
+    found: dict[str, Factors] = {}
+    used: set[str] = set()
     for key, down in tensors.items():
         suffix = next((suffix for suffix in _DOWN_SPELLINGS if key.endswith(suffix)), None)
         if suffix is None:
             continue
         layer = key.removesuffix(suffix)
-        up = tensors.get(layer + suffix.replace("lora_A", "lora_B").replace("down", "up"))
-        if up is None:
+        up_key, alpha_key = layer + suffix.replace("lora_A", "lora_B").replace("down", "up"), layer + ".alpha"
+        if up_key not in tensors:
             raise ModelError(f"the LoRA has {key}, but no up matrix beside it: the file is damaged")
-        alpha = tensors.get(layer + ".alpha")
-        found[layer] = Factors(down, up, None if alpha is None else float(alpha))
+        found[layer] = _factors(layer, down, tensors[up_key], tensors.get(alpha_key))
+        used |= {key, up_key, alpha_key}
     if not found:
         raise ModelError("no LoRA in this file: none of its keys ends in lora_A, lora.down or lora_down")
+    if unused := sorted(tensors.keys() - used):  # DoRA's magnitudes, the middle matrix of a LoCon, biases, embeddings …
+        raise ModelError(
+            f"the LoRA has {len(unused)} tensors besides its down and up matrices, such as {unused[0]}: it is of another kind, "
+            "and without them its pictures would be others"
+        )
     return found
+
+
+def _factors(layer: str, down: torch.Tensor, up: torch.Tensor, alpha: torch.Tensor | None) -> Factors:
+    if down.ndim < 2 or up.ndim < 2 or up.shape[1] != down.shape[0] or (alpha is not None and alpha.numel() != 1):
+        raise ModelError(f"the LoRA's matrices of {layer} do not fit each other: the file is damaged")
+    return Factors(down, up, None if alpha is None else float(alpha))
 
 
 def spellings(layer: str) -> list[str]:

@@ -71,3 +71,18 @@ def check_whole(path: Path) -> None:
             pass
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path} is damaged, perhaps not downloaded or copied to its end: {error}") from error
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a safetensors file, on the CPU.
+
+    Raises:
+        ModelError: it cannot be read; names the file.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path} could not be read: {error}") from error

@@ -102,6 +102,24 @@ def test_how_the_base_model_is_loaded(model, line):
     assert line in load_base(model)
 
 
+def test_a_single_file_is_loaded_by_its_own_class(tmp_path):
+    facts = FACTS | {"base_model": "juggernaut.safetensors", "pipeline": "StableDiffusionXLPipeline"}
+    (tmp_path / "pytorch_lora_weights.safetensors").touch()
+    files = {"diffusers": "pytorch_lora_weights.safetensors"}
+    text = write_card(tmp_path, facts | {"files": files}).read_text()
+    assert 'pipe = StableDiffusionXLPipeline.from_single_file("juggernaut.safetensors")' in text
+    assert "from diffusers import StableDiffusionXLPipeline\n" in text
+    assert "# RAFT LoRA for juggernaut\n" in text
+
+
+def test_the_card_of_full_fine_tuning_speaks_of_no_lora(tmp_path):
+    facts = FACTS | {"method": FACTS["method"] | {"adapter": adapter_words({"lora": None})}, "files": {"unet": "unet"}}
+    text = write_card(tmp_path, facts).read_text()
+    assert "# stable-diffusion-v1-5, fine-tuned by RAFT\n" in text
+    assert "lora" not in text.lower()
+    assert 'from_pretrained("path/to/this/folder/unet")' in text
+
+
 def test_adapters_in_words():
     assert adapter_words({"lora": None}) == "Full fine-tuning of the U-Net"
     lora = {"rank": 8, "conv": True, "text_encoder": True}

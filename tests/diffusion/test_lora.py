@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+from pathlib import Path
 
 import pytest
 import torch
+from ldm_layout import to_single_file
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from raft_core.errors import ConfigError, ModelError
+from raft_core.errors import ConfigError, ModelError, StoreError
+from raft_core.files import damage
 from raft_core.sampling import requests
+from raft_core.source import open_source
 from raft_core.types import Prompt
 from raft_diffusion import Lora, StableDiffusion, lora, lora_formats
 from raft_diffusion.export import DIFFUSERS_FILE, KOHYA_FILE
@@ -164,7 +169,9 @@ def test_a_checkpoint_is_read_too(load, tmp_path):
 def test_full_fine_tuning_is_saved_and_read_back(load, tmp_path):
     policy = trained(load(lora=None), size=0.02)
     files = policy.save(tmp_path)
-    assert {file.name for file in files} == {"config.json", "diffusion_pytorch_model.safetensors", "raft.json"}
+    assert {file.name for file in files} == {"config.json", "diffusion_pytorch_model.safetensors", "raft.json", "SHA256SUMS"}
+    assert damage(tmp_path / "unet") is None
+    assert json.loads((tmp_path / "unet/config.json").read_text())["_name_or_path"] == policy.model
     assert StableDiffusion.arguments_for(tmp_path) == {"model": policy.model, "lora": None}
     again = load(lora=None)
     again.load_weights(tmp_path)
@@ -174,6 +181,41 @@ def test_full_fine_tuning_is_saved_and_read_back(load, tmp_path):
     unet = UNet2DConditionModel.from_pretrained(tmp_path / "unet")
     key = "conv_in.weight"
     assert torch.equal(unet.state_dict()[key], policy.trainable()[f"unet.{key}"])
+
+
+def test_an_export_of_the_unet_is_whole_or_absent(load, tmp_path, monkeypatch):
+    """A disk that fills up leaves the export of before."""
+    policy = load(lora=None)
+    policy.save(tmp_path)
+    before = {file.name: file.read_bytes() for file in (tmp_path / "unet").iterdir()}
+    trained(policy)
+
+    def fill(_, folder, **__):
+        (Path(folder) / "diffusion_pytorch_model.safetensors").write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(type(policy.engine.networks["unet"]), "save_pretrained", fill)
+    with pytest.raises(StoreError, match="the disk is full"):
+        policy.save(tmp_path)
+    assert {file.name: file.read_bytes() for file in (tmp_path / "unet").iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["unet"]
+
+
+def test_an_exported_unet_is_one_file_however_large(load, tmp_path, monkeypatch):
+    """diffusers cuts at 10 GB, SDXL's U-Net in float32 has a little more, and one file is what is read back."""
+    policy = load(lora=None)
+    unet = type(policy.engine.networks["unet"])
+    original, limits = unet.save_pretrained, []
+
+    def save(self, folder, *, max_shard_size, **rest):
+        limits.append(max_shard_size)
+        original(self, folder, max_shard_size=max_shard_size, **rest)
+
+    monkeypatch.setattr(unet, "save_pretrained", save)
+    policy.save(tmp_path)
+    from huggingface_hub.serialization._base import parse_size_to_int
+
+    assert parse_size_to_int(limits[0]) > 100 * 10**9
 
 
 def test_weights_that_do_not_fit_are_refused(load, tmp_path):
@@ -204,6 +246,63 @@ def test_a_file_without_a_lora_is_refused(tmp_path):
     save_file({"something": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(ModelError, match="no LoRA in this file"):
         StableDiffusion.arguments_for(tmp_path / "other.safetensors")
+
+
+def test_a_whole_model_in_one_file_is_its_own_model(tiny, tmp_path):
+    file = tmp_path / "whole.safetensors"
+    save_file(to_single_file(tiny()), file)
+    assert StableDiffusion.arguments_for(file) == {"model": str(file)}
+
+
+def test_generate_takes_a_model_in_one_file_and_compare_refuses_it(tiny, tmp_path):
+    file = tmp_path / "whole.safetensors"
+    save_file(to_single_file(tiny()), file)
+    source = open_source(str(file), [], models=True)
+    assert (source.kind, source.name) == ("model", "whole.safetensors")
+    assert source.raw["policy"]["init_args"] == {"model": str(file)}
+    for model in (file, tiny()):
+        with pytest.raises(ConfigError, match=r"nothing was trained.*give a run folder"):
+            open_source(str(model), [])
+
+
+@pytest.mark.parametrize("name", [DIFFUSERS_FILE, KOHYA_FILE])
+@pytest.mark.parametrize("bytes_left", [4, 200, -4])
+def test_a_lora_that_is_cut_off_is_named(load, fresh, tmp_path, name, bytes_left):
+    fresh("sd1").save(tmp_path)
+    file = tmp_path / name
+    file.write_bytes(file.read_bytes()[:bytes_left])
+    for read in (StableDiffusion.arguments_for, load().load_weights):
+        with pytest.raises(ModelError, match=name):
+            read(file)
+
+
+def test_notes_that_are_damaged_are_named(load, fresh, tmp_path):
+    (file, _) = fresh("sd1").save(tmp_path)
+    for note in ("{", "[]", '{"rank": 0}', '{"breadth": 4}'):
+        save_file(load_file(file), tmp_path / "noted.safetensors", {"raft.model": "a", "raft.lora": note})
+        with pytest.raises(ModelError, match=r"noted\.safetensors notes settings"):
+            StableDiffusion.arguments_for(tmp_path / "noted.safetensors")
+    load(lora=None).save(tmp_path)
+    (tmp_path / "unet/raft.json").write_text("{")
+    with pytest.raises(ModelError, match=r"raft\.json is no readable JSON"):
+        StableDiffusion.arguments_for(tmp_path / "unet")
+
+
+@pytest.mark.parametrize(
+    ("extra", "says"),
+    [
+        ({"lora_unet_x.dora_scale": torch.ones(4, 1)}, "1 tensors besides its down and up matrices"),
+        ({"lora_unet_x.lora_mid.weight": torch.ones(2, 2, 3, 3)}, "1 tensors besides"),
+        ({"lora_unet_x.alpha": torch.ones(3)}, "do not fit each other"),
+        ({"lora_unet_x.lora_up.weight": torch.ones(4, 3)}, "do not fit each other"),
+        ({"lora_unet_x.lora_down.weight": torch.ones(2)}, "do not fit each other"),
+    ],
+)
+def test_adapters_of_another_kind_are_not_taken_for_a_lora(extra, says):
+    plain = {"lora_unet_x.lora_down.weight": torch.ones(2, 3), "lora_unet_x.lora_up.weight": torch.ones(4, 2)}
+    assert lora_formats.read(plain)["lora_unet_x"].rank == 2
+    with pytest.raises(ModelError, match=says):
+        lora_formats.read(plain | extra)
 
 
 def test_both_spellings_have_the_same_product():
