@@ -6,6 +6,7 @@ Each stage skips nothing and repeats nothing: it resumes from its checkpoint und
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -105,6 +106,17 @@ def make_unet(build: Build) -> None:
     build.log("unet", seconds=round(seconds))
 
 
+def make_cards(build: Build) -> None:
+    """Measures everything and writes the model cards."""
+    from raft_diffusion.world.cards import write_cards
+    from raft_diffusion.world.gates import measure
+
+    gates = measure(build.out)
+    (build.work / "gates.json").write_text(json.dumps(gates, indent=2) + "\n")
+    figures = json.loads((build.work / "figures.json").read_text())
+    write_cards(build.out, figures, gates, build.seed, f"{os.cpu_count()} CPU cores, no GPU")
+
+
 def _vae(build):
     from raft_core._torchvision import ensure_importable
 
@@ -122,6 +134,7 @@ STAGES: dict[str, Callable[[Build], None]] = {
     "aesthetic": make_aesthetic,
     "judge": make_judge,
     "unet": make_unet,
+    "cards": make_cards,
 }
 
 

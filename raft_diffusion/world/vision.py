@@ -1,8 +1,7 @@
 """More training for CLIP's image tower, the text transformer locked: it learns shapes, and how well-formed a picture is.
 
-The text transformer is the Stable Diffusion's text encoder and must not move any more; the projection behind it may. A batch of
-random captions can nearly always be told apart by colour, background and place, so contrast alone teaches little about
-shapes: here each picture also meets its own caption with one attribute swapped. Beside the captions, a linear read-out of the
+The text transformer is the Stable Diffusion's text encoder and must not move any more; the projection behind it may. Here
+each picture also meets its own caption with one attribute swapped. Beside the captions, a linear read-out of the
 picture's quality is trained, so that the embedding has that direction, as a CLIP trained on the whole web has.
 
 Source: Zhai et al. 2022, LiT (there the image tower is locked); Yuksekgonul et al. 2023, NegCLIP (swapped captions).
@@ -18,26 +17,25 @@ import torch.nn.functional as F
 from torch import nn
 
 from raft_diffusion.world.captions import caption
-from raft_diffusion.world.clip_model import CONTEXT, WIDTH
-from raft_diffusion.world.clip_train import BATCH, contrastive_loss, normalised
+from raft_diffusion.world.clip_model import WIDTH
+from raft_diffusion.world.clip_train import BATCH, LEGIBLE, contrastive_loss, normalised, token_ids
 from raft_diffusion.world.pictures import Picture, describe, stacked, training_pictures
 from raft_diffusion.world.scenes import ATTRIBUTES, Scene
 from raft_diffusion.world.tokenizer import END, build_tokenizer
 from raft_diffusion.world.training import train
 from raft_diffusion.world.vae import round_trip
 
-STEPS = 1200
+STEPS = 900
 LR = 1.5e-3
 CLEAN = {64: 6000, 32: 6000}
 DAMAGED = {64: 5000, 32: 7000}
 QUALITY_WEIGHT, SWAP_WEIGHT = 0.3, 1.0
-LEGIBLE = 6.5  # quality from which a damaged picture still shows its caption
 
 
 def encode_ends(clip, texts: list[str], batch: int = 256) -> torch.Tensor:
     """States [N, W] of the end token after the locked transformer, before the projection; no gradient."""
     tokenizer = build_tokenizer()
-    ids = tokenizer(texts, padding="max_length", max_length=CONTEXT, truncation=True, return_tensors="pt").input_ids
+    ids = token_ids(tokenizer, texts)
     end = tokenizer.convert_tokens_to_ids(END)
     ends = []
     with torch.no_grad():
@@ -104,7 +102,7 @@ def train_vision(work: Path, seed: int, clip, vae) -> float:
         rows = torch.randint(len(shown), (BATCH,), generator=generator).tolist()
         words = np.random.default_rng([seed, step])
         texts = [describe(words, shown[row]) for row in rows]
-        ids = tokenizer(texts, padding="max_length", max_length=CONTEXT, return_tensors="pt").input_ids
+        ids = token_ids(tokenizer, texts)
         text = F.normalize(encode_ends(clip, texts) @ part.projection, dim=-1)
         image = F.normalize(part.visual(normalised(pictures[rows])), dim=-1)
         scale = part.logit_scale.exp().clamp(max=100)
