@@ -1,8 +1,8 @@
 """The command ``raft``: only names and one-line helps here, so that ``raft --help`` imports nothing that is slow.
 
-Each subcommand is a module ``NAME_command`` with ``USAGE``, ``add_options(parser)`` and ``main(args)``; its docstring is its
+Each command is a module ``NAME_command`` with ``USAGE``, ``add_options(parser)`` and ``main(args)``; its docstring is its
 help, and what is heavy is imported inside ``main``. ``args.target`` is the word behind the command's name, ``args.settings``
-what no option took.
+what no option took. A command of ``SUBCOMMANDS`` is a family: `raft reward list` is the module ``reward_list``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import argparse
 import importlib
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 
 COMMANDS = {
@@ -21,9 +21,17 @@ COMMANDS = {
     "generate": "generate from a run or a model into a folder",
     "plan": "what a configuration would do, cost and gain",
     "list": "selectors, objectives, rewards, policies, models …",
+    "reward": "list rewards, train one, evaluate it, serve it over HTTP",
     "rescore": "score a run's stored samples by another reward",
     "whatif": "what another K or selector would have chosen",
     "report": "write a run's report again",
+}
+SUBCOMMANDS = {
+    "reward": {
+        "list": "what rewards there are, and what they take",
+        "train": "learn a reward from preferences",
+        "eval": "how well rewards agree with preferences",
+    },
 }
 
 
@@ -34,10 +42,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = [word for word in words if word != "--debug"]
     if not words or words[0] not in COMMANDS:
         return _top_level(words)
+    command, rest, name = words[0], words[1:], f"{words[0]}_command"
+    if command in SUBCOMMANDS:
+        if not rest or rest[0] not in SUBCOMMANDS[command]:
+            return _family(command, rest)
+        command, rest, name = f"{command} {rest[0]}", rest[1:], f"{command}_{rest[0]}"
     from raft_core.cli.outcome import guarded
 
-    module = importlib.import_module(f"raft_core.cli.{words[0]}_command")
-    return guarded(lambda: module.main(parsed(words[0], module, words[1:])), debug=debug)
+    module = importlib.import_module(f"raft_core.cli.{name}")
+    return guarded(lambda: module.main(parsed(command, module, rest)), debug=debug)
 
 
 def parsed(command: str, module: ModuleType, words: Sequence[str]) -> argparse.Namespace:
@@ -85,10 +98,7 @@ def _top_level(words: Sequence[str]) -> int:
     for name, text in COMMANDS.items():
         commands.add_parser(name, help=text)
     if words and words[0] not in ("-h", "--help", "--version"):
-        from raft_core.errors import nearest
-
-        print(f"error: there is no command {words[0]!r}{nearest(words[0], COMMANDS)}", file=sys.stderr)
-        return 2
+        return _unknown(words[0], COMMANDS)
     if parser.parse_args(words).version:
         from importlib.metadata import version
 
@@ -96,3 +106,28 @@ def _top_level(words: Sequence[str]) -> int:
         return 0
     parser.print_help()
     return 0
+
+
+def _family(command: str, words: Sequence[str]) -> int:
+    """What a command with subcommands says when it is not given one of them."""
+    known = SUBCOMMANDS[command]
+    if words and words[0] not in ("-h", "--help"):
+        return _unknown(words[0], known, f"{command} ")
+    parser = argparse.ArgumentParser(
+        prog=f"raft {command}",
+        usage=f"raft {command} COMMAND …",
+        description=f"{COMMANDS[command][0].upper()}{COMMANDS[command][1:]}.",
+        epilog=f"`raft {command} COMMAND --help` says more.",
+    )
+    commands = parser.add_subparsers(metavar="", title="commands")
+    for name, text in known.items():
+        commands.add_parser(name, help=text)
+    parser.print_help()
+    return 0 if words else 2
+
+
+def _unknown(word: str, known: Mapping[str, str], family: str = "") -> int:
+    from raft_core.errors import nearest
+
+    print(f"error: there is no command '{family}{word}'{nearest(word, known)}", file=sys.stderr)
+    return 2
