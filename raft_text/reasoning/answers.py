@@ -154,7 +154,7 @@ def literal(text: str) -> float | None:
 
 def as_text(value: float) -> str:
     """A number without a needless ``.0``."""
-    return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(float(value))
+    return str(int(value)) if abs(value) < 1e15 and value == int(value) else repr(value)
 
 
 def extract_number(text: str) -> float | None:

@@ -1,7 +1,7 @@
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raft_text.reasoning.answers import (
@@ -18,7 +18,7 @@ from raft_text.reasoning.answers import (
 
 
 def every(*strategies):
-    return lambda test: settings(deadline=None)(given(*strategies)(test))
+    return lambda test: settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])(given(*strategies)(test))
 
 
 SIGNS = {

@@ -182,6 +182,16 @@ def test_a_program_leaves_nothing_behind_for_the_next():
         assert [outcome.text for outcome in sandbox.run([spoil, later])] == ["0", "6.0"]
 
 
+def test_a_program_that_waits_for_a_busy_cpu_is_let_go_on():
+    """Its wall time is over long before its seconds of CPU are."""
+    body = "total = 0\nfor i in range(3_000_000): total += i\nreturn total"
+    with Sandbox(Limits(cpu_s=20, wall_s=0.1), workers=1) as sandbox:
+        lock = "lock = modules['_thread'].allocate_lock(); lock.acquire(); lock.acquire()"
+        computing, waiting = sandbox.run([solution(body), solution(lock, ESCAPE)])
+    assert computing == Outcome("answer", str(sum(range(3_000_000))))
+    assert waiting.status == "timeout"
+
+
 def test_memory_is_capped_where_asked():
     program = solution("return len(bytes(40 * 2 ** 20))")
     for memory_mib, status in ((16, "memory"), (128, "answer")):

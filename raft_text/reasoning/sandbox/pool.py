@@ -24,8 +24,8 @@ from typing import Literal
 from raft_core.errors import ConfigError, DeviceError
 
 WARDEN = Path(__file__).with_name("warden.py")
-START_S = 60.0  # for a warden to import what programs may import, on a busy machine
-GRACE_S = 10.0  # beyond a program's wall time, for the warden to say so
+START_S = 180.0  # for a warden to import what programs may import, on a busy machine
+GRACE_S = 120.0  # beyond a program's wall time, before the warden counts as lost
 LONGEST_PROGRAM_BYTES = 1 << 16
 
 Status = Literal["answer", "error", "memory", "timeout", "output", "crashed", "failed"]
@@ -65,7 +65,7 @@ class Limits:
 
     Args:
         cpu_s: seconds of CPU, whole.
-        wall_s: seconds in all, for what waits without computing.
+        wall_s: seconds in all, for what waits without computing; waiting for a busy CPU does not count.
         memory_mib: memory beyond the interpreter's own.
         answer_bytes: longest answer, as UTF-8.
     """

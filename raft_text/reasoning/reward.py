@@ -1,0 +1,108 @@
+"""ReFT's reward: is the final answer right?"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+from raft_core.errors import ConfigError, RewardError, nearest
+from raft_core.protocols import RewardInfo
+from raft_core.types import Prompt, Sample
+from raft_text.reasoning.answers import PARTIAL, TOLERANCE
+from raft_text.reasoning.reading import Answer, Form, Reader, Reasoning, is_right
+from raft_text.reasoning.sandbox import Sandbox
+from raft_text.rewards.texts import completions
+
+
+class AnswerReward:
+    """1 for the right final answer, ``partial`` for another one of the right kind, 0 where none can be read.
+
+    A text without a readable answer, and a program that fails, runs too long or returns something else, is wrong and not
+    unscored: that is the model's doing. Unscored (NaN) is what is not: a prompt without a readable reference answer, and a
+    program that the sandbox could not run because the sandbox itself broke down.
+
+    The same with ``partial`` 0, as a judge, is the accuracy. Mind that with ``choice`` a wrong chain that ends in the right
+    letter is paid in full.
+
+    Args:
+        form: ``number``, or ``choice`` = one of the letters A to E.
+        reasoning: ``words`` (N-CoT), with the answer after "Therefore, the answer is:", ``####`` or in ``\\boxed{}``; or
+            ``program`` (P-CoT), whose ``solution()`` returns the answer. Programs run in a sandbox.
+        column: field of the prompt file with the reference answer.
+        partial: for an answer that can be read and is wrong, in [0, 1).
+        tolerance: how far a right number may be off, absolutely.
+        sandbox: limits, imports and workers for programs.
+        name: column in the store and label in the report.
+
+    Source: ReFT (2401.08967), section 3.2; 0.1 and 0.01 are the paper's and its code's. Differs: there a letter is any text
+    after the trigger, here one of A to E; there a number is the whole rest of the text, here units and LaTeX may be around it.
+    """
+
+    def __init__(
+        self,
+        form: Form = "number",
+        reasoning: Reasoning = "words",
+        column: str = "answer_value",
+        partial: float = PARTIAL,
+        tolerance: float = TOLERANCE,
+        sandbox: Sandbox | None = None,
+        name: str = "answer",
+    ):
+        mistakes = []
+        if form not in ("number", "choice"):
+            mistakes.append(f"form is {form!r}, but must be 'number' or 'choice'")
+        if reasoning not in ("words", "program"):
+            mistakes.append(f"reasoning is {reasoning!r}, but must be 'words' or 'program'")
+        if not column:
+            mistakes.append("column is empty, but must name the field of the prompt file with the reference answer")
+        if not 0 <= partial < 1:
+            mistakes.append(f"partial is {partial}, but must be in [0, 1): a right answer is worth 1")
+        if not 0 <= tolerance < math.inf:
+            mistakes.append(f"tolerance is {tolerance}, but must be at least 0")
+        if mistakes:
+            raise ConfigError(mistakes)
+        self.column = column
+        self.partial = partial
+        self.tolerance = tolerance
+        self.reader = Reader(form, reasoning, (sandbox or Sandbox()) if reasoning == "program" else None)
+        others = f"{partial:g} = another answer, 0 = none" if partial else "0 = another or none"
+        self.info = RewardInfo(name=name, scale=f"1 = right, {others}")
+
+    def check(self) -> list[str]:
+        """Whether programs can be confined on this system, as far as that shows without trying."""
+        problem = Sandbox.unsupported() if self.reader.sandbox else None
+        return [problem] if problem else []
+
+    def load(self) -> None:
+        """Start the sandbox, if there is one, and say which layers of it are in force."""
+        if self.reader.sandbox:
+            print(self.reader.sandbox.describe(), file=sys.stderr)
+
+    def __call__(self, samples: Sequence[Sample]) -> np.ndarray:
+        """[N]
+
+        Raises:
+            RewardError: not one of the prompts has a reference answer.
+        """
+        references = [self.reader.reference(sample.prompt.meta.get(self.column)) for sample in samples]
+        if samples and all(reference is None for reference in references):
+            raise RewardError(self._without_reference(samples[0].prompt))
+        answers = self.reader(completions(samples))
+        return np.array([self._score(*pair) for pair in zip(answers, references, strict=True)], dtype=np.float64)
+
+    def _score(self, answer: Answer, reference: Answer) -> float:
+        if reference is None or (isinstance(answer, float) and math.isnan(answer)):
+            return math.nan
+        if is_right(answer, reference, self.tolerance):
+            return 1.0
+        return 0.0 if answer is None else self.partial
+
+    def _without_reference(self, prompt: Prompt) -> str:
+        if self.column not in prompt.meta:
+            there = nearest(self.column, prompt.meta) if prompt.meta else " (they have no other field)"
+            return f"prompts have no field {self.column!r} with the reference answer{there}; name it with column"
+        kind = "number" if self.reader.form == "number" else "letter from A to E"
+        return f"the field {self.column!r} of the prompts holds {prompt.meta[self.column]!r}, which is no {kind}"
