@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from raft_core._torchvision import ensure_importable
 from raft_core.devices import native_bf16, resolve_device
-from raft_core.errors import DeviceError, ModelError
+from raft_core.errors import DeviceError, ModelError, nearest
 
 if TYPE_CHECKING:
     import torch
 
 Task = Literal["SequenceClassification", "CausalLM", "Encoder"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+BUNDLED = Path(__file__).parents[1] / "bundled"
 HUB_NAME = re.compile(r"(?:[\w.-]+/)?[\w.-]+")
 UNUSED = re.compile(r"(^|\.)pooler\.")  # weights that an embedding by mean pooling does without
 
@@ -30,7 +31,7 @@ class Source:
     """Where a model comes from and what it is to do.
 
     Attributes:
-        name: a folder in transformers' layout, or a name on the Hub.
+        name: a folder in transformers' layout, ``bundled:NAME``, or a name on the Hub.
         task: the kind of head.
         dtype: of the weights; ``auto`` = float32, on a GPU bfloat16 where it is native, else float16.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -44,6 +45,8 @@ class Source:
     @property
     def folder(self) -> Path | None:
         """The local folder, if it is one."""
+        if self.name.startswith("bundled:"):
+            return BUNDLED / self.name.removeprefix("bundled:")
         path = Path(self.name).expanduser()
         return path if path.is_absolute() or self.name.startswith((".", "~")) or path.is_dir() else None
 
@@ -169,7 +172,8 @@ def pick_dtype(name: Dtype, device: torch.device) -> torch.dtype:
 
 def _folder_mistakes(folder: Path, task: Task) -> list[str]:
     if not folder.is_dir():
-        return [f"there is no model folder {folder}"]
+        known = [path.parent.name for path in BUNDLED.glob("*/config.json")] if folder.parent == BUNDLED else []
+        return [f"there is no model folder {folder}{nearest(folder.name, known)}"]
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         return [f"{folder} holds an adapter alone: merge it into its base model (peft's merge_and_unload) and save that"]
     try:

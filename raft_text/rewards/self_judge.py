@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -85,15 +86,24 @@ class PolicyChat:
     def ask_all(self, conversations: Sequence[Conversation]) -> list[str | Unanswered]:
         """One answer per conversation, in the same order; the same one for the n-th time that a text is asked."""
         texts = [str(conversation[-1]["content"]) for conversation in conversations]
-        fits = {text: self.policy.visible(text) == text for text in dict.fromkeys(texts)}
+        fits = {text: self._fits(text) for text in dict.fromkeys(texts)}
         answers: list[str | Unanswered] = [Unanswered("the question is longer than the policy takes in") for _ in texts]
         asked = [i for i, text in enumerate(texts) if fits[text]]
         for i, answer in zip(asked, self._answers(_requests([texts[i] for i in asked])), strict=True):
             answers[i] = answer
         return answers
 
+    def _fits(self, text: str) -> bool:
+        """Whether the policy takes in the whole of a text, and has room left for an answer."""
+        try:
+            return self.policy.visible(text) == text
+        except DataError:
+            return False
+
     def _answers(self, requests: Sequence[Request]) -> list[str | Unanswered]:
-        with self.policy.resident("sample"):
+        # Rules by which a policy gives samples up early are made for its task, not for verdicts.
+        whole = getattr(self.policy, "whole_samples", contextlib.nullcontext)
+        with self.policy.resident("sample"), whole():
             drawn = [answer for part in chunks(requests, max(self.policy.batch_size, 1)) for answer in self._drawn(part)]
         answered = [sample for sample in drawn if isinstance(sample, Sample)]
         with self.policy.resident("render"):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from tiny_text_models import bert_classifier, causal_classifier, random_chat, roberta_encoder
 
 from raft_core.components import Walk
@@ -18,6 +21,7 @@ from raft_core.scoring import Scorer
 from raft_core.types import Prompt, Request, Sample
 from raft_text.rewards import EmbeddingSimilarity, Length, Pattern, Repetition, RewardModel, Sentiment
 from raft_text.rewards.local_chat import LocalChat
+from raft_text.rewards.pattern import FORMS
 
 
 def samples_of(*outputs, prompt="the question is", **meta):
@@ -273,6 +277,10 @@ def test_length_is_the_distance_to_the_limits():
     np.testing.assert_array_equal(Length(3, 3)(words), [-2, 0, -3, -3])
     np.testing.assert_array_equal(Length(at_most=2)(words), [0, -1, -4, 0])
     np.testing.assert_array_equal(Length(at_least=4, unit="characters")(words), [-1, 0, 0, -4])
+    drawn = [Sample(s.request, s.output, meta={"tokens": n}) for s, n in zip(words, [3, 5, 9, 1], strict=True)]
+    np.testing.assert_array_equal(Length(at_most=4, unit="tokens")(drawn), [0, -1, -5, 0])
+    with pytest.raises(RewardError, match="count words"):
+        Length(unit="tokens")(words)
     with pytest.raises(ConfigError) as caught:
         Length(5, -1, unit="lines")  # type: ignore[arg-type]
     assert len(caught.value.mistakes) == 3
@@ -386,3 +394,26 @@ def test_a_conversation_that_is_too_long_is_not_answered_by_half(tmp_path):
 def test_a_model_without_a_chat_template_is_no_judge(tmp_path):
     with pytest.raises(ModelError, match="no chat template"):
         LocalChat(str(random_chat(tmp_path / "plain", chat=False)), device="cpu").load()
+
+
+# --- their page
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "rewards_text.md").read_text(encoding="utf-8")
+
+
+def test_the_table_names_every_reward_of_text():
+    import raft_text.rewards
+
+    table = PAGE.split("## Texts\n")[1].split("\n## ")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.M)) == set(raft_text.rewards.__all__)
+    assert set(re.findall(r"^\| `form:(\w+)` \|", PAGE, re.M)) == set(FORMS)
+
+
+def test_the_configurations_of_the_page_lack_nothing_but_the_models():
+    for block in re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.M | re.S):
+        walk, example = Walk(), yaml.safe_load(block)
+        for raw in (example["reward"], *example["judges"]):
+            walk.component(raw, "reward", "reward").make()
+        assert walk.mistakes
+        assert all("there is no model folder /models/" in mistake for mistake in walk.mistakes)

@@ -120,7 +120,7 @@ def decided_chat(folder: Path) -> Path:
         model.lm_head.weight.zero_()
         chain = made.convert_tokens_to_ids([*VERDICT, "<end>"])
         for now, after in itertools.pairwise(chain):
-            model.lm_head.weight[after, now] = 10.0
+            model.lm_head.weight[after, now] = 30.0
     model.save_pretrained(folder)
     return folder
 
