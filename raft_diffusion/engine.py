@@ -100,17 +100,16 @@ class Engine:
         """Whether the U-Net is told the picture's size, as SDXL's is."""
         return self.networks["unet"].config.addition_embed_type == "text_time"
 
-    @property
-    def default_pixels(self) -> int:
-        """Width and height that the model was trained at."""
-        size = self.networks["unet"].config.sample_size
-        return (size if isinstance(size, int) else size[0]) * self.pixels_per_latent
-
     def latent_shape(self, sampling: Sampling) -> tuple[int, int, int]:
-        """(C, h, w) of a picture as asked for."""
-        height, width = sampling.height or self.default_pixels, sampling.width or self.default_pixels
-        channels = self.networks["unet"].config.in_channels
-        return channels, height // self.pixels_per_latent, width // self.pixels_per_latent
+        """(C, h, w) of a picture as asked for, by default of the size that the model was trained at."""
+        config = self.networks["unet"].config
+        size = config.sample_size
+        rows, columns = size if isinstance(size, (list, tuple)) else (size, size)
+        return (
+            config.in_channels,
+            sampling.height // self.pixels_per_latent if sampling.height else rows,
+            sampling.width // self.pixels_per_latent if sampling.width else columns,
+        )
 
     @property
     def embeds_guidance(self) -> bool:

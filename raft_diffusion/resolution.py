@@ -20,6 +20,9 @@ def mistakes(sizes: Mapping[str, int | None], vae: Mapping[str, Any], unet: Mapp
     """What is wrong with width and height, in words, with the nearest that work."""
     step = granularity(vae, unet)
     found = []
+    unset = [f"sampling.{name}" for name, value in sizes.items() if value is None]
+    if unset and unet.get("sample_size") is None:
+        found.append(f"the model does not say which size it was trained at (sample_size): set {' and '.join(unset)}")
     for name, value in sizes.items():
         if value is not None and value % step:
             below, above = value // step * step, (value // step + 1) * step

@@ -65,6 +65,9 @@ def denoise(
     """
     generators = [torch_rng(seed) for seed in seeds]
     scheduler.set_timesteps(sampling.steps, device=device)
+    if hasattr(scheduler, "set_begin_index"):
+        # Else the first step is looked up by its timestep; where rounding gave the first two the same, the second is found.
+        scheduler.set_begin_index(0)
     extra = _step_arguments(scheduler, sampling, generators)
     x = noise_like(shape, generators).to(device) * scheduler.init_noise_sigma
     kept, log_probs, mask = [x.cpu()], [], []

@@ -43,13 +43,21 @@ class Gold:
         """Load the classifier.
 
         Raises:
-            ModelError: there is none.
+            ModelError: there is none, or a damaged one.
         """
+        if self._judge is not None:
+            return
         if mistakes := self.check():
             raise ModelError(mistakes[0])
+        from raft_diffusion.weights_file import check_whole
         from raft_diffusion.world.judge import GoldJudge
 
-        self._judge = self._judge or GoldJudge(self.folder, batch_size=self.info.batch_size or 64)
+        file = self.folder / WEIGHTS
+        check_whole(file)
+        try:
+            self._judge = GoldJudge(self.folder, batch_size=self.info.batch_size or 64)
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise ModelError(f"{file} holds no judge of the bundled world: {error}") from error
 
     def __call__(self, samples: Sequence[Sample]) -> np.ndarray:
         """[N] verdicts; NaN for captions of another world."""

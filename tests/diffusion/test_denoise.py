@@ -7,8 +7,10 @@ import math
 import pytest
 import torch
 
-from raft_diffusion import denoise
+from raft_diffusion import Sampling, denoise
+from raft_diffusion.sampler import denoise as denoise_loop
 from raft_diffusion.sampler import gaussian_log_prob
+from raft_diffusion.schedulers import make_scheduler
 
 
 def tensor(*values):
@@ -52,6 +54,25 @@ def test_weights_hold_at_zero_terminal_snr():
     weights = [denoise.min_snr_weight(torch.tensor([0.0, 1.0]), 5.0, kind) for kind in ("v_prediction", "sample", "epsilon")]
     assert all(torch.isfinite(weight).all() for weight in weights)
     assert weights[0][0] == 0
+
+
+def test_every_step_is_taken_when_the_first_two_timesteps_are_the_same():
+    """As "beta" sigmas have it, once rounded: the first step is not skipped, and the last finds its end."""
+    config = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    sampling = Sampling(scheduler="dpm++", steps=50, options={"use_beta_sigmas": True})
+    scheduler = make_scheduler(config, sampling)
+    assert scheduler.timesteps[0] == scheduler.timesteps[1]
+    scheduler = make_scheduler(config, sampling)
+    seen = []
+
+    def predict(x, _):
+        seen.append(scheduler.step_index)
+        return torch.zeros_like(x)
+
+    latents, _ = denoise_loop(predict, scheduler, [0], (1, 2, 2), sampling, device=torch.device("cpu"))
+    assert scheduler.step_index == 50
+    assert seen == [None, *range(1, 50)]
+    assert torch.isfinite(latents).all()
 
 
 def test_guidance_by_hand():

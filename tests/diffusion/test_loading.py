@@ -224,6 +224,21 @@ def test_sizes_that_cannot_be_divided_name_the_nearest(tiny):
     assert "sampling.width is 30" in found[0] and "28 or 32" in found[0]
 
 
+def test_a_size_that_nobody_tells(copied):
+    rewritten(copied / "unet/config.json", sample_size=None)
+    assert mistakes(copied, sampling=Sampling(width=32, height=32)) == []
+    (found,) = mistakes(copied, sampling=Sampling(width=32))
+    assert "does not say which size it was trained at (sample_size): set sampling.height" in found
+
+
+def test_a_model_trained_on_wide_pictures_draws_them(copied):
+    rewritten(copied / "unet/config.json", sample_size=[8, 16])
+    policy = StableDiffusion(str(copied), sampling=Sampling(steps=1))
+    policy.load()
+    (sample,) = policy.sample(requests([Prompt("a red cat")], 1, 0, 1))
+    assert sample.tensors["latents"].shape == (4, 8, 16)
+
+
 def test_the_step_between_sizes_is_that_of_sd15():
     """SD 1.5: a VAE of 4 levels (8 pixels per latent) and a U-Net of 4 (three halvings): multiples of 64."""
     vae, unet = {"block_out_channels": [128, 256, 512, 512]}, {"down_block_types": ["a"] * 4}
