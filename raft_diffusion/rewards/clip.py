@@ -1,19 +1,20 @@
-"""Any open_clip model, once per process: on the CPU until it is used, its embeddings kept for as long as the pictures live."""
+"""Any CLIP of open_clip or transformers, once per process; asleep on the CPU, its embeddings kept while the pictures live."""
 
 from __future__ import annotations
 
 import json
 import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from raft_core._torchvision import ensure_importable
 from raft_core.errors import ModelError, nearest
 from raft_diffusion import bundle
-from raft_diffusion.rewards.pictures import ByIdentity
+from raft_diffusion.offline import reason
+from raft_diffusion.rewards import hf_clip
+from raft_diffusion.rewards.pictures import ByIdentity, stacked
 
 if TYPE_CHECKING:
     import torch
@@ -23,18 +24,26 @@ CONFIG = "open_clip_config.json"
 WEIGHTS = ("*.safetensors", "*.bin", "*.pth")
 TEXTS_KEPT = 4096
 
+Resize = Literal["shortest", "longest"]
+
 
 @dataclass(frozen=True)
 class ClipSource:
     """Where a CLIP comes from.
 
     Attributes:
-        model: an open_clip name (``ViT-L-14``), ``local-dir:FOLDER`` or ``hf-hub:OWNER/NAME``.
+        model: an open_clip name (``ViT-L-14``), ``local-dir:FOLDER`` or ``hf-hub:OWNER/NAME`` in open_clip's layout, or
+            ``transformers:`` and a folder or a name on the Hub in that of transformers.
         pretrained: a weight tag of open_clip (``openai``) or a weight file; None for folders and the Hub.
+        resize: the picture's side that is fitted to the model's input: the shortest, and the rest is cropped, or the longest,
+            and the rest is padded with black; None = as the model's own configuration says.
+        processor: for transformers, folder or Hub name of the image processor and tokenizer; None = the model's own.
     """
 
     model: str
     pretrained: str | None = None
+    resize: Resize | None = None
+    processor: str | None = None
 
     def __str__(self) -> str:
         return f"{self.model}/{self.pretrained}" if self.pretrained else self.model
@@ -48,7 +57,7 @@ class ClipSource:
 
     @classmethod
     def parse(cls, text: str) -> ClipSource:
-        """From one string: ``MODEL/TAG``, a folder, ``bundled:NAME``, ``local-dir:FOLDER`` or ``hf-hub:OWNER/NAME``."""
+        """From one string: ``MODEL/TAG``, a folder, ``bundled:NAME``, ``local-dir:…``, ``hf-hub:…`` or ``transformers:…``."""
         whole = _whole(text)
         if whole:
             return cls(whole)
@@ -59,24 +68,46 @@ class ClipSource:
     def folder(self) -> Path | None:
         """The local folder, if it is one."""
         schema, _, rest = self.model.partition(":")
-        return Path(rest) if schema == "local-dir" else None
+        return Path(rest) if schema == "local-dir" or (schema == "transformers" and Path(rest).is_absolute()) else None
+
+    @property
+    def of_transformers(self) -> bool:
+        """Whether it is in the layout of transformers."""
+        return self.model.startswith("transformers:")
 
     def check(self) -> list[str]:
         """Mistakes that show without a weight being read."""
+        if self.of_transformers:
+            return self._check_transformers()
         if self.folder is not None:
             return _folder_mistakes(self.folder)
         if self.model.startswith("hf-hub:"):
             return []
-        ensure_importable()
+        if mistakes := model_mistakes(self.model):
+            return mistakes
         import open_clip
 
-        if self.model not in open_clip.list_models():
-            hint = nearest(self.model, open_clip.list_models())
-            return [f"{self.model!r} is no open_clip model and no folder with {CONFIG}{hint}"]
         tags = open_clip.list_pretrained_tags_by_model(self.model)
         if self.pretrained in tags or Path(self.pretrained or "").is_file():
             return []
         return [f"{self.pretrained!r} is neither a weight file nor a tag of {self.model}{nearest(str(self.pretrained), tags)}"]
+
+    def _check_transformers(self) -> list[str]:
+        mistakes = hf_clip.folder_mistakes(self.folder) if self.folder else []
+        processor = Path(self.processor).expanduser() if self.processor else self.folder
+        # A relative name that is no folder is one on the Hub.
+        local = processor is not None and (processor.is_absolute() or processor.is_dir())
+        return mistakes + (hf_clip.processor_mistakes(processor) if local and processor else [])
+
+
+def model_mistakes(name: str) -> list[str]:
+    """A name that open_clip does not know as an architecture."""
+    ensure_importable()
+    import open_clip
+
+    if name in open_clip.list_models():
+        return []
+    return [f"{name!r} is no open_clip model and no folder with {CONFIG}{nearest(name, open_clip.list_models())}"]
 
 
 def _whole(text: str) -> str | None:
@@ -88,7 +119,12 @@ def _whole(text: str) -> str | None:
         return f"local-dir:{Path(rest).expanduser().resolve()}"
     if schema == "hf-hub":
         return text
+    if schema == "transformers":
+        named = Path(rest).expanduser()
+        return f"transformers:{named.resolve() if named.is_dir() or named.is_absolute() else rest}"
     folder = Path(text).expanduser()
+    if hf_clip.is_folder(folder) and not (folder / CONFIG).is_file():
+        return f"transformers:{folder.resolve()}"
     # A bare name is a folder only if it looks like one inside: "ViT-L-14" beside a folder of that name is still the model.
     written_as_path = (folder.is_absolute() or text.startswith(".")) and not folder.is_file()
     return f"local-dir:{folder.resolve()}" if written_as_path or (folder / CONFIG).is_file() else None
@@ -112,7 +148,7 @@ class Clip:
     """A loaded CLIP.
 
     Args:
-        model: an open_clip model on the CPU.
+        model: an open_clip model on the CPU, or what looks like one.
         preprocess: PIL image → [3, H, W].
         tokenize: strings → [N, context] token ids, cut at the context length.
         width: D of the joint embedding.
@@ -125,6 +161,11 @@ class Clip:
         self.width = width
         self._pictures: ByIdentity[torch.Tensor] = ByIdentity()
         self._texts: dict[str, torch.Tensor] = {}
+
+    @property
+    def scale(self) -> float:
+        """The learned factor of cosines: exp(logit_scale)."""
+        return float(self.model.logit_scale.detach().double().exp())
 
     def images(self, images: Sequence[Image], device: torch.device, batch_size: int) -> torch.Tensor:
         """[N, D] unit-length embeddings, fp32, on the CPU; a picture that was embedded before is not embedded again."""
@@ -157,9 +198,7 @@ class Clip:
     def _embed_images(self, images: Sequence[Image], device: torch.device) -> torch.Tensor:
         import torch
 
-        # Decoding and resizing leave the GIL, and would otherwise keep the accelerator waiting.
-        with ThreadPoolExecutor(max_workers=min(8, len(images))) as pool:
-            batch = torch.stack(list(pool.map(self.preprocess, images)))  # [B, 3, H, W]
+        batch = stacked(images, self.preprocess)  # [B, 3, H, W]
         with torch.inference_mode():
             return _unit(self.model.to(device).encode_image(batch.to(device)))
 
@@ -194,23 +233,47 @@ def load_clip(source: ClipSource) -> Clip:
 
 
 def _load(source: ClipSource) -> Clip:
+    try:
+        return Clip(*(_from_transformers(source) if source.of_transformers else _from_open_clip(source)))
+    except Exception as error:
+        if source.folder:
+            remedy = "mend or replace the folder"
+        elif Path(source.pretrained or "").is_file():
+            remedy = f"is {source.pretrained} a weight file of {source.model}?"
+        else:
+            remedy = "it comes from the Hugging Face Hub at first use; without a network, give a folder in the same layout"
+        why = reason(error, _repository(source))
+        raise ModelError(f"the CLIP {str(source)!r} could not be loaded: {why} ({remedy})") from error
+
+
+def _repository(source: ClipSource) -> str:
+    """The repository on the Hub that a CLIP comes from, as far as it is known."""
+    _, _, name = source.model.partition(":")
+    if name:
+        return name
+    import open_clip
+
+    named = open_clip.get_pretrained_cfg(source.model, source.pretrained or "").get("hf_hub", "")
+    return "/".join(named.split("/")[:2]) or source.model
+
+
+def _from_open_clip(source: ClipSource) -> tuple[Any, Any, Any, int]:
     ensure_importable()
     import open_clip
 
     # OpenAI's weights (and some others) were trained with QuickGELU. open_clip only warns when its configuration says
     # otherwise, as it does for "ViT-L-14" with "openai", and then gives slightly wrong embeddings.
     tag = open_clip.get_pretrained_cfg(source.model, source.pretrained) if source.pretrained else {}
-    try:
-        model, preprocess = open_clip.create_model_from_pretrained(  # type: ignore[misc]
-            source.model, source.pretrained, force_quick_gelu=bool(tag.get("quick_gelu", False))
-        )
-        tokenize = open_clip.get_tokenizer(source.model)
-        width = int(open_clip.get_model_config(source.model)["embed_dim"])  # type: ignore[index]
-    except Exception as error:
-        remedy = (
-            "mend or replace the folder"
-            if source.folder
-            else "it comes from the Hugging Face Hub at first use; without a network, give a folder in open_clip's layout"
-        )
-        raise ModelError(f"the CLIP {str(source)!r} could not be loaded: {error} ({remedy})") from error
-    return Clip(model, preprocess, tokenize, width)  # type: ignore[arg-type]
+    model, preprocess = open_clip.create_model_from_pretrained(  # type: ignore[misc]
+        source.model,
+        source.pretrained,
+        force_quick_gelu=bool(tag.get("quick_gelu", False)),
+        image_resize_mode=source.resize,
+    )
+    tokenize = open_clip.get_tokenizer(source.model)
+    return model, preprocess, tokenize, int(open_clip.get_model_config(source.model)["embed_dim"])  # type: ignore[index]
+
+
+def _from_transformers(source: ClipSource) -> tuple[Any, Any, Any, int]:
+    name = source.model.removeprefix("transformers:")
+    return hf_clip.load(name, source.processor or name)

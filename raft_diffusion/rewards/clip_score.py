@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from raft_core.devices import resolve_device
-from raft_core.errors import ConfigError
 from raft_core.protocols import RewardInfo
 from raft_core.types import Sample
-from raft_diffusion.rewards.clip import Clip, ClipSource, load_clip
-from raft_diffusion.rewards.pictures import bad_pictures_unscored, pictures
+from raft_diffusion.rewards.clip import ClipSource
+from raft_diffusion.rewards.cosine import CosineOfClip
+from raft_diffusion.rewards.pictures import bad_pictures_unscored
 
 
 class ClipScore:
@@ -20,7 +19,8 @@ class ClipScore:
     The prompt is cut at the model's context (77 tokens for most). Scores of different CLIPs are not comparable.
 
     Args:
-        model: an open_clip name, a folder in open_clip's layout, ``bundled:NAME`` or ``hf-hub:OWNER/NAME``.
+        model: an open_clip name; a folder in the layout of open_clip or transformers; ``bundled:NAME``; on the Hub
+            ``hf-hub:OWNER/NAME`` (open_clip) or ``transformers:OWNER/NAME``.
         pretrained: for a name, open_clip's weight tag or a weight file; a folder here stands for the model as well.
         name: column in the store and label in the report.
         batch_size: pictures per forward pass.
@@ -39,31 +39,21 @@ class ClipScore:
         batch_size: int = 64,
         device: str = "auto",
     ):
-        if batch_size < 1:
-            raise ConfigError(f"batch_size is {batch_size}, but must be at least 1")
-        self.info = RewardInfo(name=name, scale="100 × cosine", batch_size=batch_size, gpu=device != "cpu")
         self.source = ClipSource.of(model, pretrained)
-        self.batch_size = batch_size
-        self.device = device
-        self._clip: Clip | None = None
+        self._cosine = CosineOfClip(lambda: self.source, batch_size, device)
+        self.info = RewardInfo(name=name, scale="100 × cosine", batch_size=batch_size, gpu=device != "cpu")
 
     def check(self) -> list[str]:
         return self.source.check()
 
     def load(self) -> None:
         """Load the CLIP, or take the one that another reward has loaded."""
-        resolve_device(self.device)
-        self._clip = self._clip or load_clip(self.source)
+        self._cosine.load()
 
     def sleep(self) -> None:
         """Give the accelerator's memory back."""
-        if self._clip is not None:
-            self._clip.sleep()
+        self._cosine.sleep()
 
     @bad_pictures_unscored
     def __call__(self, samples: Sequence[Sample]) -> np.ndarray:
-        clip = self._clip = self._clip or load_clip(self.source)
-        device = resolve_device(self.device)
-        images = clip.images(pictures(samples), device, self.batch_size)  # [N, D]
-        texts = clip.texts([sample.prompt.text for sample in samples], device, self.batch_size)  # [N, D]
-        return 100 * (images * texts).sum(dim=1).double().numpy()
+        return 100 * self._cosine(samples)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import weakref
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
@@ -14,6 +15,7 @@ from raft_core.scoring import checked
 from raft_core.types import Sample
 
 if TYPE_CHECKING:
+    import torch
     from PIL.Image import Image
 
 R = TypeVar("R")
@@ -130,6 +132,17 @@ class ByIdentity(Generic[T]):
         entries, address = self._entries, id(key)
         # The callback runs before the address can be given to another object, so an entry never speaks for a stranger.
         entries[address] = (weakref.ref(key, lambda _: entries.pop(address, None)), value)
+
+
+def stacked(images: Sequence[Image], preprocess: Callable[[Image], torch.Tensor]) -> torch.Tensor:
+    """[B, 3, H, W] of at least one picture, several preprocessed at once.
+
+    Decoding and resizing leave the GIL, and would otherwise keep the accelerator waiting.
+    """
+    import torch
+
+    with ThreadPoolExecutor(max_workers=min(8, len(images))) as pool:
+        return torch.stack(list(pool.map(preprocess, images)))
 
 
 _converted: ByIdentity[Image] = ByIdentity()

@@ -175,7 +175,7 @@ def test_quickgelu_follows_the_weights(monkeypatch):
 
     asked = {}
 
-    def create(*source, force_quick_gelu):
+    def create(*source, force_quick_gelu, **_):
         asked[source[1]] = force_quick_gelu
         raise RuntimeError("no network")
 
@@ -338,7 +338,7 @@ def test_clips_sleep_on_the_cpu_once_a_round_is_scored(clip_folder, monkeypatch)
     moves = []
     original = torch.nn.Module.to
     monkeypatch.setattr(torch.nn.Module, "to", lambda self, where: moves.append(where) or original(self, where))
-    monkeypatch.setattr("raft_diffusion.rewards.clip_score.resolve_device", lambda _: torch.device("cpu", 0))
+    monkeypatch.setattr("raft_diffusion.rewards.cosine.resolve_device", lambda _: torch.device("cpu", 0))
     scores = scorer(samples_of(["a", "b"], [picture(20), picture(21)]))
     assert not scores.failures
     assert moves[0] == torch.device("cpu", 0)

@@ -1,0 +1,104 @@
+"""CLIPs in the layout of transformers, made to look like open_clip's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raft_core._torchvision import ensure_importable
+from raft_core.errors import ModelError
+from raft_diffusion.quiet import quiet
+
+if TYPE_CHECKING:
+    import torch
+
+CONFIG = "config.json"
+WEIGHTS = ("*.safetensors", "*.bin")
+IMAGE_PROCESSOR = "preprocessor_config.json"
+TOKENIZER = ("tokenizer.json", "vocab.json")
+
+
+def is_folder(folder: Path) -> bool:
+    """Whether a CLIP of transformers lives here."""
+    try:
+        return json.loads((folder / CONFIG).read_text()).get("model_type") == "clip"
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def folder_mistakes(folder: Path) -> list[str]:
+    """What keeps this folder from being a CLIP of transformers, its processor apart."""
+    if not is_folder(folder):
+        return [f"{folder} is no CLIP in the layout of transformers: its {CONFIG} should have the model_type 'clip'"]
+    if not any(path for pattern in WEIGHTS for path in folder.glob(pattern)):
+        return [f"{folder} holds no weights (looked for {', '.join(WEIGHTS)})"]
+    return []
+
+
+def processor_mistakes(folder: Path) -> list[str]:
+    """What keeps this folder from being a CLIP's processor: how pictures are resized, and the tokenizer."""
+    missing = [] if (folder / IMAGE_PROCESSOR).is_file() else [IMAGE_PROCESSOR]
+    missing += [] if any((folder / name).is_file() for name in TOKENIZER) else [" or ".join(TOKENIZER)]
+    return [f"{folder} holds no CLIP processor: {', '.join(missing)} missing; give the folder of one"] if missing else []
+
+
+def load(source: str, processor: str) -> tuple[Any, Any, Any, int]:
+    """(model, preprocess, tokenize, width of the joint embedding), each as open_clip has it.
+
+    Args:
+        source: folder or Hub name of the model.
+        processor: folder or Hub name of the image processor and the tokenizer.
+
+    Raises:
+        ModelError: weights are missing; transformers would go on with random ones.
+        Exception: whatever else the libraries raise.
+    """
+    ensure_importable()
+    import torch
+    from open_clip import image_transform
+    from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
+
+    with quiet():
+        model, found = CLIPModel.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
+        pictures = CLIPImageProcessor.from_pretrained(processor)
+        tokenizer = AutoTokenizer.from_pretrained(processor)
+    if found["missing_keys"]:
+        raise ModelError(f"its weights lack {', '.join(sorted(found['missing_keys'])[:4])}")
+    # Not the processor itself: which library resizes, and so the last digits, would change with transformers' version.
+    preprocess = image_transform(
+        pictures.crop_size["height"], is_train=False, mean=tuple(pictures.image_mean), std=tuple(pictures.image_std)
+    )
+    context = model.config.text_config.max_position_embeddings
+
+    def tokenize(texts: list[str]) -> torch.Tensor:
+        # No mask: attention is causal and the embedding is read at the first end token, before any padding.
+        return tokenizer(texts, padding="max_length", truncation=True, max_length=context, return_tensors="pt")["input_ids"]
+
+    return _as_open_clip(model), preprocess, tokenize, model.config.projection_dim
+
+
+def _as_open_clip(model: Any) -> torch.nn.Module:
+    import torch
+
+    def features(output: Any) -> torch.Tensor:
+        return output if isinstance(output, torch.Tensor) else output.pooler_output  # an output object since transformers 5
+
+    class AsOpenClip(torch.nn.Module):
+        """The three things that are used of an open_clip model."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        @property
+        def logit_scale(self) -> torch.Tensor:
+            return self.model.logit_scale
+
+        def encode_image(self, pixels: torch.Tensor) -> torch.Tensor:
+            return features(self.model.get_image_features(pixel_values=pixels))
+
+        def encode_text(self, tokens: torch.Tensor) -> torch.Tensor:
+            return features(self.model.get_text_features(input_ids=tokens))
+
+    return AsOpenClip()
