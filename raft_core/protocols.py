@@ -25,6 +25,10 @@ Phase = Literal["sample", "render", "train"]
 class Policy(Protocol):
     """A generative model that can be sampled and trained.
 
+    May also have ``figures(samples) -> dict[str, float]``, what it says itself of a round's rendered samples, and, if it gives
+    samples up before they are finished (``rejected`` in their ``meta``; they are not scored), ``whole_samples()``, a context
+    in which it does not.
+
     Attributes:
         modality: ``"image"`` or ``"text"``; names the kind of ``Sample.output``.
         batch_size: requests per call of ``sample`` that the caller should aim at.
@@ -103,6 +107,9 @@ class RewardInfo:
         batch_size: samples per call; None = all at once (pairwise and group judges need that).
         differentiable: whether gradients flow from the score to the output.
         gpu: whether it wants the accelerator while it scores.
+        relative: whether scores only compare within one prompt of one call (ranks do), so that their mean tells no progress.
+        background: whether it may score on another thread while the next samples are drawn, for it waits for something else (a
+            network, another process). It must have a ``batch_size``.
     """
 
     name: str
@@ -111,6 +118,8 @@ class RewardInfo:
     batch_size: int | None = None
     differentiable: bool = False
     gpu: bool = False
+    relative: bool = False
+    background: bool = False
 
 
 @runtime_checkable
@@ -130,7 +139,12 @@ class Reward(Protocol):
 
 @runtime_checkable
 class Combinator(Protocol):
-    """A reward made of rewards. The parts are scored (each once), kept under their names, then combined."""
+    """A reward made of rewards. The parts are scored (each once), kept under their names, then combined.
+
+    May also have ``recall(earlier)`` and, where it is needed, ``recalls`` true: it is then called before a round is scored with
+    the score columns of all rounds before it, oldest first. Whatever a combinator has to know of the past follows from these
+    alone, so that a resumed run knows the same. And ``unscored_reason``, why a sample may have no score though all its parts do.
+    """
 
     info: RewardInfo
     parts: Sequence[Reward]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from raft_core.codecs import UnusableError, identity, load_tensors, normalised, save_tensors
 from raft_core.errors import ModelError, RewardError, StoreError
@@ -16,7 +17,7 @@ from raft_core.processes import Processes
 from raft_core.protocols import Reporter
 from raft_core.sampling import chunks
 from raft_core.scoring import Scores
-from raft_core.tables import SCORE, read_samples, read_table, write_samples, write_table
+from raft_core.tables import SCORE, numbers, read_samples, read_table, write_samples, write_table
 from raft_core.types import Request, Sample, Selection
 
 SAMPLES = "samples.parquet"
@@ -154,6 +155,8 @@ class RoundRecord:
                 rendered += pictures
                 progress.advance(len(part))
         with self.reporter.phase("scoring", len(samples)) as progress:
+            if getattr(scorer, "recalls", False):
+                scorer.recall(earlier_scores(self.folder.parents[1], self.rnd))  # type: ignore[attr-defined]
             scores = scorer(rendered)
             progress.advance(len(samples))
         require_scored(scores, f"round {self.rnd}")
@@ -237,6 +240,33 @@ def read_round(folder: Path, rnd: int, *, tensors: bool = False) -> tuple[list[S
     except UnusableError as reason:
         raise StoreError(f"round {rnd} of {folder} cannot be read: {reason}") from reason
     return samples, scores, kept
+
+
+def earlier_scores(folder: Path, before: int | None = None) -> list[dict[str, np.ndarray]]:
+    """Score columns [N], NaN = not scored, of the stored rounds of a run, oldest first; pictures are not read.
+
+    Args:
+        before: only rounds before this one.
+
+    Raises:
+        StoreError: a round is damaged, or one is missing: what follows from them would not be the same again.
+    """
+    numbers_of = [rnd for rnd in rounds_in(folder) if before is None or rnd < before]
+    if missing := sorted(set(range(1, before or 1)) - set(numbers_of)):
+        raise StoreError(
+            f"{folder} holds no samples of round {missing[0]}, but running normalisation goes by the scores of every round: "
+            "restore them, or begin a new run"
+        )
+    found = []
+    for rnd in numbers_of:
+        try:
+            with pq.ParquetFile(round_folder(folder, rnd) / SAMPLES, page_checksum_verification=True) as file:
+                names = [name for name in file.schema_arrow.names if name.startswith(SCORE)]
+                table = file.read(columns=names)
+        except (OSError, pa.ArrowException) as error:
+            raise StoreError(f"the scores of round {rnd} of {folder} cannot be read: {error}") from error
+        found.append({name.removeprefix(SCORE): numbers(table[name]) for name in names})
+    return found
 
 
 def add_scores(folder: Path, rnd: int, columns: Mapping[str, np.ndarray], descending: Collection[str] = frozenset()) -> None:

@@ -27,6 +27,7 @@ from raft_core.monitor import Monitor, Silent
 from raft_core.processes import Processes
 from raft_core.prompts import PromptSet
 from raft_core.protocols import Policy, Reporter
+from raft_core.records import earlier_scores
 from raft_core.rng import numpy_rng
 from raft_core.store import Store
 from raft_core.trainer import Trainer
@@ -208,6 +209,8 @@ def _finish(checked: Checked, store: Store, reporter: Reporter) -> None:
     take_checkpoint(store.folder, rnd, config.policy, config.trainer)
     with config.trainer.averaged():
         if not _is_evaluated(store.folder, rnd):
+            if config.scorer.recalls:
+                config.scorer.recall(earlier_scores(store.folder))
             write_results(store.folder, rnd, evaluations(checked, reporter))
         files = config.policy.save(store.folder / "export")
     write_card = getattr(config.policy, "write_card", None)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
 from raft_core.errors import RaftError
+from raft_core.out_of_memory import is_out_of_memory
 from raft_core.protocols import Combinator, Policy, Reward
 from raft_core.types import Sample
 
@@ -51,13 +53,41 @@ def with_parts(reward: Reward | Combinator) -> Iterator[Reward | Combinator]:
     yield reward
 
 
+Scored = tuple[np.ndarray, Failure | None]  # [N] float64, NaN = not scored, and why
+
+
+class PartlyScored(Exception):  # noqa: N818 - an outcome, and not wholly an error
+    """Raised by a reward that has scores for some samples of a batch and knows why the others have none.
+
+    Args:
+        values: what it would have returned, NaN = not scored.
+        reason: in words, for the first of the others.
+    """
+
+    def __init__(self, values: object, reason: str):
+        super().__init__(reason)
+        self.values, self.reason = values, reason
+
+
+class Begun(Protocol):
+    """Scores that were begun before all samples were there."""
+
+    def take(self, reward: Reward, samples: Sequence[Sample]) -> Scored | None:
+        """What the reward gave these very samples, waiting for it if need be; None if it was not asked about them."""
+        ...
+
+
 def score(
-    reward: Reward | Combinator, samples: Sequence[Sample], known: Mapping[str, np.ndarray] | None = None
+    reward: Reward | Combinator,
+    samples: Sequence[Sample],
+    known: Mapping[str, np.ndarray] | None = None,
+    begun: Begun | None = None,
 ) -> tuple[dict[str, np.ndarray], dict[str, Failure]]:
     """Columns and failures of one reward, the parts of a combined one included.
 
     Args:
         known: columns of these samples that are there already; a part of such a name is not scored again.
+        begun: scores that are on their way.
     """
     columns: dict[str, np.ndarray] = dict(known or {})
     failures: dict[str, Failure] = {}
@@ -65,35 +95,63 @@ def score(
         name = part.info.name
         if name in columns:
             continue
-        columns[name], failure = _combined(part, columns, samples) if isinstance(part, Combinator) else _scored(part, samples)
+        if isinstance(part, Combinator):
+            columns[name], failure = _combined(part, columns, samples)
+        else:
+            columns[name], failure = (begun and begun.take(part, samples)) or scored_by(part, samples)
         if failure:
             failures[name] = failure
     return columns, failures
 
 
-def _scored(reward: Reward, samples: Sequence[Sample]) -> tuple[np.ndarray, Failure | None]:
+def scored_by(reward: Reward, samples: Sequence[Sample]) -> Scored:
+    """Scores of one reward in batches of its size. Whatever it raises leaves its batch unscored, and the others are scored.
+
+    Raises:
+        RuntimeError, MemoryError: memory ran out: it will again, and a smaller batch is the remedy.
+    """
+    whole = np.array([i for i, sample in enumerate(samples) if not sample.meta.get("rejected")], dtype=np.int64)
     size = reward.info.batch_size or max(len(samples), 1)
     values = np.full(len(samples), np.nan)
     errors: list[str] = []
-    for start in range(0, len(samples), size):
-        part = samples[start : start + size]
+    for start in range(0, len(whole), size):
+        part = whole[start : start + size]
         try:
-            values[start : start + size] = checked(reward(part), len(part))
-        except Exception as error:  # noqa: BLE001 - whatever a user's reward raises, the samples are unscored and the run goes on
+            values[part], partly = answered(reward, [samples[i] for i in part])
+            errors += [partly] if partly else []
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            # Whatever else a user's reward raises, the samples are unscored and the run goes on.
             errors.append(f"{type(error).__name__}: {error}")
+    if not errors and len(whole) < len(samples) and not np.isnan(values[whole]).any():
+        errors.append("given up by a rule before they were finished")
     return values, _failure(values, errors)
 
 
-def _combined(
-    reward: Combinator, columns: Mapping[str, np.ndarray], samples: Sequence[Sample]
-) -> tuple[np.ndarray, Failure | None]:
+def answered(reward: Reward, samples: Sequence[Sample]) -> tuple[np.ndarray, str]:
+    """([n] checked scores, why some are missing or "") of one call."""
+    try:
+        return checked(reward(samples), len(samples)), ""
+    except PartlyScored as partly:
+        return checked(partly.values, len(samples)), partly.reason
+
+
+def _combined(reward: Combinator, columns: Mapping[str, np.ndarray], samples: Sequence[Sample]) -> Scored:
     try:
         values = checked(reward.combine(columns, samples), len(samples))
     except RaftError:
         raise  # misused, as a KL penalty without a policy is: the same for every sample of every round
-    except Exception as error:  # noqa: BLE001 - as for a reward
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
         return np.full(len(samples), np.nan), Failure(len(samples), f"{type(error).__name__}: {error}")
-    missing = [part.info.name for part in reward.parts if np.isnan(columns[part.info.name]).any()]
+    parts = [part.info.name for part in reward.parts]
+    without = np.isnan(values) & ~np.any([np.isnan(columns[name]) for name in parts], axis=0)
+    own = getattr(reward, "unscored_reason", "")
+    if own and without.any():
+        return values, _failure(values, [own])
+    missing = [name for name in parts if np.isnan(columns[name]).any()]
     return values, _failure(values, [f"not scored by {', '.join(missing)}"] if missing else [])
 
 
@@ -134,12 +192,12 @@ class Scorer:
     reward: Reward | Combinator
     judges: Sequence[Reward | Combinator] = ()
 
-    def __call__(self, samples: Sequence[Sample]) -> Scores:
+    def __call__(self, samples: Sequence[Sample], begun: Begun | None = None) -> Scores:
         columns: dict[str, np.ndarray] = {}
         failures: dict[str, Failure] = {}
         try:
             for reward in (self.reward, *self.judges):
-                columns, more = score(reward, samples, columns)
+                columns, more = score(reward, samples, columns, begun)
                 failures |= more
         finally:
             self.sleep()
@@ -174,6 +232,17 @@ class Scorer:
         for reward in self.all:
             if hasattr(reward, "sleep"):
                 reward.sleep()  # type: ignore[union-attr]
+
+    @property
+    def recalls(self) -> bool:
+        """Whether any of them needs the scores of earlier rounds."""
+        return any(getattr(reward, "recalls", False) for reward in self.all)
+
+    def recall(self, earlier: Sequence[Mapping[str, np.ndarray]]) -> None:
+        """Hand the score columns of all rounds before this one, oldest first, to what needs them."""
+        for reward in self.all:
+            if getattr(reward, "recalls", False):
+                reward.recall(earlier)  # type: ignore[union-attr]
 
     def attach(self, policy: Policy) -> None:
         """Hand the policy to what needs it (a KL penalty, a reward that is the policy's own likelihood)."""

@@ -1,4 +1,4 @@
-"""Rewards made of rewards."""
+"""The reward less what it cost in divergence from the start."""
 
 from __future__ import annotations
 
@@ -7,62 +7,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from raft_core.combinators.parts import upward
 from raft_core.divergence import log_ratios
 from raft_core.errors import ConfigError, RewardError
 from raft_core.protocols import Combinator, Policy, Reward, RewardInfo
 from raft_core.types import Sample
-
-
-def upward(reward: Reward | Combinator, scores: Mapping[str, np.ndarray]) -> np.ndarray:
-    """[N] scores of a part, turned so that higher is better."""
-    values = scores[reward.info.name]
-    return values if reward.info.higher_is_better else -values
-
-
-class Weighted:
-    """Σ weight × score over several rewards, higher is better.
-
-    Scores enter in their own units, turned first where lower is better: an aesthetic of 6 with weight 1 and a CLIP score of 27
-    with weight 0.1 give 8.7. A sample that any part could not score is not scored.
-
-    Args:
-        rewards: the parts; each is also recorded under its own name.
-        weights: one per part, not 0; 1 each if left out. A negative weight makes a part a penalty.
-        name: column of the sum.
-    """
-
-    def __init__(
-        self, rewards: Sequence[Reward | Combinator], weights: Sequence[float] | None = None, name: str = "weighted_sum"
-    ):
-        self.parts = tuple(rewards)
-        self.weights = tuple(weights) if weights is not None else (1.0,) * len(self.parts)
-        if mistakes := self._mistakes(name):
-            raise ConfigError(mistakes)
-        terms = [f"{weight:g} × {part.info.name}" for weight, part in zip(self.weights, self.parts, strict=True)]
-        self.info = RewardInfo(name=name, scale=" + ".join(terms), differentiable=False)
-
-    def _mistakes(self, name: str) -> list[str]:
-        found = []
-        names = [part.info.name for part in self.parts]
-        if not self.parts:
-            found.append("a weighted sum without rewards: list at least one under rewards")
-        if len(self.weights) != len(self.parts):
-            found.append(f"{name}.weights has {len(self.weights)} numbers for {len(self.parts)} rewards: give one for each")
-        if useless := [weight for weight in self.weights if not math.isfinite(weight) or weight == 0]:
-            found.append(f"{name}.weights holds {useless[0]}: leave that reward out, or measure it as a judge")
-        found += [
-            f"{name} has two rewards named {twice!r}: give one another name"
-            for twice in sorted(set(names))
-            if names.count(twice) > 1
-        ]
-        if name in names:
-            found.append(f"{name} is the name of the sum and of one of its rewards: give the sum another name")
-        return found
-
-    def combine(self, scores: Mapping[str, np.ndarray], samples: Sequence[Sample]) -> np.ndarray:
-        """[N]; NaN wherever a part is NaN."""
-        turned = np.stack([upward(part, scores) for part in self.parts])  # [parts, N]
-        return np.asarray(self.weights) @ turned
 
 
 class KLPenalised:
@@ -95,7 +44,7 @@ class KLPenalised:
         if mistakes:
             raise ConfigError(mistakes)
         scale = f"{reward.info.name} − {beta:g} × log-ratio to the reference"
-        self.info = RewardInfo(name=name or f"{reward.info.name}_kl", scale=scale, gpu=True)
+        self.info = RewardInfo(name=name or f"{reward.info.name}_kl", scale=scale, gpu=True, relative=reward.info.relative)
         self._policy: Policy | None = None
 
     def attach(self, policy: Policy) -> None:

@@ -1,0 +1,10 @@
+"""Rewards made of rewards: the parts are scored once each and kept, then combined by arithmetic."""
+
+from raft_core.combinators.adjust import Clipped, Noisy
+from raft_core.combinators.ensemble import Ensemble
+from raft_core.combinators.kl import KLPenalised
+from raft_core.combinators.rank import RankAggregate
+from raft_core.combinators.veto import Threshold
+from raft_core.combinators.weighted import Weighted
+
+__all__ = ["Clipped", "Ensemble", "KLPenalised", "Noisy", "RankAggregate", "Threshold", "Weighted"]
