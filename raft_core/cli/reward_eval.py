@@ -27,7 +27,7 @@ GROUPS_SHOWN = 12
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--output", type=Path, help="an empty or new folder; by default reward_eval/NAME")
+    parser.add_argument("--output", type=Path, help="an empty or new folder; by default runs/reward_eval/NAME")
     parser.add_argument("--group", metavar="FIELD", help="tells groups apart; by default group, category, subset or source")
     parser.add_argument("--held_out", type=float, metavar="FRACTION", help="only the prompts that a training holds out")
     parser.add_argument("--seed", type=int, default=0, help="of that training (0)")
@@ -39,7 +39,7 @@ def main(args: argparse.Namespace) -> None:
     from raft_core.claim import require_empty
     from raft_core.errors import ConfigError
     from raft_core.files import write_json
-    from raft_core.generation import free_folder
+    from raft_core.folders import free_folder
     from raft_core.preferences.evaluate import evaluate_rewards
     from raft_core.preferences.plots import reliability
     from raft_core.preferences.read import read_preferences, split
@@ -47,7 +47,7 @@ def main(args: argparse.Namespace) -> None:
 
     if args.held_out is not None and not 0 < args.held_out < 1:
         raise ConfigError(f"--held_out is {args.held_out}, but must be between 0 and 1, both excluded")
-    folder = args.output or free_folder(Path("reward_eval") / Path(args.target).name.split(".")[0])
+    folder = args.output or free_folder(Path("runs/reward_eval") / Path(args.target).name.split(".")[0])
     require_empty(folder)
     scorers = [built_reward(words, USAGE) for words in by_reward(args.settings)]
     reading = read_preferences(args.target, group=args.group, skip_invalid=args.skip_invalid)

@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from raft_core.components import Walk
     from raft_core.preferences.fit import FitSettings
     from raft_core.preferences.learner import Learner
 
@@ -28,7 +30,7 @@ TAKES_SETTINGS = True
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--output", type=Path, help="an empty or new folder; by default rewards/NAME")
+    parser.add_argument("--output", type=Path, help="an empty or new folder; by default runs/rewards/NAME")
     parser.add_argument("--reference", metavar="SAMPLES", help="of the reference policy; by default the candidates")
     parser.add_argument("--skip_invalid", action="store_true", help="leave out rows that are wrong instead of stopping")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
@@ -74,44 +76,55 @@ def main(args: argparse.Namespace) -> None:
 
 
 def free_output(data: str) -> Path:
-    """``rewards/NAME`` of the data, or the first of ``rewards/NAME-2`` … that is free."""
-    from raft_core.generation import free_folder
+    """``runs/rewards/NAME`` of the data, or the first of ``NAME-2`` … that is free."""
+    from raft_core.folders import free_folder
 
-    return free_folder(Path("rewards") / Path(data).name.split(".")[0])
+    return free_folder(Path("runs/rewards") / Path(data).name.split(".")[0])
 
 
-def built(words: list[str], modality: str) -> tuple[Learner, FitSettings]:
+def built(words: Sequence[str], modality: str) -> tuple[Learner, FitSettings]:
     """The learner of this modality and how it is fitted, by ``--learner.…`` and ``--fit.…``.
 
     Raises:
         ConfigError: with every mistake that there is.
     """
-    from raft_core.components import Unbuilt, Walk
+    from raft_core.components import Walk
     from raft_core.config import overridden, parse_overrides
     from raft_core.errors import ConfigError
-    from raft_core.preferences.fit import FitSettings
-    from raft_core.preferences.folder import learner_class
 
     raw = overridden({}, parse_overrides(words))
     if unknown := [key for key in raw if key not in ("learner", "fit")]:
         raise ConfigError(f"--{unknown[0]} is not known here: {USAGE}")
-    walk = Walk()
-    made: dict[str, Any] = {}
-    with contextlib.suppress(Unbuilt):
-        made["learner"] = walk.section(with_seed(raw), learner_class(modality), "learner").make()
-        walk.note("learner", made["learner"].check())
-    lr = {"lr": made["learner"].lr} if "learner" in made else {}
+    make, settings = learner_and_fit(Walk(), raw, modality)
+    return make(), settings
+
+
+def learner_and_fit(walk: Walk, raw: Mapping[str, Any], modality: str) -> tuple[Callable[[], Learner], FitSettings]:
+    """What makes the learner, and how it is fitted.
+
+    Args:
+        walk: with the mistakes that are known already.
+        raw: ``learner`` and ``fit`` as mappings, each of them or none.
+
+    Raises:
+        ConfigError: with every mistake that there is.
+    """
+    from raft_core.components import Unbuilt
+    from raft_core.errors import ConfigError
+    from raft_core.preferences.fit import FitSettings
+    from raft_core.preferences.folder import learner_class
+
     fit = dict(raw.get("fit") or {})
-    fit["optimizer"] = {**lr, **(fit.get("optimizer") or {})}
+    # One seed for all, and a learning rate that suits what is trained, unless they are given.
+    own = ({"seed": fit["seed"]} if "seed" in fit else {}) | dict(raw.get("learner") or {})
+    part = walk.section(own, learner_class(modality), "learner")
     with contextlib.suppress(Unbuilt):
-        made["fit"] = walk.section(fit, FitSettings, "fit").make()
-    if walk.mistakes:
+        learner = part.make()
+        walk.note("learner", learner.check())
+        fit["optimizer"] = {"lr": learner.lr, **(fit.get("optimizer") or {})}
+    settings = None
+    with contextlib.suppress(Unbuilt):
+        settings = walk.section(fit, FitSettings, "fit").make()
+    if walk.mistakes or settings is None:
         raise ConfigError(walk.mistakes)
-    return made["learner"], made["fit"]
-
-
-def with_seed(raw: dict[str, Any]) -> dict[str, Any]:
-    """The learner's settings, with the seed of the fit unless they have one."""
-    seed = (raw.get("fit") or {}).get("seed")
-    learner = dict(raw.get("learner") or {})
-    return learner if seed is None else {"seed": seed, **learner}
+    return part.make, settings

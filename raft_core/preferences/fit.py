@@ -154,14 +154,15 @@ def _epochs(
     parameters = learner.parameters()
     optimizer = settings.optimizer.build(list(parameters.values()))
     epochs = [Epoch(0, math.nan, *_held_out(learner, unseen, scale))]
-    best, kept = epochs[0], _copied(parameters)
+    best: Epoch | None = None  # the start is no candidate: it knows nothing, however lucky it is
+    kept: dict[str, torch.Tensor] = {}
     with reporter.phase("epochs", settings.epochs) as bar:
         for number in range(1, settings.epochs + 1):
             loss = _one_epoch(learner, optimizer, seen, scale, settings, number)
             epochs.append(Epoch(number, loss, *_held_out(learner, unseen, scale)))
             bar.advance(1)
             reporter.line(_line(epochs[-1]))
-            if epochs[-1].held_out_loss < best.held_out_loss:
+            if best is None or epochs[-1].held_out_loss < best.held_out_loss:
                 best, kept = epochs[-1], _copied(parameters)
             elif number - best.number >= settings.patience:
                 reporter.line(
@@ -171,6 +172,13 @@ def _epochs(
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(kept[name])
+    assert best is not None  # there is one epoch at least
+    coin = float(np.mean([math.log(len(preference.candidates)) for preference in unseen.preferences]))
+    if best.held_out_loss >= coin:
+        reporter.warn(
+            f"on held-out prompts the reward is no surer than a coin (loss {best.held_out_loss:.3f}, a coin's {coin:.3f}): it "
+            "has learned nothing that holds for other prompts; more preferences, or a lower learning rate, may help"
+        )
     return epochs, best.number
 
 

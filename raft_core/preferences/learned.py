@@ -67,7 +67,28 @@ class LearnedReward:
             self._loaded[1].sleep()
 
     def __call__(self, samples: Sequence[Sample]) -> np.ndarray:
+        """[N] scores; NaN for a sample that cannot be read, which costs the others nothing.
+
+        Raises:
+            RewardError: no sample can be read.
+        """
         self.load()
+        try:
+            return self._scores(samples)
+        except RaftError:
+            if len(samples) < 2:
+                raise
+        scores, errors = np.full(len(samples), np.nan), []
+        for row, sample in enumerate(samples):
+            try:
+                scores[row] = self._scores([sample])[0]
+            except RaftError as error:
+                errors.append(error)
+        if len(errors) == len(samples):
+            raise errors[0]
+        return scores
+
+    def _scores(self, samples: Sequence[Sample]) -> np.ndarray:
         assert self._loaded is not None
         recipe, learner = self._loaded
         for sample in samples:
