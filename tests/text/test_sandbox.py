@@ -1,11 +1,14 @@
 """Hostile programs against the sandbox. Each is bounded by itself too: were a wall to fall, the machine would not."""
 
+import importlib.util
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import time
 
+import psutil
 import pytest
 
 from raft_core.errors import ConfigError, DeviceError
@@ -44,6 +47,21 @@ def test_values_come_back_as_text(sandbox):
         solution("return sorted({'b', 'a'}) == ['a', 'b'] and round(random.random(), 3)", "import random\n"): "0.844",
     }
     assert sandbox.run(list(programs)) == [Outcome("answer", text) for text in programs.values()]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("sympy") is None, reason="SymPy is not installed")
+def test_sympy_solves_without_reading_its_files():
+    values = {
+        "solve(2 * x - 7, x)": "7/2",
+        "integrate(x ** 2, (x, 0, 3))": "9",
+        "solve([x + y - 3, x - y - 1], [x, y])[x]": "2",
+        "limit(sin(x) / x, x, 0)": "1",
+        "Matrix([[1, 2], [3, 4]]).det()": "-2",
+        "N(sqrt(2), 5)": "1.4142",
+    }
+    programs = [solution(f"x, y = symbols('x y')\nreturn {value}", "from sympy import *\n") for value in values]
+    with Sandbox(Limits(cpu_s=20, wall_s=60), imports=["math", "sympy"], workers=1) as sandbox:
+        assert [outcome.text for outcome in sandbox.run(programs)] == list(values.values())
 
 
 def test_a_program_without_an_answer_says_why(sandbox):
@@ -248,6 +266,26 @@ def test_closing_ends_the_processes_and_a_later_run_starts_anew():
     assert warden.process.returncode is not None
     assert sandbox.run([solution("return 2")]) == [Outcome("answer", "2")]
     sandbox.close()
+
+
+ABANDONED = """
+import os
+from raft_text.reasoning.sandbox import Sandbox
+sandbox = Sandbox(workers=1)
+sandbox.start()
+print(sandbox._wardens.get().process.pid, flush=True)
+os._exit(0)
+"""
+
+
+def test_workers_end_when_the_trainer_is_killed():
+    done = subprocess.run([sys.executable, "-c", ABANDONED], capture_output=True, text=True, timeout=250)
+    warden = int(done.stdout)
+    for _ in range(1000):
+        if not psutil.pid_exists(warden) or psutil.Process(warden).status() == psutil.STATUS_ZOMBIE:
+            return
+        time.sleep(0.05)
+    pytest.fail("the worker outlives its trainer")
 
 
 WITHOUT = """

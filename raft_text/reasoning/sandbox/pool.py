@@ -126,6 +126,7 @@ class Sandbox:
         self.workers = workers
         self.layers: dict[str, str] = {}
         self._wardens: queue.SimpleQueue[_Warden | None] = queue.SimpleQueue()
+        self._threads = 0
         self._close: Callable[[], object] | None = None
 
     @staticmethod
@@ -154,8 +155,8 @@ class Sandbox:
                 raise DeviceError(problem)
             first = self._new_warden()
             self.layers = first.layers
-            count = self.workers or min(8, len(os.sched_getaffinity(0)))
-            for warden in (*[None] * (count - 1), first):  # the others start when there is work for them
+            self._threads = self.workers or min(8, len(os.sched_getaffinity(0)))
+            for warden in (*[None] * (self._threads - 1), first):  # the others start when there is work for them
                 self._wardens.put(warden)
             self._close = weakref.finalize(self, _stop_all, self._wardens)
         return self.layers
@@ -175,7 +176,7 @@ class Sandbox:
         different = list(dict.fromkeys(programs))
         if not different:
             return []
-        with ThreadPoolExecutor(min(self._wardens.qsize(), len(different))) as threads:  # they only wait
+        with ThreadPoolExecutor(min(self._threads, len(different))) as threads:  # they only wait
             outcomes = dict(zip(different, threads.map(self._run_one, different), strict=True))
         return [outcomes[program] for program in programs]
 

@@ -10,6 +10,7 @@ Frames: 4 bytes big-endian length, then the content. In: a program as UTF-8. Out
 from __future__ import annotations
 
 import builtins
+import contextlib
 import gc
 import importlib
 import json
@@ -35,6 +36,25 @@ PRELOADED = (
     "encodings.ascii",
     "collections.abc",
 )  # imported late, by C code in the program's name
+# What SymPy imports in the middle of solving and integrating, when a child can no longer read files.
+LATE = {
+    "sympy": (
+        *(
+            "combinatorics",
+            "tensor.tensor",
+            "codegen.ast",
+            "concrete.delta",
+            "physics.units",
+            "physics.matrices",
+            "sets.setexpr",
+        ),
+        *("sets.handlers.functions", "sets.handlers.issubset", "logic.algorithms.lra_theory"),
+        *("assumptions.wrapper", "assumptions.satask", "assumptions.lra_satask", "assumptions.facts"),
+        *(f"assumptions.handlers.{name}" for name in ("calculus", "common", "matrices", "ntheory", "order", "sets")),
+        *("integrals.heurisch", "integrals.manualintegrate", "integrals.risch"),
+        *("matrices.expressions.factorizations", "matrices.expressions.fourier"),
+    )
+}
 BOUND = ("math", "sympy")  # ReFT's programs use them without an import
 ANSWER, ERROR, MEMORY = b"v", b"e", b"m"  # letters that a child writes before its text
 TIMEOUT, OUTPUT, CRASHED = b"t", b"o", b"c"  # and those that are said of it
@@ -210,6 +230,9 @@ def prepare(rules: Rules) -> tuple[Confined, dict[str, str]]:
             importlib.import_module(name)
         except ImportError as error:
             raise confine.RefusedError(f"programs are to import {name}, which cannot be imported: {error}") from error
+        for late in LATE.get(name, ()):
+            with contextlib.suppress(ImportError):  # of another version
+                importlib.import_module(f"{name}.{late}")
     null = os.open(os.devnull, os.O_RDWR)
     caps = confine.Caps(rules.cpu_s, confine.mapped_bytes() + rules.memory_bytes)
     confined = Confined(seccomp, caps, null, _open_proc())
