@@ -27,6 +27,7 @@ TRANSIENT = frozenset({408, 409, 425, 429, 500, 502, 503, 504})  # worth another
 REFUSED = frozenset({401, 403, 404, 405})  # the same for every conversation
 LONGEST_WAIT_S = 60.0
 LARGEST_REPLY_BYTES = 4_000_000
+_JSON = {"Content-Type": "application/json"}
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,8 @@ def _attempt(client: httpx.Client, endpoint: ChatEndpoint, conversation: Convers
         **endpoint.extra,
     }
     try:
-        with client.stream("POST", address, json=body) as response:
+        # Escaped to ASCII: half a surrogate pair, which JSON files can hold, has no UTF-8.
+        with client.stream("POST", address, content=json.dumps(body), headers=_JSON) as response:
             content = _content(response, time.monotonic() + endpoint.timeout_s)
     except httpx.TimeoutException as error:
         raise _Trouble(Unanswered(f"{address} did not answer within {endpoint.timeout_s:g} s"), again=True) from error
@@ -244,3 +246,24 @@ def _reply(response: httpx.Response, address: str, content: bytes) -> str:
 def _excerpt(content: bytes) -> str:
     text = " ".join(content[:400].decode("utf-8", "replace").split())
     return repr(text if len(text) <= 120 else text[:119] + "…")
+
+
+class Overheard:
+    """A chat that remembers why the last questions were not answered.
+
+    Args:
+        chat: whom to ask.
+
+    Attributes:
+        reason: of the first question of the last call that went unanswered; "" when all were answered.
+    """
+
+    def __init__(self, chat: Chat):
+        self.chat = chat
+        self.reason = ""
+
+    def ask_all(self, conversations: Sequence[Conversation]) -> list[str | Unanswered]:
+        answers = self.chat.ask_all(conversations)
+        unanswered = [answer for answer in answers if isinstance(answer, Unanswered)]
+        self.reason = f"{unanswered[0].reason} ({len(unanswered)} of {len(answers)} questions)" if unanswered else ""
+        return answers

@@ -13,6 +13,7 @@ SCORE_REQUEST = (
     "End with a line of its own that holds your verdict and nothing else: Score: N, where N is from {low:g} to {high:g}."
 )
 CHOICE_REQUEST = "End with a line of its own that holds your verdict and nothing else: Verdict: X, where X is {choices}."
+NO_VERDICT = "the judge gave no verdict that can be read, or had nothing to compare with"
 
 _LABEL = r"(?:(?:final|overall)\s+)?(?:score|rating)\s*[:=]\s*"
 _NUMBER = r"([-+]?[0-9]+(?:\.[0-9]+)?)(?:\s*/\s*([0-9]+))?\.?"

@@ -73,7 +73,7 @@ def test_the_tables_of_rewards_name_what_there_is():
 
 
 def test_the_example_of_the_rewards_page_lacks_nothing_but_the_files():
-    example = yaml.safe_load(blocks("rewards.md", "yaml")[0])
+    example = next(each for each in map(yaml.safe_load, blocks("rewards.md", "yaml")) if "reward" in each)
     walk = Walk()
     for raw in (example["reward"], *example["judges"]):
         walk.component(raw, "reward", "reward").make()

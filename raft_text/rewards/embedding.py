@@ -12,7 +12,7 @@ from raft_core.errors import ConfigError, ModelError
 from raft_core.protocols import RewardInfo
 from raft_core.types import Sample
 from raft_text.rewards.models import Dtype, Loaded, Source, by_length, inputs_of, load, read_json
-from raft_text.rewards.texts import completions
+from raft_text.rewards.texts import completions, encodable, told
 
 if TYPE_CHECKING:
     import torch
@@ -86,8 +86,15 @@ class EmbeddingSimilarity:
             self._loaded.sleep()
 
     def __call__(self, samples: Sequence[Sample]) -> np.ndarray:
-        """[N] cosines; NaN for prompts that lack the field."""
+        """[N] cosines.
+
+        Raises:
+            PartlyScored: some prompts lack the field, or some texts have not a single token.
+        """
         self.load()
+        return told(self._cosines(samples), f"the prompt has no field {self.to!r}, or a text holds not a single token")
+
+    def _cosines(self, samples: Sequence[Sample]) -> np.ndarray:
         targets = [self._target(sample) for sample in samples]
         scores = np.full(len(samples), np.nan)
         chosen = [i for i, target in enumerate(targets) if target is not None]
@@ -115,7 +122,7 @@ class EmbeddingSimilarity:
         assert loaded is not None
         with loaded.lock, torch.inference_mode():
             cut = {"truncation": loaded.max_tokens is not None, "max_length": loaded.max_tokens}
-            rows = [loaded.tokenizer(self.prefix + text, **cut) for text in texts]
+            rows = [loaded.tokenizer(self.prefix + encodable(text), **cut) for text in texts]
             readable = [i for i, row in enumerate(rows) if row["input_ids"]]
             model = loaded.wake()
             vectors = np.full((len(texts), model.config.get_text_config().hidden_size), np.nan)

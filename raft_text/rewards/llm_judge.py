@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from raft_core.chat import ChatEndpoint
+from raft_core.chat import ChatEndpoint, Overheard
 from raft_core.errors import ConfigError
 from raft_core.protocols import RewardInfo
 from raft_core.types import Sample
+from raft_core.verdicts import NO_VERDICT
 from raft_text.rewards.judging import Judgement
 from raft_text.rewards.local_chat import LocalChat
+from raft_text.rewards.texts import told
 
 
 class LlmJudge:
@@ -44,8 +46,15 @@ class LlmJudge:
         self.endpoint = endpoint
         self.local = local
         self.judgement = judgement
-        # All of a round at once: comparisons need the whole group, and an endpoint is kept busy.
-        self.info = RewardInfo(name=name, scale=judgement.scale, gpu=local is not None and local.source.device != "cpu")
+        pairwise = judgement.mode == "pairwise"
+        self.info = RewardInfo(
+            name=name,
+            scale=judgement.scale,
+            batch_size=None if pairwise else 8 * (endpoint.parallel if endpoint else 8),  # comparisons need the whole group
+            gpu=local is not None and local.source.device != "cpu",
+            relative=pairwise,
+            background=endpoint is not None and not pairwise,
+        )
         self._chat: ChatEndpoint | LocalChat = chat
 
     def check(self) -> list[str]:
@@ -66,9 +75,11 @@ class LlmJudge:
             self.local.sleep()
 
     def __call__(self, samples: Sequence[Sample]) -> np.ndarray:
-        """[N]; NaN where there is no verdict that can be read.
+        """[N]
 
         Raises:
+            PartlyScored: some samples have no verdict that can be read.
             RewardError: not a single question was answered; says why.
         """
-        return self.judgement(self._chat, samples)
+        chat = Overheard(self._chat)
+        return told(self.judgement(chat, samples), chat.reason or NO_VERDICT)

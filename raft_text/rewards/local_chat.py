@@ -8,6 +8,7 @@ from typing import Any
 from raft_core.chat import Conversation, Unanswered
 from raft_core.errors import ConfigError, ModelError
 from raft_text.rewards.models import Dtype, Loaded, Source, by_length, inputs_of, load
+from raft_text.rewards.texts import encodable
 
 
 class LocalChat:
@@ -70,7 +71,7 @@ class LocalChat:
 
     def _encoded(self, loaded: Loaded, conversation: Conversation) -> list[int]:
         text = loaded.tokenizer.apply_chat_template(list(conversation), tokenize=False, add_generation_prompt=True)
-        return loaded.tokenizer(text, add_special_tokens=False)["input_ids"]  # the template writes them itself
+        return loaded.tokenizer(encodable(text), add_special_tokens=False)["input_ids"]  # the template writes them itself
 
     def _fits(self, loaded: Loaded, row: Sequence[int]) -> bool:
         return loaded.max_tokens is None or len(row) + self.max_tokens <= loaded.max_tokens

@@ -12,7 +12,7 @@ import regex
 from raft_core.errors import ConfigError, nearest
 from raft_core.protocols import RewardInfo
 from raft_core.types import Sample
-from raft_text.rewards.texts import completions
+from raft_text.rewards.texts import completions, told
 
 Match = Literal["anywhere", "whole"]
 FORMS = {
@@ -55,8 +55,13 @@ class Pattern:
         self.info = RewardInfo(name=name, scale=f"1 = {'does not match' if forbid else 'matches'} {shown}, else 0")
 
     def __call__(self, samples: Sequence[Sample]) -> np.ndarray:
-        """[N]; NaN where the pattern takes longer than a second."""
-        return np.array([self._score(text) for text in completions(samples)], dtype=np.float64)
+        """[N]
+
+        Raises:
+            PartlyScored: on some texts the pattern took longer than a second.
+        """
+        scores = np.array([self._score(text) for text in completions(samples)], dtype=np.float64)
+        return told(scores, f"the pattern took longer than {TIMEOUT_S:g} s")
 
     def _score(self, text: str) -> float:
         try:

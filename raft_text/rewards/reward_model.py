@@ -11,7 +11,7 @@ from raft_core.errors import ConfigError, ModelError, RaftError, nearest
 from raft_core.protocols import RewardInfo
 from raft_core.types import Sample
 from raft_text.rewards.models import Dtype, Loaded, Source, by_length, inputs_of, load
-from raft_text.rewards.texts import completions, joined
+from raft_text.rewards.texts import completions, encodable, joined, told
 
 Side = Literal["left", "right"]
 FORMATS = ("auto", "chat", "plain", "pair", "completion")
@@ -107,11 +107,15 @@ class RewardModel:
             self._loaded.sleep()
 
     def __call__(self, samples: Sequence[Sample]) -> np.ndarray:
-        """[N] scores; NaN where there is not a single token to read."""
+        """[N] scores.
+
+        Raises:
+            PartlyScored: some texts have not a single token to read.
+        """
         self.load()
         assert self._loaded is not None
         with self._loaded.lock:
-            return self._scores(self._loaded, samples)
+            return told(self._scores(self._loaded, samples), "the text holds not a single token")
 
     def _scores(self, loaded: Loaded, samples: Sequence[Sample]) -> np.ndarray:
         import torch
@@ -129,7 +133,7 @@ class RewardModel:
 
     def _encoded(self, loaded: Loaded, prompt: str, completion: str) -> Mapping[str, list[int]]:
         """Token ids of one sample, cut to what the model takes."""
-        tokenizer = loaded.tokenizer
+        tokenizer, prompt, completion = loaded.tokenizer, encodable(prompt), encodable(completion)
         tokenizer.truncation_side = self.truncation_side
         limit = min((n for n in (self.max_tokens, loaded.max_tokens) if n is not None), default=None)
         cut = {"truncation": limit is not None, "max_length": limit}

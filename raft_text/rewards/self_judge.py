@@ -7,13 +7,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from raft_core.chat import Conversation, Unanswered
+from raft_core.chat import Conversation, Overheard, Unanswered
 from raft_core.errors import ConfigError, DataError, RewardError
 from raft_core.protocols import Policy, RewardInfo
 from raft_core.rng import seed_for
 from raft_core.sampling import chunks
 from raft_core.types import Prompt, Request, Sample
+from raft_core.verdicts import NO_VERDICT
 from raft_text.rewards.judging import Judgement
+from raft_text.rewards.texts import told
 
 
 class SelfJudge:
@@ -44,8 +46,10 @@ class SelfJudge:
         self.judgement = judgement
         self.draws = draws
         self.reference = reference
-        self.info = RewardInfo(name=name, scale=f"{judgement.scale}, by the policy itself", gpu=True)
-        self._policy: Policy | None = None
+        self.info = RewardInfo(
+            name=name, scale=f"{judgement.scale}, by the policy itself", gpu=True, relative=judgement.mode == "pairwise"
+        )
+        self._chat: PolicyChat | None = None
 
     def attach(self, policy: Policy) -> None:
         """Take on the policy that judges.
@@ -55,20 +59,22 @@ class SelfJudge:
         """
         if policy.modality != "text":
             raise ConfigError(f"{self.info.name!r} has the policy judge in words, but it makes {policy.modality}s: use another")
-        self._policy = policy
+        self._chat = PolicyChat(policy, self.reference)
 
     def __call__(self, samples: Sequence[Sample]) -> np.ndarray:
-        """[N]; NaN where there is no verdict that can be read.
+        """[N]
 
         Raises:
+            PartlyScored: some samples have no verdict that can be read.
             RewardError: no policy is attached, or not a single question could be asked.
         """
-        if self._policy is None:
+        if self._chat is None:
             raise RewardError(
                 f"the reward {self.info.name!r} has the policy judge its own samples, and there is no policy here: "
                 "use LlmJudge with a model of its own"
             )
-        return self.judgement(PolicyChat(self._policy, self.reference), samples, self.draws)
+        chat = Overheard(self._chat)
+        return told(self.judgement(chat, samples, self.draws), chat.reason or NO_VERDICT)
 
 
 class PolicyChat:

@@ -35,8 +35,13 @@ def samples_of(*outputs, prompt="say something"):
 
 def judge(url, judgement=Judgement(), **settings):  # noqa: B008 - frozen
     return LlmJudge(
-        ChatEndpoint(url, "judge", **({"backoff_s": 0.0, "timeout_s": 5.0, "attempts": 2} | settings)), judgement=judgement
+        ChatEndpoint(url, "judge", **({"backoff_s": 0.0, "timeout_s": 30.0, "attempts": 2} | settings)), judgement=judgement
     )
+
+
+def scored(reward, samples):
+    """[N] scores as a run has them."""
+    return score(reward, samples)[0][reward.info.name]
 
 
 def shown(body, tag="answer"):
@@ -68,6 +73,7 @@ def test_what_cannot_be_read_is_unscored_and_the_rest_goes_on():
         columns, failures = score(judge(server.url), samples_of(*said))
     np.testing.assert_array_equal(columns["llm_judge"], [7, math.nan, math.nan, math.nan])
     assert failures["llm_judge"].count == 3
+    assert "no verdict that can be read" in failures["llm_judge"].first_error
 
 
 def replies_of(kind):
@@ -81,7 +87,7 @@ def replies_of(kind):
         return {
             "HTML": Raw(b"<html>login</html>", headers={"Content-Type": "text/html"}),
             "500, then good": Raw(b"oops", status=500) if len(seen) == 1 else "Score: 6",
-            "slow": Raw(b"{}", delay_s=0.5),
+            "slow": Raw(b"{}", delay_s=60.0),
             "garbage": Raw(b"\x00\xff garbage"),
             "prose": "What a lovely answer",
         }[kind]
@@ -95,22 +101,25 @@ def replies_of(kind):
 )
 def test_trouble_with_one_answer_leaves_that_one_unscored(kind, expected):
     with serving(replies_of(kind)) as server:
-        scores = judge(server.url, timeout_s=0.2, parallel=1)(samples_of("good", "fine", "bad"))
-    np.testing.assert_array_equal(scores, [5, 5, expected])
+        patience = {"timeout_s": 2.0, "attempts": 1} if kind == "slow" else {}
+        columns, failures = score(judge(server.url, parallel=1, **patience), samples_of("good", "fine", "bad"))
+    np.testing.assert_array_equal(columns["llm_judge"], [5, 5, expected])
+    told = {"HTML": "a web page", "slow": "did not answer", "garbage": "no chat completion", "prose": "no verdict"}
+    assert kind not in told or told[kind] in failures["llm_judge"].first_error
 
 
 @pytest.mark.parametrize(
-    ("reply", "said"),
+    ("reply", "timeout_s", "said"),
     [
-        (Raw(b"<html>login</html>", headers={"Content-Type": "text/html"}), "a web page"),
-        (Raw(b"no key", status=401), "status 401"),
-        (Raw(b"", delay_s=0.4), "did not answer within 0.1 s"),
+        (Raw(b"<html>login</html>", headers={"Content-Type": "text/html"}), 30.0, "a web page"),
+        (Raw(b"no key", status=401), 30.0, "status 401"),
+        (Raw(b"", delay_s=60.0), 0.1, "did not answer within 0.1 s"),
     ],
     ids=["HTML", "no permission", "slow"],
 )
-def test_an_endpoint_that_never_answers_is_told_and_spares_the_other_rewards(reply, said):
+def test_an_endpoint_that_never_answers_is_told_and_spares_the_other_rewards(reply, timeout_s, said):
     with serving(lambda _: reply) as server:
-        scores = Scorer(judge(server.url, timeout_s=0.1), [Length()])(samples_of("one", "two words"))
+        scores = Scorer(judge(server.url, timeout_s=timeout_s), [Length()])(samples_of("one", "two words"))
     assert np.isnan(scores.columns["llm_judge"]).all()
     assert said in scores.failures["llm_judge"].first_error
     np.testing.assert_array_equal(scores.columns["length"], [1, 2])
@@ -192,7 +201,7 @@ def test_only_samples_of_one_prompt_meet():
     one, other = samples_of("quality 1", "quality 2", prompt="one"), samples_of("quality 8", "quality 9", prompt="other")
     single = samples_of("quality 5", prompt="single")
     with serving(biased(0)) as server:
-        scores = judge(server.url, PAIRWISE)([*one, *other, *single])
+        scores = scored(judge(server.url, PAIRWISE), [*one, *other, *single])
     np.testing.assert_array_equal(scores, [0, 1, 0, 1, math.nan])
     assert len(server.bodies) == 4
 
@@ -227,6 +236,7 @@ def test_a_judge_comes_out_of_a_configuration(monkeypatch):
     assert built.endpoint.address == "http://localhost:8000/v1/chat/completions"
     assert built.judgement == PAIRWISE
     assert built.info.batch_size is None
+    assert built.info.relative
 
     walk = Walk()
     endpoint["key_variable"] = "NO_SUCH_KEY"
@@ -310,12 +320,12 @@ def test_a_verdict_does_not_depend_on_what_else_is_judged():
 def test_draws_that_say_nothing_are_left_out():
     some = self_judge(Opinionated(prose_every=2))(samples_of("four"))
     assert some[0] == 4  # the second of three spoke
-    none = self_judge(Opinionated(prose_every=1))(samples_of("four"))
+    none = scored(self_judge(Opinionated(prose_every=1)), samples_of("four"))
     assert np.isnan(none[0])
 
 
 def test_a_question_that_the_policy_cannot_take_in_is_unscored():
-    scores = self_judge(Opinionated(limit=600))(samples_of("four", "much " * 200))
+    scores = scored(self_judge(Opinionated(limit=600)), samples_of("four", "much " * 200))
     np.testing.assert_array_equal(scores, [4, math.nan])
     answers = PolicyChat(Opinionated()).ask_all([[{"role": "user", "content": text}] for text in ("one", "FORBIDDEN", "two")])
     assert [isinstance(answer, Unanswered) for answer in answers] == [False, True, False]

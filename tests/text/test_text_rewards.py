@@ -17,7 +17,7 @@ from tiny_text_models import bert_classifier, causal_classifier, random_chat, ro
 from raft_core.components import Walk
 from raft_core.errors import ConfigError, ModelError, RewardError
 from raft_core.listing import public_names
-from raft_core.scoring import Scorer
+from raft_core.scoring import Scorer, score
 from raft_core.types import Prompt, Request, Sample
 from raft_text.rewards import EmbeddingSimilarity, Length, Pattern, Repetition, RewardModel, Sentiment
 from raft_text.rewards.local_chat import LocalChat
@@ -26,6 +26,11 @@ from raft_text.rewards.pattern import FORMS
 
 def samples_of(*outputs, prompt="the question is", **meta):
     return [Sample(Request(Prompt(prompt, meta), i, i), output=output) for i, output in enumerate(outputs)]
+
+
+def scored(reward, samples):
+    """[N] scores as a run has them."""
+    return score(reward, samples)[0][reward.info.name]
 
 
 LENGTHS = ["good", "a good answer to the question", "bad", "one two three <end>", "the answer is four five six"]
@@ -116,7 +121,7 @@ def test_other_ways_to_put_prompt_and_completion_together(causal):
     tricky = samples_of("a {prompt}", prompt="to {completion}")
     written = RewardModel(str(causal), format="one {prompt} two {completion} six", device="cpu")(tricky)[0]
     assert written == pytest.approx(alone(causal, "one to {completion} two a {prompt} six")[0], abs=1e-5)
-    only = RewardModel(str(causal), format="completion", device="cpu")(samples_of("a good answer", ""))
+    only = scored(RewardModel(str(causal), format="completion", device="cpu"), samples_of("a good answer", ""))
     assert only[0] == pytest.approx(alone(causal, "a good answer")[0], abs=1e-5)
     assert np.isnan(only[1])  # not a single token
 
@@ -134,6 +139,11 @@ def test_texts_are_cut_at_what_the_model_takes(causal, bert):
     endless = samples_of(" ".join(WORD for _ in range(100) for WORD in ("good", "bad")))
     assert np.isfinite(RewardModel(str(causal), device="cpu")(endless)).all()
     assert np.isfinite(RewardModel(str(bert), 0, device="cpu")(endless)).all()
+
+
+def test_half_a_surrogate_pair_is_text_like_any_other(bert):
+    scores = RewardModel(str(bert), 0, device="cpu")(samples_of("good \ud800", "good [UNK]"))
+    assert scores[0] == pytest.approx(scores[1])
 
 
 def test_rewards_on_one_model_share_it(bert):
@@ -237,10 +247,12 @@ def test_similarity_is_the_cosine_of_mean_states(encoder):
 def test_what_a_completion_is_compared_with(encoder):
     prompted = EmbeddingSimilarity(str(encoder), to="prompt", device="cpu")
     assert prompted(samples_of("the question is", "bad"))[0] == pytest.approx(1)
-    scores = EmbeddingSimilarity(str(encoder), device="cpu")([*samples_of("good"), *samples_of("good", reference="good")])
+    reward = EmbeddingSimilarity(str(encoder), device="cpu")
+    scores = scored(reward, [*samples_of("good"), *samples_of("good", reference="good")])
+    assert "no field 'reference'" in score(reward, samples_of("good"))[1]["embedding_similarity"].first_error
     assert np.isnan(scores[0])
     assert scores[1] == pytest.approx(1)
-    assert np.isnan(EmbeddingSimilarity(str(encoder), device="cpu")(samples_of("good"))).all()
+    assert np.isnan(scored(reward, samples_of("good"))).all()
 
 
 def test_an_encoder_takes_long_texts(encoder):
@@ -320,7 +332,7 @@ def test_a_pattern_is_matched_or_not(settings, right, wrong):
 
 def test_a_pattern_that_never_ends_leaves_the_text_unscored(monkeypatch):
     monkeypatch.setattr("raft_text.rewards.pattern.TIMEOUT_S", 0.05)
-    scores = Pattern(r"(?:a|aa)+", "whole")(samples_of("a" * 60 + "!", "aaa"))
+    scores = scored(Pattern(r"(?:a|aa)+", "whole"), samples_of("a" * 60 + "!", "aaa"))
     assert np.isnan(scores[0])
     assert scores[1] == 1
 
