@@ -21,6 +21,7 @@ COMMANDS = {
     "generate": "generate from a run or a model into a folder",
     "plan": "what a configuration would do, cost and gain",
     "list": "selectors, objectives, rewards, policies, models …",
+    "score": "score pictures or texts of your own by a reward",
     "reward": "list rewards, train one, evaluate it, serve it over HTTP",
     "rescore": "score a run's stored samples by another reward",
     "whatif": "what another K or selector would have chosen",
@@ -31,6 +32,7 @@ SUBCOMMANDS = {
         "list": "what rewards there are, and what they take",
         "train": "learn a reward from preferences",
         "eval": "how well rewards agree with preferences",
+        "serve": "put a reward behind HTTP, for other machines' runs",
     },
 }
 

@@ -45,3 +45,29 @@ def test_a_reward_that_there_is_not(capsys):
     assert main(["reward", "list", "ClipScor"]) == 2
     assert "no reward is called 'ClipScor' (did you mean 'ClipScore'?)" in capsys.readouterr().err
     assert main(["reward", "list", "BestOfK"]) == 2  # a selector
+
+
+def test_what_is_wrong_with_serving_is_told_before_anything_is_loaded(capsys, monkeypatch):
+    monkeypatch.delenv("THE_KEY", raising=False)
+    for words, message in (
+        ([], "--reward is missing"),
+        (["--reward", "FakeReward", "--port", "99999"], "must be from 0 to 65535"),
+        (["--reward", "FakeReward", "--host", "0.0.0.0"], "protect it by a token"),
+        (["--reward", "FakeReward", "--key_variable", "THE_KEY"], "is not set"),
+        (["--reward", "FakeReward", "--max_mb", "0"], "--max_mb is 0"),
+        (["FakeReward"], "'FakeReward' belongs to no option"),
+        (["--reward", "SelfJudge"], "needs the policy itself"),
+    ):
+        assert main(["reward", "serve", *words]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_reward_is_served_until_an_interrupt(capsys, monkeypatch):
+    import raft_core.serve
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(raft_core.serve.RewardServer, "serve_forever", interrupted)
+    assert main(["reward", "serve", "--reward", "FakeReward", "--port", "0"]) == 130
+    assert "mean answers on http://127.0.0.1:" in capsys.readouterr().out
