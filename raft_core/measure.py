@@ -32,6 +32,7 @@ def measure(
     unscored/NAME             samples without a score; left out when there are none
     diversity                 mean pairwise 1 − cosine of ``policy.embed`` within a prompt
     kl                        mean log π − log π_ref of at most 64 of the samples, in the unit of ``policy.nll``
+    MODALITY/…                what the policy itself says of the samples, by ``policy.figures`` if it has that
     ========================  =============================================================================================
 
     Args:
@@ -48,6 +49,7 @@ def measure(
     if samples:
         figures["diversity"] = diversity_within(policy.embed(samples), k)
         figures["kl"] = kl_to_reference(policy, samples, seed)
+        figures |= policy.figures(samples) if hasattr(policy, "figures") else {}  # type: ignore[attr-defined] - optional
     return {name: float(value) for name, value in figures.items() if not math.isnan(value)}
 
 

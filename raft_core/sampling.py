@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -24,11 +25,12 @@ def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 
 def sampled(policy: Policy, asked: Sequence[Request], reference: bool, bar: Any) -> list[Sample]:
-    """One sample per request, drawn in parts of the policy's batch size; ``bar`` advances with each."""
+    """One whole sample per request, drawn in parts of the policy's batch size; ``bar`` advances with each."""
     samples: list[Sample] = []
-    for chunk in chunks(asked, policy.batch_size):
-        samples += policy.sample(chunk, reference=reference)
-        bar.advance(len(chunk))
+    with getattr(policy, "whole_samples", contextlib.nullcontext)():
+        for chunk in chunks(asked, policy.batch_size):
+            samples += policy.sample(chunk, reference=reference)
+            bar.advance(len(chunk))
     return samples
 
 

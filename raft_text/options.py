@@ -1,0 +1,198 @@
+"""What a user sets about a language model: how it is adapted, prompted, sampled, watched, and fitted into memory.
+
+These dataclasses are the configuration's schema, and their docstrings its help.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from raft_core.errors import ConfigError
+
+PLACE = "{prompt}"
+
+
+def _refuse(mistakes: Sequence[str]) -> None:
+    if mistakes:
+        raise ConfigError(mistakes)
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank adapters on the linear layers; everything else stays frozen.
+
+    Args:
+        rank: of each update, ≥ 1. More rank, more capacity and larger files.
+        alpha: scale of the update is alpha / rank; null = twice the rank, so the scale is 2.
+        targets: names of the layers that get an adapter, such as [q_proj, v_proj]; [all-linear] = all linear ones but the head.
+        seed: of the adapters' initial values.
+    """
+
+    rank: int = 16
+    alpha: float | None = None
+    targets: Sequence[str] = ("all-linear",)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        mistakes = []
+        if self.rank < 1:
+            mistakes.append(f"lora.rank is {self.rank}, but at least 1 is needed; for full fine-tuning set lora to null")
+        if self.alpha is not None and self.alpha <= 0:
+            mistakes.append(f"lora.alpha is {self.alpha}, but must be positive")
+        if not self.targets:
+            mistakes.append("lora.targets is empty: nothing would be trained; [all-linear] takes every linear layer")
+        _refuse(mistakes)
+        object.__setattr__(self, "targets", tuple(self.targets))  # lists of YAML and JSON, so that equal settings are equal
+
+    @property
+    def effective_alpha(self) -> float:
+        return float(2 * self.rank if self.alpha is None else self.alpha)
+
+
+@dataclass(frozen=True)
+class Prompting:
+    """How a prompt's text becomes what the model reads.
+
+    Args:
+        chat: put the text into the tokenizer's chat template, as the user's message.
+        system: message that goes before it; needs chat.
+        template: text around the prompt, which stands where {prompt} is.
+        max_tokens: longest prompt, without what the templates add; of a longer one the beginning is cut off, and the run says
+            so. null = nothing is ever cut off. In either case a prompt that leaves no room for the completion is refused.
+    """
+
+    chat: bool = False
+    system: str | None = None
+    template: str = PLACE
+    max_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        mistakes = []
+        if PLACE not in self.template:
+            mistakes.append(f"prompting.template is {self.template!r}, but {PLACE} has to stand in it, where the prompt goes")
+        if self.system is not None and not self.chat:
+            mistakes.append("prompting.system is set, but prompting.chat is off: plain prompts have no system message")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            mistakes.append(f"prompting.max_tokens is {self.max_tokens}, but at least 1 is needed; null cuts nothing off")
+        _refuse(mistakes)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How completions are drawn.
+
+    Args:
+        temperature: of the distribution p^(1/temperature); 0 = always the likeliest token.
+        top_k: draw from so many of the likeliest tokens only; null = from all.
+        top_p: draw from the likeliest tokens that together have this probability; 1 = from all.
+        repetition_penalty: logits of tokens that have occurred are divided by this if positive, multiplied if not; 1 = none.
+        min_new_tokens: the end-of-text token is not drawn before so many tokens.
+        max_new_tokens: longest completion.
+        stop: texts at which a completion ends; they are not part of the output.
+        batch_size: completions that grow together.
+        draft: a smaller model with the same tokenizer, a folder or a Hub id, that guesses tokens ahead. The completions stay
+            the same, whatever it guesses; they come faster if it guesses well.
+        draft_tokens: how many tokens it guesses ahead.
+        engine: what generates: transformers, or vllm (CUDA only, in an extra).
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    min_new_tokens: int = 0
+    max_new_tokens: int = 128
+    stop: Sequence[str] = ()
+    batch_size: int = 32
+    draft: str | None = None
+    draft_tokens: int = 4
+    engine: Literal["transformers", "vllm"] = "transformers"
+
+    def __post_init__(self) -> None:
+        mistakes = []
+        if self.temperature < 0:
+            mistakes.append(
+                f"sampling.temperature is {self.temperature}, but must not be negative; 0 takes the likeliest token"
+            )
+        if not 0 < self.top_p <= 1:
+            mistakes.append(f"sampling.top_p is {self.top_p}, but must be in (0, 1]")
+        if self.repetition_penalty <= 0:
+            mistakes.append(f"sampling.repetition_penalty is {self.repetition_penalty}, but must be positive; 1 is none")
+        for name in ("top_k", "max_new_tokens", "batch_size", "draft_tokens"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                mistakes.append(f"sampling.{name} is {value}, but at least 1 is needed")
+        if not 0 <= self.min_new_tokens <= self.max_new_tokens:
+            mistakes.append(
+                f"sampling.min_new_tokens is {self.min_new_tokens}, but must be in [0, max_new_tokens], which is "
+                f"{self.max_new_tokens}"
+            )
+        if isinstance(self.stop, str) or not all(self.stop):
+            mistakes.append(f"sampling.stop is {self.stop!r}, but must be a list of texts, none of them empty")
+        if self.engine == "vllm" and self.draft is not None:
+            mistakes.append("sampling.draft is for the engine transformers; leave it out with vllm")
+        _refuse(mistakes)
+        object.__setattr__(self, "stop", tuple(self.stop))
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """When a completion is given up before it is finished, because it cannot be chosen any more.
+
+    What is given up is not scored and never selected. A rule is *sound* if it gives up only what the selector would not have
+    chosen; the selection is then the same as without it, and only tokens are saved.
+
+    Args:
+        patterns: regular expressions; a completion in which one of them is found is given up.
+        bound: a function ``my_file.py:my_function`` of (prompts, beginnings of completions) that returns for each the highest
+            reward that it can still reach.
+        below: completions whose bound is below this are given up; needs ``bound``.
+        every: tokens between two looks at a completion.
+    """
+
+    patterns: Sequence[str] = ()
+    bound: str | None = None
+    below: float | None = None
+    every: int = 8
+
+    def __post_init__(self) -> None:
+        mistakes = []
+        if not self.patterns and self.bound is None:
+            mistakes.append("rejection has neither patterns nor a bound: nothing would ever be given up; set it to null")
+        if (self.bound is None) != (self.below is None):
+            mistakes.append("rejection.bound and rejection.below go together: give both, or neither")
+        if self.every < 1:
+            mistakes.append(f"rejection.every is {self.every}, but at least 1 token lies between two looks")
+        for pattern in self.patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                mistakes.append(f"rejection.patterns: {pattern!r} is no regular expression: {error}")
+        _refuse(mistakes)
+        object.__setattr__(self, "patterns", tuple(self.patterns))
+
+
+@dataclass(frozen=True)
+class Memory:
+    """How the model is fitted into memory.
+
+    Args:
+        gradient_checkpointing: forget activations and compute them again in the backward pass: less memory, a third more time.
+        quantize: 4bit or 8bit base weights, on CUDA, with LoRA alone (needs the extra bitsandbytes); null = none.
+        packing: train on samples laid end to end in one row instead of padded rows of similar length. No sample sees another.
+            For long rows with an attention that knows of packing; padded rows are faster for short ones.
+        offload: on CUDA, keep the frozen weights on the CPU while samples are scored.
+        attention: sdpa (PyTorch's own), eager, or flash_attention_2 (CUDA only, in a package of its own).
+    """
+
+    gradient_checkpointing: bool = False
+    quantize: Literal["4bit", "8bit"] | None = None
+    packing: bool = False
+    offload: bool = False
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+
+    def __post_init__(self) -> None:
+        if self.quantize and self.offload:
+            _refuse(["memory.offload cannot move the quantised weights of memory.quantize; choose one of the two"])

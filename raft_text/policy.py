@@ -1,0 +1,334 @@
+"""A causal language model as a policy: asked for completions, trained on the tokens that it drew."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from raft_core.checkpoint import policy_hash
+from raft_core.devices import resolve_device
+from raft_core.errors import DataError, DeviceError, ModelError, RaftError
+from raft_core.protocols import Phase
+from raft_core.sampling import chunks
+from raft_core.types import Request, Sample
+from raft_text import export, hardware, loading, metrics
+from raft_text.engine import Engine, load_draft, room_mistakes
+from raft_text.features import ngram_features
+from raft_text.likelihood import padded
+from raft_text.options import Lora, Memory, Prompting, Rejection, Sampling
+from raft_text.prompting import PromptEncoder
+from raft_text.rejection import Watcher
+from raft_text.sampler import Drawn, Task, draw, first_stop
+
+#: Batches that are asked for at once, so that prompts of similar length can be put together.
+POOL = 4
+RESPONSES = ("response", "completion", "answer", "chosen")
+
+
+class CausalLM:
+    """Any causal language model of transformers.
+
+    Log-probs are those of the model itself: temperature, top-k and the like shape what is drawn, not what is trained.
+
+    Args:
+        model: bundled:NAME, a folder, or ORGANISATION/NAME on the Hub.
+        lora: what is trained; null = full fine-tuning.
+        prompting: how a prompt's text becomes what the model reads.
+        sampling: how completions are drawn.
+        rejection: when a completion is given up before it is finished; null = never.
+        memory: how the model is fitted into memory.
+        device: auto, cpu, cuda or cuda:N.
+        dtype: of the frozen weights; auto = bfloat16 on CUDA where it is native, float32 elsewhere. What is trained is float32.
+        references: table of prompts and responses (columns prompt and response) whose perplexity is measured in each round.
+    """
+
+    modality = "text"
+
+    def __init__(
+        self,
+        model: str,
+        lora: Lora | None = Lora(),  # noqa: B008 - frozen
+        prompting: Prompting = Prompting(),  # noqa: B008 - frozen
+        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+        rejection: Rejection | None = None,
+        memory: Memory = Memory(),  # noqa: B008 - frozen
+        device: str = "auto",
+        dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto",
+        references: str | None = None,
+    ):
+        self.model = model
+        self.lora = lora
+        self.prompting = prompting
+        self.sampling = sampling
+        self.rejection = rejection
+        self.memory = memory
+        self.device = device
+        self.dtype = dtype
+        self.references = references
+        self.batch_size = POOL * sampling.batch_size
+        self._engine: Engine | None = None
+        self._draft: Any = None
+        self._vllm: Any = None
+        self._watcher: Watcher | None = None
+        self._references: list[Sample] = []
+        self._whole = False
+
+    def check(self) -> list[str]:
+        found = hardware.mistakes(self.device, self.dtype, self.lora, self.sampling, self.memory)
+        if self.rejection and self.sampling.engine == "vllm":
+            found.append("rejection needs the engine transformers: vllm does not let a completion be looked at while it grows")
+        for model, chat in ((self.model, self.prompting.chat), (self.sampling.draft, False)):
+            if model is not None:
+                found += self._model_mistakes(model, chat)
+        for attempt in (self._watch, self._read_references):
+            try:
+                attempt()
+            except RaftError as error:
+                found.append(str(error))
+        return found
+
+    def _model_mistakes(self, model: str, chat: bool) -> list[str]:
+        try:
+            place, where = loading.locate(model)
+            if place == "hub":
+                return []
+            mistakes = loading.folder_mistakes(Path(where), chat=chat)
+            return mistakes or room_mistakes(loading.read_facts(Path(where)).context, self.sampling)
+        except ModelError as error:
+            return [str(error)]
+
+    def load(self) -> None:
+        """Load the weights and add fresh adapters.
+
+        Raises:
+            ModelError: the model cannot be loaded, adapted or sampled as asked.
+            DeviceError: the hardware cannot do what is asked.
+        """
+        if found := hardware.mistakes(self.device, self.dtype, self.lora, self.sampling, self.memory):
+            raise DeviceError("; ".join(found))
+        device = resolve_device(self.device)
+        dtype = hardware.pick_dtype(self.dtype, device)
+        self._engine = Engine.load(self.model, self.lora, self.prompting, self.sampling, self.memory, device, dtype)
+        self._draft = None if self.sampling.draft is None else load_draft(self.sampling.draft, self._engine)
+        self._watcher = self._watch()
+        self._references = self._read_references(encode=True)
+
+    def _watch(self) -> Watcher | None:
+        return None if self.rejection is None else Watcher(self.rejection)
+
+    def _read_references(self, encode: bool = False) -> list[Sample]:
+        """The references as samples; only read, and not encoded, before the tokenizer is there."""
+        if self.references is None:
+            return []
+        from raft_core.prompts import read_prompts
+
+        prompts = read_prompts(self.references)
+        column = next((name for name in RESPONSES if name in prompts[0].meta), None)
+        if column is None or any(not isinstance(prompt.meta.get(column), str) for prompt in prompts):
+            raise DataError(
+                f"references: {self.references} needs a text in the column {' or '.join(RESPONSES)} of every row, beside the "
+                "prompt"
+            )
+        if not encode:
+            return []
+        requests = [Request(prompt, 0, 0) for prompt in prompts]
+        return self.written(requests, [prompt.meta[column] for prompt in prompts])
+
+    @property
+    def engine(self) -> Engine:
+        """The loaded model and what wraps it.
+
+        Raises:
+            ModelError: ``load`` has not been called.
+        """
+        if self._engine is None:
+            raise ModelError(f"the model {self.model} is not loaded yet: call load() first")
+        return self._engine
+
+    @property
+    def encode(self) -> PromptEncoder:
+        return self.engine.encode
+
+    def visible(self, text: str) -> str:
+        """The part of a prompt that the model takes in.
+
+        Raises:
+            DataError: a prompt that leaves no room for a completion.
+        """
+        self.encode(text)
+        return self.encode.visible(text)
+
+    # ------------------------------------------------------------------ drawing
+
+    def sample(self, requests: Sequence[Request], *, trace: bool = False, reference: bool = False) -> list[Sample]:
+        engine = self.engine
+        prompts = [engine.encode(request.prompt.text) for request in requests]
+        order = sorted(range(len(requests)), key=lambda i: len(prompts[i]))  # stable: the K of a prompt stay together
+        drawn: dict[int, Drawn] = {}
+        with torch.no_grad(), engine.placed(), engine.version(reference), engine.drawing(trace=trace, reference=reference):
+            for part in chunks(order, self.sampling.batch_size):
+                task = self._task([requests[i] for i in part], [prompts[i] for i in part], trace)
+                drawn |= dict(zip(part, self._drawn(task, reference), strict=True))
+        samples = [self._sample(request, drawn[i]) for i, request in enumerate(requests)]
+        return self._traced(samples, reference) if trace and self.sampling.engine == "vllm" else samples
+
+    def _task(self, requests: Sequence[Request], prompts: Sequence[Sequence[int]], trace: bool) -> Task:
+        return Task(
+            prompts=prompts,
+            texts=[request.prompt.text for request in requests],
+            seeds=[request.seed for request in requests],
+            sampling=self.sampling,
+            ends=self.engine.ends,
+            decode=self.encode.text,
+            watcher=None if self._whole else self._watcher,
+            trace=trace,
+        )
+
+    def _drawn(self, task: Task, reference: bool) -> list[Drawn]:
+        if self.sampling.engine == "transformers":
+            return draw(self.engine.network, task, self.engine.device, self._draft)
+        if self._vllm is None:
+            from raft_text.vllm_engine import VllmEngine
+
+            assert self.lora is not None  # checked with the hardware
+            self._vllm = VllmEngine(loading.locate(self.model)[1], self.lora, None, self.save)
+        return self._vllm.draw(task, None if reference else policy_hash(self))
+
+    def _sample(self, request: Request, drawn: Drawn) -> Sample:
+        tensors = {"tokens": drawn.tokens}
+        if drawn.log_probs is not None:
+            tensors |= {"step_log_probs": drawn.log_probs, "step_mask": torch.ones(len(drawn.tokens), dtype=torch.bool)}
+        meta: dict[str, Any] = {"tokens": len(drawn.tokens), "finish": drawn.finish}
+        if drawn.entropy is not None:
+            meta["entropy"] = drawn.entropy
+        if drawn.finish == "rejected":
+            meta |= {"rejected": True, "tokens_saved_at_most": self.sampling.max_new_tokens - len(drawn.tokens)}
+        return Sample(request, tensors=tensors, meta=meta)
+
+    def _traced(self, samples: Sequence[Sample], reference: bool) -> list[Sample]:
+        """The samples with log-probs of this model: another engine's own would differ by its kernels' rounding."""
+        with torch.no_grad():
+            rows = self._log_probs(samples, reference)
+        masks = [torch.ones(len(row), dtype=torch.bool) for row in rows]
+        return [
+            replace(sample, tensors={**sample.tensors, "step_log_probs": row.float().cpu(), "step_mask": mask})
+            for sample, row, mask in zip(samples, rows, masks, strict=True)
+        ]
+
+    @contextlib.contextmanager
+    def whole_samples(self) -> Iterator[None]:
+        """Inside, nothing is given up before it is finished: what is compared must not be what a rule has left over."""
+        before, self._whole = self._whole, True
+        try:
+            yield
+        finally:
+            self._whole = before
+
+    def written(self, requests: Sequence[Request], texts: Sequence[str]) -> list[Sample]:
+        """Rendered samples of completions that were written elsewhere: by a person, or by a teacher."""
+        return [
+            Sample(
+                request,
+                output=text,
+                tensors={"tokens": torch.tensor(self.encode.completion(text), dtype=torch.int64)},
+                meta={"tokens": len(self.encode.completion(text)), "finish": "written"},
+            )
+            for request, text in zip(requests, texts, strict=True)
+        ]
+
+    def render(self, samples: Sequence[Sample]) -> list[Sample]:
+        return [sample.with_output(self._text(sample)) for sample in samples]
+
+    def _text(self, sample: Sample) -> str:
+        text = self.encode.text(sample.tensors["tokens"])
+        return text[: first_stop(text, self.sampling.stop)] if sample.meta.get("finish") == "stop" else text
+
+    # ------------------------------------------------------------------ likelihood
+
+    def draw(self, samples: Sequence[Sample], seeds: Sequence[int]) -> None:
+        return None  # a likelihood without randomness
+
+    def nll(self, samples: Sequence[Sample], draw: None, *, reference: bool = False) -> torch.Tensor:
+        """[B] negative log-likelihood of each completion given its prompt, summed over its tokens, in nats."""
+        return torch.stack([-row.sum() for row in self._log_probs(samples, reference)])
+
+    def step_log_probs(self, samples: Sequence[Sample], *, reference: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """([B, S] log-prob of each token in nats, 0 after the last, [B, S] bool mask of tokens)."""
+        return padded(self._log_probs(samples, reference))
+
+    def _log_probs(self, samples: Sequence[Sample], reference: bool) -> list[torch.Tensor]:
+        """[T] log-probs of each sample's tokens. Without gradients a large batch is taken in parts."""
+        rows = [(self.encode(sample.prompt.text), sample.tensors["tokens"]) for sample in samples]
+        with self.engine.placed(), self.engine.version(reference):
+            size = len(rows) if torch.is_grad_enabled() else self.sampling.batch_size
+            return [log_probs for part in chunks(rows, max(size, 1)) for log_probs in self.engine.log_probs(part)]
+
+    # ------------------------------------------------------------------ measuring
+
+    def embed(self, samples: Sequence[Sample]) -> np.ndarray:
+        return ngram_features([sample.output for sample in samples])
+
+    def figures(self, samples: Sequence[Sample]) -> dict[str, float]:
+        """Figures of a round's rendered samples, by name: variety, length, entropy, perplexity of the references."""
+        found = metrics.text_figures([sample.output for sample in samples if not sample.meta.get("rejected")])
+        found |= metrics.drawn_figures(samples)
+        if self._references:
+            found["perplexity"] = metrics.perplexity(self, self._references)
+        return {f"text/{name}": value for name, value in found.items()}
+
+    # ------------------------------------------------------------------ weights
+
+    @contextlib.contextmanager
+    def resident(self, phase: Phase) -> Iterator[None]:
+        with self.engine.placed() if phase != "render" else contextlib.nullcontext():
+            yield
+
+    def trainable(self) -> Mapping[str, torch.nn.Parameter]:
+        return self.engine.parameters
+
+    def describe(self) -> dict[str, Any]:
+        facts = {"model": self.model, "method": "LoRA" if self.lora else "full fine-tuning", "device": self.device}
+        parts = {"lora": self.lora, "prompting": self.prompting, "sampling": self.sampling, "rejection": self.rejection}
+        facts |= {name: asdict(part) for name, part in parts.items() if part is not None}
+        if self._engine is not None:
+            facts |= self._engine.describe()
+        return facts
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write what was trained: adapters as peft keeps them, or the whole model as transformers does; returns the files."""
+        note = export.note(self.model, self.lora, self.prompting, self.sampling)
+        if self.engine.adapter is None:
+            return export.save_whole(self.engine.network, self.encode.tokenizer, Path(folder), note)
+        return export.save_adapter(self.engine.adapter, self.trainable(), Path(folder), note)
+
+    def write_card(self, run_folder: Path, folder: Path) -> Path:
+        """Write the model card beside the exported weights, from what the run's folder tells; returns its path."""
+        from raft_text.card import run_facts, write_card
+
+        return write_card(Path(folder), run_facts(Path(run_folder)))
+
+    @staticmethod
+    def arguments_for(path: Path) -> dict[str, Any]:
+        """Constructor arguments under which a policy can take a file's or folder's weights, as far as these tell them.
+
+        Raises:
+            ModelError: no weights are there.
+        """
+        return export.arguments_for(Path(path))
+
+    def load_weights(self, path: Path) -> None:
+        """Take trained weights from a checkpoint, an adapter folder of peft, or a transformers folder.
+
+        Raises:
+            ModelError: the file cannot be read, or was made for other settings; says which.
+        """
+        values = export.read_values(Path(path), self.trainable())
+        with torch.no_grad():
+            for name, parameter in self.trainable().items():
+                parameter.copy_(values[name])

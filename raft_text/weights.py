@@ -1,0 +1,161 @@
+"""What is trained: adapters or the whole model, by stable names; and the frozen start beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from raft_core.errors import ModelError, nearest
+from raft_text.options import Lora
+
+ALL_LINEAR = "all-linear"
+
+
+def add_adapters(network: Any, lora: Lora) -> Any:
+    """Put adapters into the network, in place; their values depend on ``lora.seed`` alone. Returns their peft configuration.
+
+    Raises:
+        ModelError: a target that no layer is called by.
+    """
+    from peft import LoraConfig, TaskType, inject_adapter_in_model
+    from transformers.pytorch_utils import Conv1D
+
+    check_targets(network, lora)
+    config = LoraConfig(
+        task_type=TaskType.CAUSAL_LM,
+        r=lora.rank,
+        lora_alpha=lora.effective_alpha,  # pyright: ignore[reportArgumentType] - peft divides by it; a float works
+        target_modules=ALL_LINEAR if ALL_LINEAR in lora.targets else list(lora.targets),
+        fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in network.modules()),  # GPT-2 keeps its weights transposed
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(lora.seed)
+        inject_adapter_in_model(config, network)
+    for parameter in trainable(network).values():
+        parameter.data = parameter.data.float()
+    network.eval()
+    return config
+
+
+def check_targets(network: Any, lora: Lora) -> None:
+    """Every target must name a layer.
+
+    Raises:
+        ModelError: one does not; names the nearest that does.
+    """
+    names = {name for name, _ in network.named_modules()}
+    for target in lora.targets:
+        if target != ALL_LINEAR and not any(name == target or name.endswith(f".{target}") for name in names):
+            leaves = {name.rpartition(".")[2] for name, layer in network.named_modules() if hasattr(layer, "weight")}
+            raise ModelError(
+                f"lora.targets: no layer of the model is called {target!r}{nearest(target, leaves | {ALL_LINEAR})}"
+            )
+
+
+def train_in_full(network: Any) -> None:
+    """Make every parameter trainable, in float32."""
+    network.requires_grad_(True)
+    for parameter in network.parameters():
+        parameter.data = parameter.data.float()
+
+
+def trainable(network: Any) -> dict[str, torch.nn.Parameter]:
+    """Everything that takes a gradient, by its name in the transformers model."""
+    return {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+
+
+class AdapterReference:
+    """The frozen start as the same network with its adapters switched off: no second copy."""
+
+    def __init__(self, network: Any):
+        self._layers = adapted_layers(network)
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        for layer in self._layers:
+            layer.enable_adapters(False)
+        try:
+            yield
+        finally:
+            for layer in self._layers:
+                layer.enable_adapters(True)
+
+
+def adapted_layers(network: Any) -> list[Any]:
+    """The layers that have an adapter."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return [layer for layer in network.modules() if isinstance(layer, BaseTunerLayer)]
+
+
+class CopyReference:
+    """The frozen start of full fine-tuning: the initial values, kept on the CPU and swapped in for as long as they are needed.
+
+    Costs the model's size in CPU memory, and its transfer at every use on a GPU.
+    """
+
+    def __init__(self, parameters: Mapping[str, torch.nn.Parameter]):
+        self._parameters = dict(parameters)
+        self._start = {name: parameter.detach().cpu().clone() for name, parameter in parameters.items()}
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        current = {name: parameter.data for name, parameter in self._parameters.items()}
+        for name, parameter in self._parameters.items():
+            parameter.data = self._start[name].to(parameter.device)
+        try:
+            yield
+        finally:
+            for name, parameter in self._parameters.items():
+                parameter.data = current[name]
+
+
+@contextlib.contextmanager
+def folded(network: Any) -> Iterator[None]:
+    """Inside, the adapters are part of the weights: no small products beside the large ones.
+
+    For drawing only, and for float32: half precision would round a young adapter's update away. The weights come back as they
+    were, to the bit, because they are put aside and not computed back.
+    """
+    layers = adapted_layers(network)
+    weights: list[torch.nn.Parameter] = [layer.get_base_layer().weight for layer in layers]
+    before = [weight.data for weight in weights]
+    try:
+        with torch.no_grad():
+            for layer, weight in zip(layers, weights, strict=True):
+                weight.data = weight.data + layer.get_delta_weight(layer.active_adapters[0])
+                layer.enable_adapters(False)
+        yield
+    finally:
+        for layer, weight, data in zip(layers, weights, before, strict=True):
+            weight.data = data
+            layer.enable_adapters(True)
+
+
+@contextlib.contextmanager
+def checkpointing(network: Any) -> Iterator[None]:
+    """Inside, layers forget their activations and compute them again; dropout stays off.
+
+    transformers' own switch wants the whole model in training mode, which would switch dropout on, and stays on while samples
+    are drawn, where it switches the cache off.
+    """
+    for layer in checkpointed_layers(network):
+        layer.gradient_checkpointing = layer.training = True
+        layer._gradient_checkpointing_func = functools.partial(checkpoint, use_reentrant=False)
+    try:
+        yield
+    finally:
+        for layer in checkpointed_layers(network):
+            layer.gradient_checkpointing = layer.training = False
+
+
+def checkpointed_layers(network: Any) -> list[Any]:
+    """The layers that can forget their activations; a model of older make has none."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    return [layer for layer in network.modules() if isinstance(layer, GradientCheckpointingLayer)]
