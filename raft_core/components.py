@@ -42,6 +42,7 @@ from raft_core.schema import (
     type_name,
     without_none,
 )
+from raft_core.specification import RewardSpec
 
 FUNCTION_REWARD = "raft_core.functions.FunctionReward"
 LEARNED_REWARD = "raft_core.preferences.learned.LearnedReward"
@@ -96,6 +97,9 @@ class Walk:
     def value(self, raw: Any, kind: Any, where: str) -> Part:
         """A value of the annotated type ``kind``: a component, a list of components, a section of settings, or a leaf."""
         kind, optional = without_none(kind)
+        if kind is RewardSpec:
+            part = self.component(raw, "reward", where)
+            return Part(part.plain, lambda: RewardSpec(part.plain, part.make()))
         if optional and (raw is None or (isinstance(raw, Typed) and raw.lower() in ("null", "none"))):
             return Part(None, lambda: None)
         name = component_kind(kind)

@@ -29,6 +29,7 @@ FIXED = {
     "train/skipped_steps": False,
 }
 RULES = ("stop_when", "warn_when")
+LEVELS = ("reward/mean", "reward/best", "reward/kept")  # the same in every round when scores compare within a prompt only
 
 
 def directions(scorer: Scorer) -> dict[str, bool]:
@@ -69,6 +70,14 @@ def settled(built: Mapping[str, Any], walk: Walk) -> tuple[dict[str, Any], list[
             walk.note(where, error.mistakes, owner=type(part))
             return part
         notes.extend(f"{where}.{text}" for text in contrary(part, known))
+        if built["reward"].info.relative and (metric := goes_by(part)) in LEVELS:
+            others = [name for name in known if name.startswith(("score/", "judge/"))]
+            name = built["reward"].info.name
+            walk.note(
+                where,
+                f"{where} goes by {metric}, but {name!r} compares samples within a prompt only, so it is the same in every "
+                f"round: go by one of {', '.join(others)}",
+            )
         return own
 
     for key in RULES:
@@ -77,6 +86,11 @@ def settled(built: Mapping[str, Any], walk: Walk) -> tuple[dict[str, Any], list[
     if "keep" in built:
         result["keep"] = told(built["keep"], "keep")
     return result, notes
+
+
+def goes_by(part: Any) -> str | None:
+    """The metric of a rule, or the one by which the best round is kept."""
+    return getattr(part, "metric", getattr(part, "best", None))
 
 
 def contrary(part: Any, known: Mapping[str, bool]) -> list[str]:

@@ -5,6 +5,9 @@ Source: RAFT (2304.06767), algorithm 1. Every method and every modality is a cho
 
 from __future__ import annotations
 
+from functools import partial
+
+from raft_core.ahead import ahead_of
 from raft_core.measure import measure
 from raft_core.monitor import Monitor
 from raft_core.prompts import PromptSet
@@ -42,7 +45,8 @@ def align(
         record = store.open(rnd, policy)
         asked = requests(prompts.draw(rnd), k, store.seed, rnd)
         with monitor.phase(rnd, "sample", policy):
-            samples = record.sampled(asked, lambda chunk: policy.sample(chunk, trace=objective.needs_trace))
+            draw = partial(policy.sample, trace=objective.needs_trace)
+            samples = record.sampled(asked, draw, ahead_of(scorer, policy))
         with monitor.phase(rnd, "render", policy):
             samples, scores, selection = record.judged(samples, policy.render, scorer, lambda s: selector(s.grid(k)))
         with monitor.phase(rnd, "train", policy):

@@ -143,7 +143,8 @@ class Combinator(Protocol):
 
     May also have ``recall(earlier)`` and, where it is needed, ``recalls`` true: it is then called before a round is scored with
     the score columns of all rounds before it, oldest first. Whatever a combinator has to know of the past follows from these
-    alone, so that a resumed run knows the same. And ``unscored_reason``, why a sample may have no score though all its parts do.
+    alone, so that a resumed run knows the same. And ``unscored_reason``, why a sample may have no score though all its parts
+    have one.
     """
 
     info: RewardInfo

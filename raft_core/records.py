@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raft_core.ahead import Ahead
 from raft_core.codecs import UnusableError, identity, load_tensors, normalised, save_tensors
 from raft_core.errors import ModelError, RewardError, StoreError
 from raft_core.files import remove
@@ -45,25 +46,40 @@ class RoundRecord:
     processes: Processes
     reporter: Reporter
     _found: tuple[list[Sample], Scores, np.ndarray] | None = field(default=None, init=False)
+    _ahead: Ahead | None = field(default=None, init=False)
 
     @property
     def _facts(self) -> dict[str, object]:
         return {"round": self.rnd, "policy_hash": self.policy_hash}
 
-    def sampled(self, asked: Sequence[Request], draw: Callable[[Sequence[Request]], list[Sample]]) -> list[Sample]:
+    def sampled(
+        self, asked: Sequence[Request], draw: Callable[[Sequence[Request]], list[Sample]], ahead: Ahead | None = None
+    ) -> list[Sample]:
         """The samples of these requests, each part of ``batch_size`` read back if it is there and drawn and kept if not.
 
         Parts are cut the same way every time, so that a sample is drawn in the same company. With several processes each draws
         its share of the parts and reads those of the others.
+
+        Args:
+            ahead: renders every part and begins to score it while the next is drawn. Not with several processes, of which one
+                alone scores.
         """
         self._found = self._stored(asked)
         if self._found:
             return self._found[0]
+        self._ahead = ahead if self.processes.count == 1 else None
+        try:
+            return self._all_parts(asked, draw)
+        except BaseException:
+            self._stop_ahead()
+            raise
+
+    def _all_parts(self, asked: Sequence[Request], draw: Callable[[Sequence[Request]], list[Sample]]) -> list[Sample]:
         parts = [(self.folder / PARTS / f"{i:04d}.safetensors", part) for i, part in enumerate(chunks(asked, self.batch_size))]
         done: dict[Path, list[Sample]] = {}
         with self.reporter.phase("sampling", len(asked)) as progress:
             for path, part in self.processes.share(parts):
-                done[path] = self._read_part(path, part) or self._draw_part(path, part, draw)
+                done[path] = self._begun(self._read_part(path, part) or self._draw_part(path, part, draw))
                 progress.advance(len(part))
         self.processes.wait()
         for path, part in parts:
@@ -73,6 +89,19 @@ class RoundRecord:
                 except UnusableError as error:
                     raise StoreError(f"round {self.rnd}: a part drawn by another process cannot be read: {error}") from error
         return [sample for path, _ in parts for sample in done[path]]
+
+    def _begun(self, samples: list[Sample]) -> list[Sample]:
+        """The same samples; rendered, and on their way to be scored, if that is done ahead."""
+        if not self._ahead:
+            return samples
+        rendered = rendered_part(samples, self._ahead.render)
+        self._ahead.begin(rendered)
+        return rendered
+
+    def _stop_ahead(self) -> None:
+        if self._ahead:
+            self._ahead.stop()
+            self._ahead = None
 
     def _read_part(self, path: Path, part: Sequence[Request]) -> list[Sample] | None:
         if not path.exists():
@@ -112,7 +141,7 @@ class RoundRecord:
         self,
         samples: Sequence[Sample],
         render: Callable[[Sequence[Sample]], list[Sample]],
-        scorer: Callable[[Sequence[Sample]], Scores],
+        scorer: Callable[..., Scores],
         choose: Callable[[Scores], Selection],
     ) -> tuple[list[Sample], Scores, Selection]:
         """The samples rendered, their scores, and what was chosen; read back if they are there, made and kept if not.
@@ -144,20 +173,21 @@ class RoundRecord:
         self,
         samples: Sequence[Sample],
         render: Callable[[Sequence[Sample]], list[Sample]],
-        scorer: Callable[[Sequence[Sample]], Scores],
+        scorer: Callable[..., Scores],
         choose: Callable[[Scores], Selection],
     ) -> tuple[list[Sample], Scores, np.ndarray]:
         rendered: list[Sample] = []
         with self.reporter.phase("rendering", len(samples)) as progress:
             for part in chunks(samples, self.batch_size):
-                pictures = normalised(render(part))
-                require_answers(pictures, [sample.request for sample in part], "render")
-                rendered += pictures
+                rendered += part if self._ahead else rendered_part(part, render)
                 progress.advance(len(part))
         with self.reporter.phase("scoring", len(samples)) as progress:
             if getattr(scorer, "recalls", False):
                 scorer.recall(earlier_scores(self.folder.parents[1], self.rnd))  # type: ignore[attr-defined]
-            scores = scorer(rendered)
+            try:
+                scores = scorer(rendered, self._ahead) if self._ahead else scorer(rendered)
+            finally:
+                self._stop_ahead()
             progress.advance(len(samples))
         require_scored(scores, f"round {self.rnd}")
         kept = mask(choose(scores), len(rendered))
@@ -173,6 +203,17 @@ class RoundRecord:
             place = table.column_names.index("kept")
             write_table(self.folder / SAMPLES, table.set_column(place, "kept", pa.array(kept)), facts)
         remove(self.folder / PARTS)
+
+
+def rendered_part(samples: Sequence[Sample], render: Callable[[Sequence[Sample]], list[Sample]]) -> list[Sample]:
+    """These samples with their outputs, as they will be when they are read back.
+
+    Raises:
+        ModelError: the policy mixed them up.
+    """
+    rendered = normalised(render(samples))
+    require_answers(rendered, [sample.request for sample in samples], "render")
+    return rendered
 
 
 def mask(selection: Selection, n: int) -> np.ndarray:

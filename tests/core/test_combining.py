@@ -314,3 +314,30 @@ def test_running_statistics_survive_resume_to_the_bit(tmp_path):
     (tmp_path / "whole/rounds/0002/samples.parquet").unlink()
     with pytest.raises(StoreError, match="no samples of round 2"):
         earlier_scores(tmp_path / "whole", before=4)
+
+
+def test_a_rule_does_not_go_by_a_level_that_never_changes(tmp_path):
+    from raft_core.config import check
+
+    (tmp_path / "p.txt").write_text("one\ntwo\nthree\nfour")
+    ranks = {"class_path": "RankAggregate", "init_args": {"rewards": ["FakeReward"]}}
+    raw = {"policy": "FakePolicy", "reward": ranks, "prompts": {"train": str(tmp_path / "p.txt")}, "trackers": []}
+    with pytest.raises(ConfigError) as caught:
+        check(raw)
+    assert len(caught.value.mistakes) == 2
+    assert "stop_when.0 goes by reward/mean" in caught.value.mistakes[0] and "score/mean" in caught.value.mistakes[0]
+    plateau = {"class_path": "Plateau", "init_args": {"metric": "score/mean", "absolute": 0.1}}
+    assert check({**raw, "stop_when": [plateau], "keep": {"best": "score/mean"}})
+
+
+def test_the_page_on_combinators_names_what_there_is():
+    import re
+    from pathlib import Path
+
+    from raft_core.listing import classes
+
+    page = (Path(__file__).parents[2] / "docs/combinators.md").read_text(encoding="utf-8")
+    table = page.split("## Combinators\n")[1].split("\n## ")[0]
+    named = set(re.findall(r"^\| `(\w+)`", table, re.M))
+    assert named == {found.name for found in classes("reward") if "combine" in found.members and found.public}
+    assert {"Isolated", "Cached", "RemoteReward"} <= {found.name for found in classes("reward")}
