@@ -33,6 +33,7 @@ SUBCOMMANDS = {
         "train": "learn a reward from preferences",
         "eval": "how well rewards agree with preferences",
         "serve": "put a reward behind HTTP, for other machines' runs",
+        "study": "what optimising a learned reward does to the gold judge",
     },
 }
 

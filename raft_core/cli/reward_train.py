@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ def epilog() -> str:
         lines.append(f"{title}:")
         for name, default, meaning in settings(path):
             head = f"--{prefix}.{name}" + (f" ({default.strip(chr(39))})" if default and "(" not in default else "")
-            lines.append(f"  {head}\n      {meaning}")
+            lines += [f"  {head}", *textwrap.wrap(meaning, 74, initial_indent=" " * 6, subsequent_indent=" " * 6)]
     return "\n".join(lines)
 
 
@@ -114,17 +115,32 @@ def learner_and_fit(walk: Walk, raw: Mapping[str, Any], modality: str) -> tuple[
     from raft_core.preferences.fit import FitSettings
     from raft_core.preferences.folder import learner_class
 
-    fit = dict(raw.get("fit") or {})
+    fit, own = (as_mapping(raw.get(name), name) for name in ("fit", "learner"))
     # One seed for all, and a learning rate that suits what is trained, unless they are given.
-    own = ({"seed": fit["seed"]} if "seed" in fit else {}) | dict(raw.get("learner") or {})
+    own = ({"seed": fit["seed"]} if "seed" in fit else {}) | own
     part = walk.section(own, learner_class(modality), "learner")
     with contextlib.suppress(Unbuilt):
         learner = part.make()
         walk.note("learner", learner.check())
-        fit["optimizer"] = {"lr": learner.lr, **(fit.get("optimizer") or {})}
+        fit["optimizer"] = {"lr": learner.lr} | as_mapping(fit.get("optimizer"), "fit.optimizer")
     settings = None
     with contextlib.suppress(Unbuilt):
         settings = walk.section(fit, FitSettings, "fit").make()
     if walk.mistakes or settings is None:
         raise ConfigError(walk.mistakes)
     return part.make, settings
+
+
+def as_mapping(raw: Any, name: str) -> dict[str, Any]:
+    """Settings by name; none when nothing is given.
+
+    Raises:
+        ConfigError: something else is given.
+    """
+    from raft_core.errors import ConfigError
+    from raft_core.schema import Typed, from_yaml
+
+    found = from_yaml(raw) if isinstance(raw, Typed) else raw
+    if found is not None and not isinstance(found, Mapping):
+        raise ConfigError(f"{name} is {found!r}, but must be settings: --{name}.NAME VALUE")
+    return dict(found or {})
