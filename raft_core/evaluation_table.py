@@ -142,7 +142,7 @@ def notes(evaluations: Sequence[Evaluation]) -> list[str]:
         return []
     level = f"{100 * evaluations[0].level:.0f} %"
     found = [
-        "Before is the model as it came, after is the trained one; both drew from the same seeds and the same initial noise, "
+        "Before is the model as it came, after is the trained one; both drew from the same seeds and random numbers, "
         "and every figure compares pair by pair.",
         f"Intervals of differences are {level} BCa bootstrap intervals that resample prompts, since samples of a prompt are "
         "not independent.",

@@ -196,7 +196,8 @@ def bundled_models() -> dict[str, str]:
     return {
         f"bundled:{index.parent.relative_to(root)}": str(index.parent)
         for root in _bundled_roots()
-        for index in sorted(root.rglob("model_index.json"))
+        # Of diffusers, and language models of transformers; what else lies there is no model to begin from.
+        for index in sorted([*root.rglob("model_index.json"), *root.glob("*/generation_config.json")])
     }
 
 

@@ -146,7 +146,7 @@ def grid_note(data: RunData) -> str:
     shown = data.evaluations[0]
     n, of = len(first_rows(shown.before, shown.k)), len(shown.prompts)
     which = f"every one of the {of} {split_name(shown.split)}" if n == of else f"{n} of the {of} {split_name(shown.split)}"
-    return f"The first sample of {which}, nothing picked. Both sides of a pair began with the same noise."
+    return f"The first sample of {which}, nothing picked. Both sides of a pair drew from the same random numbers."
 
 
 def first_rows(samples: Sequence[Any], k: int) -> list[int]:

@@ -20,6 +20,7 @@ from raft_core.scoring import Failure, Scores
 from raft_core.types import Sample
 
 PHASES = ("sample", "render", "train")
+MODALITIES = ("text/", "image/")
 SHEETS = 12
 
 
@@ -122,6 +123,7 @@ def charts(history: Sequence[Mapping[str, Any]], reward: str = "") -> list[Chart
     keys = dict.fromkeys(key for row in history for key in row)
     judges = [key.removeprefix("judge/") for key in keys if key.startswith("judge/")]
     parts = [key.removeprefix("score/") for key in keys if key.startswith("score/")]
+    said = [key for key in keys if key.startswith(MODALITIES)]  # what the policy says of its samples
     found = [
         chart(
             f"Reward{f': {reward}' if reward else ''}",
@@ -139,8 +141,15 @@ def charts(history: Sequence[Mapping[str, Any]], reward: str = "") -> list[Chart
         chart("Diversity", rounds, {"within prompts": curve("diversity")}, "mean 1 − cosine of two samples"),
         chart("KL", rounds, {"to the start": curve("kl")}, "estimate, before each update"),
         chart("Loss", rounds, {"last": curve("train/loss_last"), "first": curve("train/loss_first")}, "per round of training"),
+        *[chart(_title(key), rounds, {"all": curve(key)}, "of all samples, before each update") for key in said],
     ]
     return [drawn for drawn in found if drawn]
+
+
+def _title(key: str) -> str:
+    """``text/distinct_1`` → ``Text: distinct 1``."""
+    modality, _, name = key.partition("/")
+    return f"{modality.capitalize()}: {name.replace('_', ' ')}"
 
 
 # ---------------------------------------------------------------------- costs

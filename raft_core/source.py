@@ -11,6 +11,7 @@ from raft_core.components import Unbuilt, Walk
 from raft_core.config import Override, overridden, read_yaml
 from raft_core.errors import ConfigError, ModelError
 from raft_core.importing import resolve
+from raft_core.listing import bundled_models
 from raft_core.manifest import CONFIG, RUN, read_run
 from raft_core.protocols import Policy, Reward
 from raft_core.scoring import Scorer
@@ -98,7 +99,7 @@ def open_source(target: str, overrides: Sequence[Override], *, models: bool = Fa
     path = Path(target).expanduser()
     if (path / RUN).exists():
         return Source(path, "run", overridden(read_yaml(path / CONFIG), overrides))
-    policy = next((o.text for o in overrides if o.path == "policy"), DEFAULT_POLICY)
+    policy = next((o.text for o in overrides if o.path == "policy"), usual_policy(target))
     rest = [o for o in overrides if o.path != "policy"]
     if path.is_file() or (path.is_dir() and not (path / "model_index.json").exists()):
         arguments = weights_arguments(path, policy)
@@ -113,6 +114,14 @@ def open_source(target: str, overrides: Sequence[Override], *, models: bool = Fa
             "weights that were trained"
         )
     return Source(path, kind, overridden({"policy": {"class_path": policy, "init_args": arguments}}, rest))
+
+
+def usual_policy(target: str) -> str:
+    """The policy that takes a file, folder or model when none is named: what transformers or peft has written is text."""
+    folder = Path(bundled_models().get(target, target)).expanduser()
+    has = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    is_text = "adapter_config.json" in has or {"config.json", "tokenizer_config.json"} <= has
+    return "CausalLM" if is_text else DEFAULT_POLICY
 
 
 def weights_arguments(path: Path, policy: str) -> dict[str, Any]:

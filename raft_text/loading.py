@@ -241,11 +241,20 @@ def load_model(model: str, dtype: Any, *, attention: str = "sdpa", quantization:
     placed: dict[str, Any] = {} if quantization is None else {"quantization_config": quantization, "device_map": {"": 0}}
     try:
         with quiet():
-            network: Any = AutoModelForCausalLM.from_pretrained(
-                where, config=config, dtype=dtype, use_safetensors=True, attn_implementation=attention, **placed
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                where,
+                config=config,
+                dtype=dtype,
+                use_safetensors=True,
+                attn_implementation=attention,
+                output_loading_info=True,
+                **placed,
             )
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
         raise ModelError(f"model: {model} could not be loaded: {error}") from error
+    network, info = loaded
+    if missing := sorted(info["missing_keys"]):  # the library would go on with random ones
+        raise ModelError(f"model: the weights of {model} lack {missing[0]!r} ({len(missing)} such tensors): fetch them again")
     if network._is_stateful or "linear_attention" in (getattr(config, "layer_types", None) or []):
         raise ModelError(
             f"model: {model} is a {type(network).__name__}, which keeps a recurrent state; only models whose every layer is "

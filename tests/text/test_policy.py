@@ -304,6 +304,17 @@ def test_pickled_weights_and_missing_parts_are_told(tiny, tmp_path):
     assert "pickled weights (pytorch_model.bin)" in found and "no tokenizer" in found
 
 
+def test_weights_that_lack_a_tensor_are_not_filled_with_random_ones(tiny, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = edited(tiny("llama"), tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"lack 'model.layers.1.mlp.up_proj.weight' \(1 such tensors\)"):
+        CausalLM(str(folder), sampling=Sampling(max_new_tokens=8)).load()
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [

@@ -1,0 +1,45 @@
+"""What docs/text.md shows is true: its configuration passes the check, its code runs, its table names every figure."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import yaml
+
+from raft_core.config import check
+from raft_core.types import Prompt, Request, Sample
+from raft_text import Rejection
+from raft_text.metrics import drawn_figures, text_figures
+
+PAGE = (Path(__file__).parents[2] / "docs" / "text.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.M | re.S)
+
+
+def test_its_configurations_pass_the_check(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("prompts.txt").write_text("one\ntwo\nthree\n")
+    Path("my_file.py").write_text(
+        "def my_function(prompts, outputs):\n    return [0.0] * len(outputs)\nmy_bound = my_function\n"
+    )
+    first, rules = blocks("yaml")
+    config = check(yaml.safe_load(first), base=tmp_path).config
+    assert config.policy.prompting.chat and config.policy.sampling.batch_size == 64
+    for line in rules.splitlines():
+        Rejection(**yaml.safe_load(line)["rejection"])
+
+
+def test_its_code_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for block in blocks("python"):
+        exec(compile(block, "docs/text.md", "exec"), {})
+    assert "tensor([" in capsys.readouterr().out
+
+
+def test_it_names_every_figure():
+    meta = {"tokens": 1, "finish": "rejected", "entropy": 1.0, "rejected": True, "tokens_saved_at_most": 3}
+    found = {**text_figures(["a b " * 100]), **drawn_figures([Sample(Request(Prompt("p"), 0, 0), meta=meta)])}
+    assert set(re.findall(r"`text/(\w+)`", PAGE)) == {*found, "perplexity"}
