@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import threading
@@ -15,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from raft_core._torchvision import ensure_importable
 from raft_core.devices import native_bf16, resolve_device
 from raft_core.errors import DeviceError, ModelError, nearest
+from raft_text.loading import BUNDLED, BUNDLED_FOLDER, quiet
 
 if TYPE_CHECKING:
     import torch
 
 Task = Literal["SequenceClassification", "CausalLM", "Encoder"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-BUNDLED = Path(__file__).parents[1] / "bundled"
 HUB_NAME = re.compile(r"(?:[\w.-]+/)?[\w.-]+")
 UNUSED = re.compile(r"(^|\.)pooler\.")  # weights that an embedding by mean pooling does without
 
@@ -45,8 +44,8 @@ class Source:
     @property
     def folder(self) -> Path | None:
         """The local folder, if it is one."""
-        if self.name.startswith("bundled:"):
-            return BUNDLED / self.name.removeprefix("bundled:")
+        if self.name.startswith(BUNDLED):
+            return BUNDLED_FOLDER / self.name.removeprefix(BUNDLED)
         path = Path(self.name).expanduser()
         return path if path.is_absolute() or self.name.startswith((".", "~")) or path.is_dir() else None
 
@@ -172,7 +171,7 @@ def pick_dtype(name: Dtype, device: torch.device) -> torch.dtype:
 
 def _folder_mistakes(folder: Path, task: Task) -> list[str]:
     if not folder.is_dir():
-        known = [path.parent.name for path in BUNDLED.glob("*/config.json")] if folder.parent == BUNDLED else []
+        known = [path.parent.name for path in BUNDLED_FOLDER.glob("*/config.json")] if folder.parent == BUNDLED_FOLDER else []
         return [f"there is no model folder {folder}{nearest(folder.name, known)}"]
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         return [f"{folder} holds an adapter alone: merge it into its base model (peft's merge_and_unload) and save that"]
@@ -211,22 +210,6 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ModelError(f"{file.parent} is no model folder of transformers: {file.name} holds no object")
     return content
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Inside, transformers shows no progress bars and logs errors alone."""
-    from transformers.utils import logging
-
-    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def inputs_of(

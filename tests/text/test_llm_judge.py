@@ -332,6 +332,16 @@ def test_a_question_that_the_policy_cannot_take_in_is_unscored():
     assert "longer than the context" in answers[1].reason  # type: ignore[union-attr]
 
 
+def test_a_language_model_judges_itself(tmp_path):
+    from raft_text import CausalLM, Prompting, Sampling
+
+    sampling = Sampling(max_new_tokens=4, batch_size=4)
+    policy = CausalLM(str(decided_chat(tmp_path / "policy")), None, Prompting(chat=True), sampling, device="cpu")
+    policy.load()
+    scores = scored(self_judge(policy), samples_of("one", "one " * 300, "two three"))
+    np.testing.assert_array_equal(scores, [7, math.nan, 7])  # the second leaves no room for a verdict
+
+
 def test_it_takes_a_policy_and_one_of_text():
     with pytest.raises(RewardError, match="no policy here"):
         SelfJudge()(samples_of("one"))
