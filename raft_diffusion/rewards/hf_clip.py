@@ -60,9 +60,10 @@ def load(source: str, processor: str) -> tuple[Any, Any, Any, int]:
     from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
 
     with quiet():
-        model, found = CLIPModel.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
-        pictures = CLIPImageProcessor.from_pretrained(processor)
-        tokenizer = AutoTokenizer.from_pretrained(processor)
+        loaded: Any = CLIPModel.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
+        pictures: Any = CLIPImageProcessor.from_pretrained(processor)
+        tokenizer: Any = AutoTokenizer.from_pretrained(processor)
+    model, found = loaded
     if found["missing_keys"]:
         raise ModelError(f"its weights lack {', '.join(sorted(found['missing_keys'])[:4])}")
     # Not the processor itself: which library resizes, and so the last digits, would change with transformers' version.

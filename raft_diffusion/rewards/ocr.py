@@ -99,7 +99,7 @@ def _missing() -> MissingDependency | None:
 
 
 def _engine() -> Any:
-    from rapidocr import RapidOCR
+    from rapidocr import RapidOCR  # pyright: ignore[reportMissingImports] - an extra
 
     engine = RapidOCR(params={"Global.log_level": "error"})
     logging.getLogger("RapidOCR").setLevel(logging.ERROR)

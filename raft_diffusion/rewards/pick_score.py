@@ -14,7 +14,7 @@ from raft_diffusion.rewards.cosine import CosineOfClip
 from raft_diffusion.rewards.pictures import bad_pictures_unscored
 
 MODEL = "transformers:yuvalkirstain/PickScore_v1"
-PROCESSOR = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"  # of the CLIP that it was trained from; it has none of its own
+PROCESSOR = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"  # of the CLIP that it was trained from, as its authors use it
 
 
 def preferences(scores: np.ndarray) -> np.ndarray:

@@ -181,7 +181,7 @@ def test_the_published_pick_score_takes_the_processor_of_its_ancestor(clip_folde
     )
     assert PickScore().check() == []
     assert PickScore(str(clip_folder)).source == ClipSource(f"transformers:{clip_folder}")
-    for file in ("config.json", "model.safetensors"):  # as the published repository is: no processor
+    for file in ("config.json", "model.safetensors"):  # a model without its processor
         (tmp_path / file).write_bytes((clip_folder / file).read_bytes())
     samples = samples_of(["a circle"])
     beside = PickScore(str(tmp_path), str(clip_folder), device="cpu")
