@@ -80,7 +80,7 @@ class RewardServer(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is no news."""
 
-    def info(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         info = self.reward.info
         return {"name": info.name, "scale": info.scale, "higher_is_better": info.higher_is_better}
 
@@ -132,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
         super().setup()
 
     def do_GET(self) -> None:
-        self._answer("/info", self.server.info)
+        self._answer("/info", self.server.facts)
 
     def do_POST(self) -> None:
         self._answer("/score", lambda: self.server.scores(self._body()))

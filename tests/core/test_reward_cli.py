@@ -34,6 +34,7 @@ def test_the_list_tells_rewards_by_what_they_score(capsys):
     assert "ClipScore" in pictures and "Sentiment" in text
     both, combinators = rest.split("made of rewards:")
     assert "FunctionReward" in both and "Weighted" in combinators and "Weighted" not in both
+    assert "RemoteReward" in both and "RewardServer" not in out  # which has the looks of one, but scores nothing itself
 
 
 def test_one_reward_is_explained(capsys):
