@@ -6,6 +6,7 @@ import math
 import os
 import re
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -101,6 +102,7 @@ class RemoteReward:
         self.url = url.rstrip("/").removesuffix("/score")
         self.batch_size, self.parallel = batch_size, parallel
         self.connection = connection
+        self._client: httpx.Client | None = None
         self.info = RewardInfo(
             name=name,
             scale=scale,
@@ -123,11 +125,9 @@ class RemoteReward:
             RewardError: it cannot be reached, refuses, or is something else.
             ConfigError: it says that its direction is the other one.
         """
-        import httpx
-
+        client = self._connected()
         try:
-            with httpx.Client(headers=self.connection.headers, timeout=self.connection.timeout_s) as client:
-                facts = patiently(self.connection, lambda: _exchange(client, "GET", f"{self.url}/info", None, self.connection))
+            facts = patiently(self.connection, lambda: _exchange(client, "GET", f"{self.url}/info", None, self.connection))
         except _Trouble as trouble:
             if trouble.status in NOT_OFFERED:
                 return
@@ -139,6 +139,24 @@ class RemoteReward:
                 f"{self.url} says {str(said).lower()}: give that"
             )
 
+    def sleep(self) -> None:
+        """Close the connections of the round."""
+        if self._client is not None:
+            self._close()
+            self._client = None
+
+    def _connected(self) -> httpx.Client:
+        """The client of this round: making one for every batch would cost more than the batch."""
+        if self._client is None:
+            import httpx
+
+            self._client = httpx.Client(
+                timeout=self.connection.timeout_s,
+                verify=self.url.startswith("https"),  # certificates take longest to load, and plain HTTP has none
+            )
+            self._close = weakref.finalize(self, self._client.close)
+        return self._client
+
     def __call__(self, samples: Sequence[Sample]) -> np.ndarray:
         """[N].
 
@@ -146,15 +164,13 @@ class RemoteReward:
             PartlyScored: some requests failed, or the endpoint could not score some samples.
             RewardError: all of them failed.
         """
-        import httpx
-
+        client = self._connected()
         parts = list(chunks(samples, self.batch_size))
-        with httpx.Client(headers=self.connection.headers, timeout=self.connection.timeout_s) as client:
-            if len(parts) == 1:
-                answers = [self._asked(client, parts[0])]
-            else:
-                with ThreadPoolExecutor(max_workers=self.parallel) as pool:
-                    answers = list(pool.map(lambda part: self._asked(client, part), parts))
+        if len(parts) == 1:
+            answers = [self._asked(client, parts[0])]
+        else:
+            with ThreadPoolExecutor(max_workers=self.parallel) as pool:
+                answers = list(pool.map(lambda part: self._asked(client, part), parts))
         values = np.concatenate([values for values, _ in answers]) if answers else np.empty(0)
         errors = [error for _, error in answers if error]
         if not errors:
@@ -217,7 +233,7 @@ def _exchange(client: httpx.Client, method: str, address: str, body: bytes | Non
     import httpx
 
     deadline = time.monotonic() + connection.timeout_s
-    headers = {"Content-Type": "application/json"} if body is not None else {}
+    headers = connection.headers | ({"Content-Type": "application/json"} if body is not None else {})
     try:
         with client.stream(method, address, content=body, headers=headers) as response:
             content = _content(response, deadline)
