@@ -195,7 +195,7 @@ def _one_epoch(
         for group in optimizer.param_groups:
             group["lr"] = settings.optimizer.lr * settings.schedule.factor(done, done / (steps * settings.epochs))
         optimizer.zero_grad()
-        for part in chunks(rows, settings.micro_batch_size or len(rows)):
+        for part in chunks(rows.tolist(), settings.micro_batch_size or len(rows)):
             loss = preference_losses(learner, seen.take(part), scale).sum() / len(rows)
             if not torch.isfinite(loss):
                 raise RewardError(

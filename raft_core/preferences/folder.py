@@ -97,8 +97,10 @@ def read_recipe(folder: Path) -> Recipe:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         if config["format"] != FORMAT or config["modality"] not in LEARNERS:
             raise ValueError(f"format {config['format']!r} of {config['modality']!r}")
-        scales = (Scale(float(config[name]["mean"]), float(config[name]["std"])) for name in ("before", "after"))
-        recipe = Recipe(config["modality"], config["learner"], *scales, [float(x) for x in config["probe"]], config["training"])
+        before, after = (Scale(float(config[name]["mean"]), float(config[name]["std"])) for name in ("before", "after"))
+        recipe = Recipe(
+            config["modality"], config["learner"], before, after, [float(x) for x in config["probe"]], config["training"]
+        )
     except FileNotFoundError:
         raise ModelError(
             f"{folder} is no learned reward: there is no {CONFIG} in it (make one by: raft reward train)"

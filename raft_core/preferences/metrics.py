@@ -9,6 +9,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -160,7 +161,8 @@ def within_prompt_correlation(scores: Sequence[np.ndarray], sizes: Sequence[np.n
     a, b = a[both], b[both]
     if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return math.nan
-    return float(spearmanr(a, b).statistic)
+    found: Any = spearmanr(a, b)
+    return float(found.statistic)
 
 
 def agreement(scores: Mapping[str, Sequence[np.ndarray]]) -> dict[str, dict[str, float]]:

@@ -25,9 +25,9 @@ QUERY = 500  # keys per question; SQLite takes 999 at least
 
 
 def default_cache() -> Path:
-    """``$XDG_CACHE_HOME/raft/embeddings.sqlite``, by default in ``~/.cache``."""
+    """``$XDG_CACHE_HOME/raft-align/embeddings.sqlite``, by default in ``~/.cache``."""
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "raft" / "embeddings.sqlite"
+    return Path(root) / "raft-align" / "embeddings.sqlite"
 
 
 def picture_key(picture: Picture | Image) -> str:
