@@ -15,9 +15,13 @@ from raft_core.rng import torch_rng
 from raft_text.options import Sampling
 
 
-def uniforms(seeds: Sequence[int], n: int) -> torch.Tensor:
-    """[B, n] float64 in [0, 1), each row from its own seed; drawn on the CPU so that a seed means the same everywhere."""
-    return torch.stack([torch.rand(n, generator=torch_rng(seed), dtype=torch.float64) for seed in seeds])
+def uniforms(seeds: Sequence[int], n: int, device: torch.device | str = "cpu") -> torch.Tensor:
+    """[B, n] in [0, 1), each row from its own seed; float64 where the device has it.
+
+    Drawn on the CPU, so that a seed means the same everywhere.
+    """
+    drawn = torch.stack([torch.rand(n, generator=torch_rng(seed), dtype=torch.float64) for seed in seeds])
+    return drawn.to(device, torch.float32 if torch.device(device).type == "mps" else torch.float64)
 
 
 class Picker:
@@ -74,9 +78,10 @@ def inverse_cdf(scores: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
     Scores (0, −∞, 0) and u = 0.6: cumulated 0.5, 0.5, 1, so token 2.
     """
     # float32 would lose tokens of probability 1e-7 in a vocabulary of 10⁵.
-    cumulated = scores.float().softmax(dim=-1).double().cumsum(dim=-1)  # [A, V]
-    target = uniform[:, None] * cumulated[:, -1:]
-    return torch.searchsorted(cumulated, target, right=True)[:, 0].clamp(max=scores.shape[-1] - 1)
+    cumulated = scores.float().softmax(dim=-1).to(uniform.dtype).cumsum(dim=-1)  # [A, V]
+    total = cumulated[:, -1:].contiguous()
+    chosen = torch.searchsorted(cumulated, uniform[:, None] * total, right=True)
+    return torch.minimum(chosen, torch.searchsorted(cumulated, total))[:, 0]  # a product may round up to the total
 
 
 def entropy(logits: torch.Tensor) -> torch.Tensor:

@@ -231,16 +231,17 @@ class CausalLM:
             self._whole = before
 
     def written(self, requests: Sequence[Request], texts: Sequence[str]) -> list[Sample]:
-        """Rendered samples of completions that were written elsewhere: by a person, or by a teacher."""
-        return [
-            Sample(
-                request,
-                output=text,
-                tensors={"tokens": torch.tensor(self.encode.completion(text), dtype=torch.int64)},
-                meta={"tokens": len(self.encode.completion(text)), "finish": "written"},
-            )
-            for request, text in zip(requests, texts, strict=True)
-        ]
+        """Rendered samples of completions that were written elsewhere: by a person, or by a teacher.
+
+        Raises:
+            DataError: one that exceeds the model's context.
+        """
+        samples = []
+        for request, text in zip(requests, texts, strict=True):
+            tokens = torch.tensor(self.encode.completion(request.prompt.text, text), dtype=torch.int64)
+            meta = {"tokens": len(tokens), "finish": "written"}
+            samples.append(Sample(request, output=text, tensors={"tokens": tokens}, meta=meta))
+        return samples
 
     def render(self, samples: Sequence[Sample]) -> list[Sample]:
         return [sample.with_output(self._text(sample)) for sample in samples]

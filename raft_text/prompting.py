@@ -77,11 +77,21 @@ class PromptEncoder:
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return text if len(ids) <= limit else self.tokenizer.decode(ids[-limit:])
 
-    def completion(self, text: str) -> tuple[int, ...]:
-        """Token ids of a completion that was written elsewhere, with an end-of-text token."""
+    def completion(self, prompt: str, text: str) -> tuple[int, ...]:
+        """Token ids of a completion that was written elsewhere, with an end-of-text token.
+
+        Raises:
+            DataError: prompt and completion together exceed the model's context.
+        """
         end = self.tokenizer.eos_token_id
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return (*ids, min(self._ends) if end is None else end)
+        ids = (*self.tokenizer(text, add_special_tokens=False)["input_ids"], min(self._ends) if end is None else end)
+        length = len(self(prompt)) + len(ids)
+        if self._context is not None and length > self._context:
+            raise DataError(
+                f"prompt and response have {length} tokens, but the model's context is {self._context}: {shortened(text)!r}; "
+                "leave it out or shorten it"
+            )
+        return ids
 
     def text(self, tokens: Sequence[int] | torch.Tensor) -> str:
         """What a person reads of a completion's tokens."""

@@ -26,7 +26,7 @@ class Watcher:
         self.every = rejection.every
         self._patterns = [re.compile(pattern) for pattern in rejection.patterns]
         self._bound: Callable | None = find_function(rejection.bound) if rejection.bound is not None else None
-        self._below = rejection.below
+        self._below = -np.inf if rejection.below is None else rejection.below
 
     def __call__(self, prompts: Sequence[str], beginnings: Sequence[str]) -> list[bool]:
         """Whether each completion is hopeless, by its beginning.

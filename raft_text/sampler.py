@@ -142,7 +142,7 @@ class Growing:
         self.entropy = torch.zeros(n, device=device)
         self.count = torch.zeros(n, dtype=torch.int64, device=device)
         self.alive = torch.ones(n, dtype=torch.bool, device=device)
-        self.uniform = uniforms(task.seeds, longest).to(device)
+        self.uniform = uniforms(task.seeds, longest, device)
         self._ends = torch.tensor(list(task.ends), device=device)
         self._done: dict[int, Drawn] = {}
 

@@ -16,6 +16,7 @@ from types import ModuleType
 
 COMMANDS = {
     "align": "align a model: rounds of sample, score, select, train",
+    "sft": "fine-tune a language model on responses that are written down",
     "resume": "go on with a run that was stopped",
     "compare": "compare a trained model with its base on prompts of yours",
     "generate": "generate from a run or a model into a folder",

@@ -1,0 +1,86 @@
+"""Fine-tune a language model on responses that are written down.
+
+CONFIG is one as of raft align; what it leaves out is set for supervised
+fine-tuning: one round, the responses in the prompts' table in place of samples
+(columns prompt and response), all of them kept. The run is stored, resumed,
+compared and reported as any other.
+
+  raft sft my.yaml --prompts.train pairs.jsonl --trainer.epochs 2
+  raft sft student.yaml --winners runs/teacher      learn a run's best samples
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from raft_core.config import Checked
+
+USAGE = "raft sft CONFIG [--winners RUN] [--SETTING VALUE …] [--print_config]"
+TAKES_SETTINGS = True
+POLICY, REWARD = "raft_text.demonstrations.Demonstrated", "raft_text.demonstrations.Given"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--winners", type=Path, metavar="RUN", help="learn the best samples that this run has kept")
+    parser.add_argument("--print_config", action="store_true", help="print the whole configuration, checked, and stop")
+
+
+def main(args: argparse.Namespace) -> None:
+    checked = checked_sft(args)
+    if args.print_config:
+        from raft_core.config import as_yaml
+
+        print(as_yaml(checked.plain), end="")
+        return
+    from raft_core import progress
+    from raft_core.cli.result import show_result
+    from raft_core.run import align_run, output_folder
+
+    folder = output_folder(checked)
+    reporter = progress.reporter()
+    reporter.line(f"run folder: {folder}")
+    show_result(align_run(checked, reporter, folder=folder))
+
+
+def checked_sft(args: argparse.Namespace) -> Checked:
+    """The configuration of a command line, completed for supervised fine-tuning and checked.
+
+    Raises:
+        ConfigError: with every mistake that there is.
+    """
+    from raft_core.cli.settings import find_config
+    from raft_core.config import check, overridden, parse_overrides, read_yaml
+
+    path = find_config(args.target)
+    raw = completed(read_yaml(path))
+    if args.winners is not None:
+        raw["prompts"] = {**(raw.get("prompts") or {}), "train": str(_winners(args.winners)), "held_out": None}
+    raw = overridden(raw, parse_overrides(args.settings))
+    return check(raw, base=path.parent, name=path.stem, begins=not args.print_config)
+
+
+def completed(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with what supervised fine-tuning needs and the file does not say."""
+    usual = {
+        "reward": REWARD,
+        "k": 1,
+        "rounds": 1,
+        "stop_when": [],
+        "warn_when": [],
+        "export": "last",
+    }
+    result = {**usual, **raw}
+    policy = result.get("policy")
+    if isinstance(policy, Mapping) and str(policy.get("class_path", "")).rpartition(".")[2] == "CausalLM":
+        result["policy"] = {**policy, "class_path": POLICY}
+    return result
+
+
+def _winners(run: Path) -> Path:
+    from importlib import import_module
+
+    return import_module(POLICY.rpartition(".")[0]).write_winners(run.resolve())

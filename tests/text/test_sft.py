@@ -1,0 +1,70 @@
+"""Supervised fine-tuning: responses that are written down, learned by the same loop; and a student of a run's winners."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+from raft_core.cli import main
+from raft_core.errors import DataError
+from raft_core.store import read_history, read_round
+from raft_core.types import Prompt, Request
+from raft_text.demonstrations import Demonstrated, Given
+
+PAIRS = {"say one": "abab", "say two": "abab", "say three": "abab", "say four": "abab", "say five": "abab"}
+
+
+@pytest.fixture
+def recipe(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [json.dumps({"prompt": prompt, "response": text}) for prompt, text in PAIRS.items()]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(rows) + "\n")
+    arguments = {"model": str(tiny()), "lora": None, "sampling": {"max_new_tokens": 8, "temperature": 0.0}}
+    raw = {
+        "policy": {"class_path": "CausalLM", "init_args": arguments},
+        "prompts": {"train": "pairs.jsonl"},
+        "trainer": {"steps": 12, "batch_size": 4, "optimizer": {"lr": 2e-2}},
+        "evaluation": {"k": 1},
+        "trackers": [],
+        "output": "run",
+    }
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(raw))
+    return tmp_path
+
+
+def test_responses_are_learned_and_a_student_learns_them_from_the_run(recipe):
+    assert main(["sft", "c.yaml"]) == 0
+    run = recipe / "run"
+    samples, scores, kept = read_round(run, 1, tensors=True)
+    assert kept.all() and {sample.output for sample in samples} == {"abab"} and (scores.columns["given"] == 1).all()
+    (row,) = read_history(run)
+    assert row["train/loss_last"] < row["train/loss_first"] / 5
+    table = json.loads((run / "report" / "report.json").read_text())["evaluations"]
+    shown = {e["split"]: {c["name"]: c for c in e["comparisons"]} for e in table}
+    assert shown["heldout"]["given"]["before"] == 0 and shown["heldout"]["given"]["after"] == 1
+    assert main(["sft", "c.yaml", "--winners", "run", "--output", "student", "--trainer.steps", "1"]) == 0
+    assert {sample.output for sample in read_round(recipe / "student", 1)[0]} == {"abab"}
+
+
+def test_a_table_without_responses_is_told(recipe, capsys):
+    (recipe / "pairs.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b"}\n')
+    assert main(["sft", "c.yaml", "--evaluation.prompts", "1"]) == 2
+    assert "has no response to learn" in capsys.readouterr().err
+
+
+def test_a_response_longer_than_the_context_is_told(load):
+    policy = load("llama")
+    with pytest.raises(DataError, match="prompt and response have 134 tokens, but the model's context is 128"):
+        policy.written([Request(Prompt("p"), 0, 0)], ["x" * 131])
+
+
+def test_what_is_given_scores_one():
+    prompts = [Prompt("p", {"response": "yes"}), Prompt("p", {"answer": "no"}), Prompt("p")]
+    from raft_core.types import Sample
+
+    samples = [Sample(Request(prompt, 0, 0), output="yes ") for prompt in prompts]
+    assert np.array_equal(Given()(samples), [1, 0, np.nan], equal_nan=True)
+    assert Demonstrated.modality == "text"
