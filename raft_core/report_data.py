@@ -141,7 +141,7 @@ def charts(history: Sequence[Mapping[str, Any]], reward: str = "") -> list[Chart
         chart("Diversity", rounds, {"within prompts": curve("diversity")}, "mean 1 − cosine of two samples"),
         chart("KL", rounds, {"to the start": curve("kl")}, "estimate, before each update"),
         chart("Loss", rounds, {"last": curve("train/loss_last"), "first": curve("train/loss_first")}, "per round of training"),
-        *[chart(_title(key), rounds, {"all": curve(key)}, "of all samples, before each update") for key in said],
+        *[chart(_title(key), rounds, {"all": curve(key)}, "of all samples") for key in said],
     ]
     return [drawn for drawn in found if drawn]
 
