@@ -97,7 +97,7 @@ class Curve:
         label: of the proxy.
         steps: n of best-of-n, or the rounds that were made.
         distance: √KL from the reference, √nats.
-        gold: mean over prompts, with its 95 % interval (bootstrap over prompts).
+        gold: mean over prompts of the gain over the reference, with its 95 % interval (bootstrap over prompts; none for RAFT).
         proxy: the same of the proxy, or None where the gold itself chooses.
     """
 
@@ -228,7 +228,8 @@ def best_of_curves(
 def _curve(label: str, proxy: np.ndarray | None, gold: np.ndarray, settings: StudySettings) -> Curve:
     ns = [2**i for i in range(settings.pool.bit_length()) if 2**i <= settings.pool]
     by = gold if proxy is None else proxy
-    golds = [mean_interval(_per_prompt(by, gold, n), settings.seed) for n in ns]
+    start = _per_prompt(by, gold, 1)  # prompts differ, and that is no doubt about what choosing gains
+    golds = [mean_interval(_per_prompt(by, gold, n) - start, settings.seed) for n in ns]
     return Curve(
         label=label,
         steps=ns,
