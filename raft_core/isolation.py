@@ -235,7 +235,8 @@ def _ended(process: subprocess.Popen[bytes], errors: Any) -> None:
     process.wait()
     for stream in (process.stdin, process.stdout, errors):
         with contextlib.suppress(OSError, ValueError):
-            stream.close()
+            if stream is not None:
+                stream.close()
 
 
 def _last_line(errors: BinaryIO) -> str:

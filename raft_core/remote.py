@@ -150,11 +150,11 @@ class RemoteReward:
         if self._client is None:
             import httpx
 
-            self._client = httpx.Client(
+            client = httpx.Client(
                 timeout=self.connection.timeout_s,
                 verify=self.url.startswith("https"),  # certificates take longest to load, and plain HTTP has none
             )
-            self._close = weakref.finalize(self, self._client.close)
+            self._client, self._close = client, weakref.finalize(self, client.close)
         return self._client
 
     def __call__(self, samples: Sequence[Sample]) -> np.ndarray:

@@ -98,7 +98,8 @@ def score(
         if isinstance(part, Combinator):
             columns[name], failure = _combined(part, columns, samples)
         else:
-            columns[name], failure = (begun and begun.take(part, samples)) or scored_by(part, samples)
+            ahead = begun.take(part, samples) if begun is not None else None
+            columns[name], failure = ahead or scored_by(part, samples)
         if failure:
             failures[name] = failure
     return columns, failures

@@ -128,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def setup(self) -> None:
-        self.timeout = self.server.limits.idle_s
+        self.request.settimeout(self.server.limits.idle_s)
         super().setup()
 
     def do_GET(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 
@@ -19,13 +19,13 @@ from raft_core.errors import RaftError
 HEAD_BYTES = 8
 
 
-def write_frame(stream: BinaryIO, body: dict[str, Any]) -> None:
+def write_frame(stream: IO[bytes], body: dict[str, Any]) -> None:
     content = wire.plain(body)
     stream.write(len(content).to_bytes(HEAD_BYTES, "big") + content)
     stream.flush()
 
 
-def read_frame(stream: BinaryIO) -> Any:
+def read_frame(stream: IO[bytes]) -> Any:
     """The next frame; None at the end.
 
     Raises:
