@@ -104,14 +104,15 @@ class Monitor:
         return {**self._costs.get(rnd, {}), "time/round_s": time.perf_counter() - self._started[rnd]}
 
     def report(self, rnd: int, history: History) -> None:
-        """One line on the round, warnings after it, metrics to the trackers."""
+        """One line on the round, new warnings after it, metrics to the trackers."""
         metrics = next(row for row in reversed(history) if row["round"] == rnd)
         header, line = round_line(metrics)
         if header != self._header:
             self.reporter.line(header)
             self._header = header
         self.reporter.line(line)
-        for warning in [*unscored_warnings(metrics), *self._said(self._warn_when, history)]:
+        fresh = [rule for rule in self._warn_when if not rule(history[:-1])]  # what was said the round before is known
+        for warning in [*unscored_warnings(metrics), *self._said(fresh, history)]:
             self.reporter.warn(f"round {rnd}: {warning}")
         for tracker in self._trackers:
             tracker.log(history)

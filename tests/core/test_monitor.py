@@ -200,6 +200,16 @@ def test_durations_are_in_the_unit_of_a_person(seconds, text):
     assert duration(seconds) == text
 
 
+def test_a_warning_is_said_when_it_is_new():
+    lines = Lines()
+    monitor = Monitor(lines, warn_when=[KlAbove(0.02)])
+    kls = (0.01, 0.03, 0.04, 0.01, 0.05)
+    history = [full_metrics(rnd, kl=kl) for rnd, kl in enumerate(kls, 1)]
+    for rnd in range(1, len(kls) + 1):
+        monitor.report(rnd, history[:rnd])
+    assert [warning.split(":")[0] for warning in lines.warnings] == ["round 2", "round 5"]
+
+
 def test_unscored_samples_and_warning_rules_are_said():
     lines = Lines()
     Monitor(lines, warn_when=[KlAbove(0.01)]).report(1, [full_metrics(1, **{"unscored/clip_score": 3})])
