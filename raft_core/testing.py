@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,8 +55,14 @@ class FakePolicy:
             means = self._means(requests, reference)
             noise = torch.stack([torch.randn(means.shape[1], generator=torch_rng(r.seed)) for r in requests])
             drawn = means + noise
-        tensors = [{"x": x} for x in drawn]
-        return [Sample(request, tensors=kept, meta={"steps": 1}) for request, kept in zip(requests, tensors, strict=True)]
+        samples = [Sample(request, tensors={"x": x}, meta={"steps": 1}) for request, x in zip(requests, drawn, strict=True)]
+        return self._traced(samples, reference) if trace else samples
+
+    def _traced(self, samples: Sequence[Sample], reference: bool) -> list[Sample]:
+        with torch.no_grad():
+            log_probs, masks = self.step_log_probs(samples, reference=reference)
+        pairs = zip(samples, log_probs, masks, strict=True)
+        return [replace(s, tensors={**s.tensors, "step_log_probs": row, "step_mask": mask}) for s, row, mask in pairs]
 
     def render(self, samples: Sequence[Sample]) -> list[Sample]:
         return [sample.with_output(self._output(sample.tensors["x"])) for sample in samples]

@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from raft_core.errors import ConfigError
+from raft_core.raft_plus_plus import AllBest
 from raft_core.selectors import BestOfK, BestThenTop, TopFraction, best_of_each
 from raft_core.types import Weighted
 
-SELECTORS = [BestOfK(), TopFraction(0.25), TopFraction(1.0), BestThenTop(1), BestThenTop(3)]
+SELECTORS = [BestOfK(), TopFraction(0.25), TopFraction(1.0), BestThenTop(1), BestThenTop(3), AllBest()]
 by_selector = pytest.mark.parametrize("selector", SELECTORS, ids=str)
 
 shapes = st.tuples(st.integers(0, 6), st.integers(1, 6))
