@@ -22,6 +22,8 @@ def resolve(path: str, kind: str) -> tuple[Any, str]:
         place, name = split_path(path)
         module = import_file(Path(place), path) if place.endswith(".py") else import_module(place, path)
         return member(module, name, path), path
+    if path.endswith(".py"):
+        raise ConfigError(f"{path!r} is a file: name the class or function in it, {path}:NAME")
     if "." not in path:
         path = full_path(path, kind)
     module_name, _, name = path.rpartition(".")

@@ -46,8 +46,10 @@ def write_card(folder: Path, facts: Mapping[str, Any]) -> Path:
     defaults = {"figures": [], "images": [], "versions": {}, "files": {}, "judges": [], "prompts": []}
     known = {**defaults, **facts}
     known.setdefault("title", title(known))
+    known["method"] = {"call": {}, **known["method"]}
     base = load_base(known["base_model"], known["pipeline"])
-    text = template.render(front_matter=front_matter(known), load_base=base, **known)
+    call = call_example(known["prompts"][0] if known["prompts"] else "a prompt", known["method"]["call"])
+    text = template.render(front_matter=front_matter(known), load_base=base, call_example=call, **known)
     write_text(folder / CARD, text)
     return folder / CARD
 
@@ -124,6 +126,7 @@ def run_facts(run_folder: Path, folder: Path) -> dict[str, Any]:
         "method": {
             "adapter": adapter_words(policy),
             "sampling": sampling_words(policy.get("sampling", {})),
+            "call": call_arguments(policy.get("sampling", {})),
             "selector": _name(config.get("selector")),
             "objective": _name(config.get("objective")),
             "rounds": results.checkpoint if results else config.get("rounds"),
@@ -180,6 +183,21 @@ def sampling_words(sampling: Mapping[str, Any]) -> str:
     size = f", {sampling['width']}×{sampling['height']}" if sampling.get("width") and sampling.get("height") else ""
     scheduler = sampling["scheduler"] or "the model's own scheduler"
     return f"{scheduler}, {sampling['steps']} steps, guidance {sampling['guidance_scale']:g}{size}"
+
+
+def call_arguments(sampling: Mapping[str, Any]) -> dict[str, Any]:
+    """What a pipeline of diffusers is called with to draw as the run did: adapters are at home at that size and guidance."""
+    names = {"width": "width", "height": "height", "steps": "num_inference_steps", "guidance_scale": "guidance_scale"}
+    names |= {"guidance_rescale": "guidance_rescale", "negative_prompt": "negative_prompt"}
+    return {theirs: sampling[ours] for ours, theirs in names.items() if sampling.get(ours)}
+
+
+def call_example(prompt: str, arguments: Mapping[str, Any]) -> str:
+    """Python lines that draw one picture with ``pipe``."""
+    if not arguments:
+        return f"image = pipe({prompt!r}).images[0]"
+    words = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+    return f"image = pipe(\n    {prompt!r},\n    {words},\n).images[0]"
 
 
 def _picture(folder: Path, evaluation: Evaluation) -> dict[str, str]:

@@ -76,6 +76,9 @@ def parsed(command: str, module: ModuleType, words: Sequence[str]) -> argparse.N
     module.add_options(parser)
     targets = list(itertools.takewhile(lambda word: not word.startswith("-"), words))
     args, args.settings = parser.parse_known_args(list(words[len(targets) :]))
+    if not targets:  # behind an option of the command: raft plan --no_probe CONFIG
+        targets = list(itertools.takewhile(lambda word: not word.startswith("-"), args.settings))
+        args.settings = args.settings[len(targets) :]
     args.target = targets[0] if targets else None
     if len(targets) > 1:
         raise ConfigError(f"{targets[1]!r} is one word too many: {module.USAGE}")

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import itertools
+import re
 import textwrap
 from collections.abc import Iterator
 
@@ -64,14 +66,15 @@ def section(plural: str) -> Iterator[str]:
 
 
 def recipes() -> dict[str, str]:
-    """Name → first line of the comment that every recipe opens with."""
+    """Name → first sentence of the comment that every recipe opens with."""
     from raft_core.cli.settings import recipe_folders
 
     found = {}
     for folder in recipe_folders():
         for path in sorted(folder.rglob("*.yaml")):
-            first = path.read_text(encoding="utf-8").partition("\n")[0]
-            found[str(path.relative_to(folder).with_suffix(""))] = first.lstrip("# ")
+            lines = (line.removeprefix("#").strip() for line in path.read_text(encoding="utf-8").splitlines())
+            paragraph = " ".join(itertools.takewhile(bool, lines))
+            found[str(path.relative_to(folder).with_suffix(""))] = re.split(r"(?<=\.)\s", paragraph, maxsplit=1)[0]
     return found
 
 

@@ -38,13 +38,16 @@ def main(args: argparse.Namespace) -> None:
     selector = chosen_selector(parse_overrides(args.settings))
     console = progress.console()
     if args.k or selector is None:
-        ks = args.k or doublings(stored[0].k)
+        table = best_table(stored, column, args.k or doublings(stored[0].k))
         console.print(f"expected {column} of the best of k samples per prompt", markup=False, highlight=False)
-        console.print(best_table(stored, column, ks))
+        console.print(table)
     if selector is not None:
+        table, left_out = choice_table(stored, column, selector, console.width)
         label = f"kept by {type(selector).__name__}, chosen by {column}; in brackets what the run has kept"
         console.print(label, markup=False, highlight=False)
-        console.print(choice_table(stored, column, selector))
+        console.print(table)
+        if left_out:
+            console.print(f"not shown for want of width: {', '.join(left_out)}", markup=False, highlight=False)
 
 
 def chosen_selector(overrides) -> Selector | None:
@@ -89,18 +92,28 @@ def best_table(stored: list[Stored], column: str, ks: list[int]):
     return table
 
 
-def choice_table(stored: list[Stored], column: str, selector: Selector):
+def choice_table(stored: list[Stored], column: str, selector: Selector, width: int):
+    """(table, the scores that have no room in it): as many scores as fit a width in characters, the one chosen by first."""
     from rich.table import Table
 
     from raft_core.monitor import figure, shortened
     from raft_core.whatif import rechosen
 
-    names = [column, *(name for name in stored[0].columns if name != column)][:4]
-    table = Table(box=None, pad_edge=False)
-    for heading in ("round", "kept", "shared", *(shortened(name, 16) for name in names)):
+    names = [column, *(name for name in stored[0].columns if name != column)]
+    choices = [rechosen(each, selector, column) for each in stored]
+    columns = {
+        "round": [str(each.rnd) for each in stored],
+        "kept": [f"{choice.kept} ({int(each.kept.sum())})" for each, choice in zip(stored, choices, strict=True)],
+        "shared": [str(choice.shared) for choice in choices],
+    }
+    columns |= {n: [f"{figure(choice.means[n])} ({figure(choice.means_before[n])})" for choice in choices] for n in names}
+    table, used = Table(box=None, pad_edge=False), 0
+    for name, cells in columns.items():
+        heading = name if name not in names else shortened(name, 16)
+        used += max(map(len, (heading, *cells))) + 2  # between columns
+        if used > width and name in names[1:]:
+            break
         table.add_column(heading, justify="right", no_wrap=True)
-    for each in stored:
-        choice = rechosen(each, selector, column)
-        means = [f"{figure(choice.means[n])} ({figure(choice.means_before[n])})" for n in names]
-        table.add_row(str(each.rnd), f"{choice.kept} ({int(each.kept.sum())})", str(choice.shared), *means)
-    return table
+    for row in list(zip(*columns.values(), strict=True)):
+        table.add_row(*row[: len(table.columns)])
+    return table, list(columns)[len(table.columns) :]

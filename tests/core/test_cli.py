@@ -108,6 +108,7 @@ def test_print_config_is_a_configuration(task, capsys):
         (["align", "task.yaml", "--output", "p.txt", "--k", "0"], "p.txt is a file"),
         (["align", "task.yaml", "more.yaml"], "'more.yaml' is one word too many"),
         (["align", "task.yaml", "--prompts.per_round", "9"], "there are 5 training prompts: choose 1 to 5"),
+        (["align", "task.yaml", "--reward", "mine.py"], "name the class or function in it, mine.py:NAME"),
         (["resume", "nowhere"], "nowhere holds no run"),
         (["resume"], "something is missing"),
         (["report", "nowhere"], "holds no run"),
@@ -362,7 +363,28 @@ def test_whatif_another_selector_had_chosen(finished, capsys):
     out = capsys.readouterr().out
     assert "kept by TopFraction" in out and "1 (5)" in out
     assert main(["whatif", str(finished), "--k", "9"]) == 2
-    assert "4 samples per prompt are stored" in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert "4 samples per prompt are stored" in err and not out
+
+
+def test_whatif_leaves_scores_out_rather_than_cutting_figures_off(finished):
+    from raft_core.cli.whatif_command import choice_table
+    from raft_core.selectors import TopFraction
+    from raft_core.whatif import stored_rounds
+
+    stored = stored_rounds(finished)
+    names = list(stored[0].columns)
+    table, left_out = choice_table(stored, names[0], TopFraction(0.5), 30)
+    assert len(table.columns) == 4 and left_out == names[1:]
+    assert choice_table(stored, names[0], TopFraction(0.5), 500)[1] == []
+
+
+@pytest.mark.usefixtures("task")
+def test_a_configuration_may_stand_behind_an_option(capsys):
+    assert main(["plan", "--no_probe", "task.yaml", "--k", "3"]) == 0
+    assert "k: 3" in capsys.readouterr().out
+    assert main(["align", "--print_config", "task.yaml", "more.yaml"]) == 2
+    assert "'more.yaml' is one word too many" in capsys.readouterr().err
 
 
 def test_rescore_keeps_the_scores_and_their_direction(task, capsys):

@@ -8,7 +8,7 @@ import yaml
 from raft_core.config import check
 from raft_core.run import align_run
 from raft_diffusion import StableDiffusion
-from raft_diffusion.card import adapter_words, front_matter, load_base, write_card
+from raft_diffusion.card import adapter_words, call_arguments, call_example, front_matter, load_base, write_card
 
 FACTS = {
     "base_model": "stable-diffusion-v1-5/stable-diffusion-v1-5",
@@ -76,6 +76,8 @@ def test_the_card_of_a_run(run):
     assert "![Before (left half)" in text
     assert 'pipe.load_lora_weights("path/to/this/folder", weight_name="pytorch_lora_weights.safetensors")' in text
     assert "\n\n\n\n" not in text
+    call = text.split("image = pipe(")[1].split("```")[0]  # drawn as the run has drawn, or the adapters are not at home
+    assert "num_inference_steps=2, guidance_scale=2.0" in call
 
 
 def test_a_card_from_facts_alone(tmp_path):
@@ -118,6 +120,17 @@ def test_the_card_of_full_fine_tuning_speaks_of_no_lora(tmp_path):
     assert "# stable-diffusion-v1-5, fine-tuned by RAFT\n" in text
     assert "lora" not in text.lower()
     assert 'from_pretrained("path/to/this/folder/unet")' in text
+
+
+def test_the_card_calls_the_pipeline_at_the_size_of_the_run():
+    sampling = {"width": 32, "height": 32, "steps": 12, "guidance_scale": 1.5, "guidance_rescale": 0.0, "negative_prompt": ""}
+    expected = {"width": 32, "height": 32, "num_inference_steps": 12, "guidance_scale": 1.5}
+    assert call_arguments(sampling) == expected
+    drawn = []
+    exec("pipe = lambda prompt, **words: drawn.append((prompt, words)) or Result\n" + call_example('a "red" cat', expected), {
+        "drawn": drawn, "Result": type("Result", (), {"images": [None]})
+    })  # fmt: skip
+    assert drawn == [('a "red" cat', expected)]
 
 
 def test_adapters_in_words():
