@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -141,7 +141,7 @@ def evaluate(
         drawn = [sampled(policy, asked, reference, bar) for reference in (True, False)]
     with in_words("render"), policy.resident("render"), reporter.phase(f"evaluate {split}: score", 2 * len(asked)) as bar:
         before, after = (rendered(policy, samples, bar) for samples in drawn)
-        scores_before, scores_after = scorer(before), scorer(after)
+        scores_before, scores_after = scored_together(scorer, before, after)
         features = [policy.embed(samples).reshape(len(prompts), k, -1) for samples in (before, after)] if k > 1 else None
     return Evaluation(
         split=split,
@@ -155,6 +155,25 @@ def evaluate(
         scores_before=scores_before,
         scores_after=scores_after,
     )
+
+
+def scored_together(scorer: Scorer, before: Sequence[Sample], after: Sequence[Sample]) -> tuple[Scores, Scores]:
+    """The scores of both sides, from one call.
+
+    What compares the samples of a prompt with one another (ranks, scales within a prompt, pairwise judges) then compares before
+    with after; of each side by itself its mean would say nothing. Pairs stand side by side, for a judge in a ring asks
+    neighbours alone.
+    """
+    both = scorer([sample for pair in zip(before, after, strict=True) for sample in pair])
+    return _side(both, 0), _side(both, 1)
+
+
+def _side(both: Scores, first: int) -> Scores:
+    """Every second row, with the failures that are among them."""
+    columns = {name: values[first::2] for name, values in both.columns.items()}
+    missing = {name: int(np.isnan(columns[name]).sum()) for name in both.failures}
+    failures = {name: Failure(missing[name], each.first_error) for name, each in both.failures.items() if missing[name]}
+    return replace(both, columns=columns, failures=failures)
 
 
 def compare(before: Scores, after: Scores, scorer: Scorer, k: int, seed: int) -> list[Comparison]:

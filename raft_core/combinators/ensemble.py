@@ -56,7 +56,8 @@ class Ensemble:
         if mistakes:
             raise ConfigError(mistakes)
         term = f"mean − {alpha:g} × standard deviation" if how == "penalised" else how
-        self.info = RewardInfo(name=name, scale=f"{term} of {', '.join(part.info.name for part in self.parts)}")
+        scale = f"{term} of {', '.join(part.info.name for part in self.parts)}"
+        self.info = RewardInfo(name=name, scale=scale, relative=all(part.info.relative for part in self.parts))
 
     def combine(self, scores: Mapping[str, np.ndarray], samples: Sequence[Sample]) -> np.ndarray:
         """[N]; NaN where fewer than ``at_least`` parts have scored."""

@@ -49,7 +49,8 @@ class Weighted:
             raise ConfigError(mistakes)
         terms = [f"{weight:g} × {part.info.name}" for weight, part in zip(self.weights, self.parts, strict=True)]
         scale = " + ".join(terms) + (f", each{UNITS[normalise]}" if UNITS[normalise] else "")
-        self.info = RewardInfo(name=name, scale=scale, relative=normalise == "prompt")
+        relative = normalise == "prompt" or all(part.info.relative for part in self.parts)
+        self.info = RewardInfo(name=name, scale=scale, relative=relative)
         self.recalls = normalise == "running"
         self._earlier: Earlier = ()
 

@@ -341,3 +341,9 @@ def test_the_page_on_combinators_names_what_there_is():
     named = set(re.findall(r"^\| `(\w+)`", table, re.M))
     assert named == {found.name for found in classes("reward") if "combine" in found.members and found.public}
     assert {"Isolated", "Cached", "RemoteReward"} <= {found.name for found in classes("reward")}
+
+
+def test_what_is_made_of_relative_rewards_alone_is_relative():
+    ranks = RankAggregate([Fixed("a", [1.0])])
+    assert Weighted([ranks]).info.relative and Ensemble([ranks]).info.relative
+    assert not Weighted([ranks, Fixed("b", [1.0])]).info.relative

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from raft_core.combinators import RankAggregate, Weighted
 from raft_core.errors import ConfigError, DataError, StoreError
 from raft_core.evaluate import column_roles, compare_column, evaluate
 from raft_core.evaluation_files import as_plain, read_results, write_results
@@ -69,6 +70,38 @@ def test_pairs_with_a_missing_side_are_left_out_and_counted():
 def test_failures_of_both_sides_are_added():
     found = evaluate(shifted(0.1), PROMPTS, Scorer(FakeReward(fails_on=3)), k=4, seed=0)
     assert found.failures["mean"].count == 2 * found.comparisons[0].unscored > 0
+
+
+@pytest.mark.parametrize(
+    "reward",
+    [
+        RankAggregate([FakeReward()]),
+        Weighted([FakeReward()], normalise="prompt"),
+        Weighted([FakeReward()], normalise="running"),
+    ],
+    ids=["ranks", "within the prompt", "running"],
+)
+def test_what_compares_samples_of_a_prompt_compares_before_with_after(reward):
+    found = evaluate(shifted(0.25), PROMPTS, Scorer(reward), k=3, seed=1).comparisons[0]
+    assert found.verdict == "better"  # of each side by itself its mean would be the same
+    assert found.win_rate.value == 1.0
+
+
+def test_the_pairs_of_a_prompt_stand_side_by_side():
+    class Neighbours(FakeReward):
+        info = RewardInfo("neighbours")
+
+        def __init__(self):
+            self.seen = []
+
+        def __call__(self, samples):
+            self.seen += [(s.prompt.text, s.request.index) for s in samples]
+            return [0.0] * len(samples)
+
+    reward = Neighbours()
+    found = evaluate(shifted(0.25), PROMPTS[:2], Scorer(reward), k=2, seed=1)
+    assert reward.seen == [(p.text, i) for p in PROMPTS[:2] for i in (0, 0, 1, 1)]
+    assert [s.request.index for s in found.before] == [0, 1, 0, 1]
 
 
 def test_diversity_falls_when_samples_become_alike():
