@@ -17,16 +17,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from raft_core.errors import ConfigError
+from raft_core.replies import LONGEST_WAIT_S, TRANSIENT, body_of, retry_after
 
 if TYPE_CHECKING:
     import httpx
 
 Conversation = Sequence[Mapping[str, Any]]  # [{"role": "user", "content": "…" or a list of parts}, …]
 
-TRANSIENT = frozenset({408, 409, 425, 429, 500, 502, 503, 504})  # worth another attempt
 REFUSED = frozenset({401, 403, 404, 405})  # the same for every conversation
-LONGEST_WAIT_S = 60.0
-LARGEST_REPLY_BYTES = 4_000_000
+CUT_SHORT = "the answer was cut off at max_tokens: raise that"
 _JSON = {"Content-Type": "application/json"}
 
 
@@ -185,7 +184,7 @@ def _attempt(client: httpx.Client, endpoint: ChatEndpoint, conversation: Convers
     try:
         # Escaped to ASCII: half a surrogate pair, which JSON files can hold, has no UTF-8.
         with client.stream("POST", address, content=json.dumps(body), headers=_JSON) as response:
-            content = _content(response, time.monotonic() + endpoint.timeout_s)
+            content = body_of(response, time.monotonic() + endpoint.timeout_s)
     except httpx.TimeoutException as error:
         raise _Trouble(Unanswered(f"{address} did not answer within {endpoint.timeout_s:g} s"), again=True) from error
     except httpx.ConnectError as error:
@@ -200,32 +199,13 @@ def _attempt(client: httpx.Client, endpoint: ChatEndpoint, conversation: Convers
     return _reply(response, address, content)
 
 
-def _content(response: httpx.Response, deadline: float) -> bytes:
-    """The body. httpx limits the time between two bytes only; a trickle would hold a thread for ever."""
-    import httpx
-
-    content = b""
-    for chunk in response.iter_bytes():
-        content += chunk
-        if time.monotonic() > deadline:
-            raise httpx.ReadTimeout("the body came too slowly", request=response.request)
-        if len(content) > LARGEST_REPLY_BYTES:
-            raise httpx.RemoteProtocolError("the body is larger than any answer", request=response.request)
-    return content
-
-
 def _refusal(response: httpx.Response, address: str, content: bytes) -> _Trouble:
     status = response.status_code
     reason = f"{address} answered with status {status}: {_excerpt(content)}"
     if response.is_redirect:
         reason = f"{address} redirects to {response.headers.get('location')}: give that address as url"
         return _Trouble(Unanswered(reason, hopeless=True), again=False)
-    return _Trouble(Unanswered(reason, hopeless=status in REFUSED), again=status in TRANSIENT, wait_s=_retry_after(response))
-
-
-def _retry_after(response: httpx.Response) -> float | None:
-    text = response.headers.get("retry-after", "")
-    return float(text) if re.fullmatch(r"\d{1,9}", text) else None  # the form with a date is rare, and clocks differ
+    return _Trouble(Unanswered(reason, hopeless=status in REFUSED), again=status in TRANSIENT, wait_s=retry_after(response))
 
 
 def _reply(response: httpx.Response, address: str, content: bytes) -> str:
@@ -234,10 +214,13 @@ def _reply(response: httpx.Response, address: str, content: bytes) -> str:
         reason = f"{address} answered with a web page ({_excerpt(content)}): give the address of the API as url"
         raise _Trouble(Unanswered(reason, hopeless=True), again=True)
     try:
-        text = json.loads(content)["choices"][0]["message"]["content"]
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        choice = json.loads(content)["choices"][0]
+        text, cut_short = choice["message"]["content"], choice.get("finish_reason") == "length"
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         reason = f"{address} answered with something that is no chat completion: {_excerpt(content)}"
         raise _Trouble(Unanswered(reason), again=True) from error
+    if cut_short:  # before it came to its verdict, and what it ends with by chance is none
+        raise _Trouble(Unanswered(CUT_SHORT), again=False)
     if not isinstance(text, str):
         raise _Trouble(Unanswered(f"{address} answered without a text: {_excerpt(content)}"), again=False)
     return text

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 PAPER = (255, 255, 255)
 KEPT = (15, 139, 111)
+JPEG_QUALITY = 95
 
 
 def fitted(image: Image.Image, side: int) -> Image.Image:
@@ -38,6 +39,16 @@ def data_uri(image: Image.Image, lossless: bool = False) -> str:
     buffer = io.BytesIO()
     image.save(buffer, format="WEBP", lossless=lossless, quality=85, method=2)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def jpeg_kilobytes(image: Image.Image) -> float:
+    """Size of the picture as a JPEG of quality 95, in units of 1000 bytes.
+
+    Source: DDPO (2305.13301), section 5.1 and its released code.
+    """
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, format="JPEG", quality=JPEG_QUALITY)
+    return buffer.tell() / 1000
 
 
 def contact_sheet(

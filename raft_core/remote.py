@@ -7,7 +7,7 @@ import os
 import re
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raft_core import wire
-from raft_core.chat import LARGEST_REPLY_BYTES, LONGEST_WAIT_S, TRANSIENT
 from raft_core.errors import ConfigError, RewardError
 from raft_core.protocols import RewardInfo
+from raft_core.replies import LONGEST_WAIT_S, TRANSIENT, body_of, retry_after
 from raft_core.sampling import chunks
 from raft_core.scoring import PartlyScored
 from raft_core.types import Sample
@@ -236,7 +236,7 @@ def _exchange(client: httpx.Client, method: str, address: str, body: bytes | Non
     headers = connection.headers | ({"Content-Type": "application/json"} if body is not None else {})
     try:
         with client.stream(method, address, content=body, headers=headers) as response:
-            content = _content(response, deadline)
+            content = body_of(response, deadline)
     except httpx.TimeoutException as error:
         raise _Trouble(f"{address} did not answer within {connection.timeout_s:g} s", again=True) from error
     except httpx.ConnectError as error:
@@ -253,30 +253,11 @@ def _exchange(client: httpx.Client, method: str, address: str, body: bytes | Non
         raise _Trouble(reason, again=status in TRANSIENT, status=status)
     if status != 200:
         reason = f"{address} answered with status {status}: {_excerpt(content)}"
-        raise _Trouble(reason, again=status in TRANSIENT, wait_s=_retry_after(response.headers), status=status)
+        raise _Trouble(reason, again=status in TRANSIENT, wait_s=retry_after(response), status=status)
     try:
         return wire.parsed(content)
     except wire.WireError as error:
         raise _Trouble(f"{address} answered, but {error}", again=True) from error
-
-
-def _content(response: httpx.Response, deadline: float) -> bytes:
-    """The body. httpx limits the time between two bytes only; a trickle would hold a thread for ever."""
-    import httpx
-
-    content = b""
-    for chunk in response.iter_bytes():
-        content += chunk
-        if time.monotonic() > deadline:
-            raise httpx.ReadTimeout("the body came too slowly", request=response.request)
-        if len(content) > LARGEST_REPLY_BYTES:
-            raise httpx.RemoteProtocolError("the body is larger than any answer", request=response.request)
-    return content
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    text = headers.get("retry-after", "")
-    return float(text) if re.fullmatch(r"\d{1,9}", text) else None
 
 
 def _excerpt(content: bytes) -> str:

@@ -82,12 +82,15 @@ def score(
     samples: Sequence[Sample],
     known: Mapping[str, np.ndarray] | None = None,
     begun: Begun | None = None,
+    *,
+    in_turn: bool = False,
 ) -> tuple[dict[str, np.ndarray], dict[str, Failure]]:
     """Columns and failures of one reward, the parts of a combined one included.
 
     Args:
         known: columns of these samples that are there already; a part of such a name is not scored again.
         begun: scores that are on their way.
+        in_turn: a reward that was on the accelerator gives its memory back before the next one is asked.
     """
     columns: dict[str, np.ndarray] = dict(known or {})
     failures: dict[str, Failure] = {}
@@ -100,6 +103,8 @@ def score(
         else:
             ahead = begun.take(part, samples) if begun is not None else None
             columns[name], failure = ahead or scored_by(part, samples)
+            if in_turn and part.info.gpu and hasattr(part, "sleep"):
+                part.sleep()  # type: ignore[union-attr]
         if failure:
             failures[name] = failure
     return columns, failures
@@ -161,6 +166,17 @@ def _failure(values: np.ndarray, errors: Sequence[str]) -> Failure | None:
     return Failure(missing, errors[0] if errors else "the reward returned NaN or an infinity") if missing else None
 
 
+def told(scores: np.ndarray, reason: str) -> np.ndarray:
+    """The scores, all of which are there.
+
+    Raises:
+        PartlyScored: some are not; carries those that are, and the reason.
+    """
+    if np.isnan(scores).any():
+        raise PartlyScored(scores, reason)
+    return scores
+
+
 def checked(values: object, n: int) -> np.ndarray:
     """[n] float64 with infinities as NaN.
 
@@ -198,7 +214,7 @@ class Scorer:
         failures: dict[str, Failure] = {}
         try:
             for reward in (self.reward, *self.judges):
-                columns, more = score(reward, samples, columns, begun)
+                columns, more = score(reward, samples, columns, begun, in_turn=True)
                 failures |= more
         finally:
             self.sleep()

@@ -107,7 +107,7 @@ def picture(data: bytes, name: str, most: int = LARGEST_PICTURE) -> Any:
 
     from PIL import Image
 
-    from raft_core.preferences.items import decoded
+    from raft_core.preferences.items import decoded, unreadable
 
     try:
         with warnings.catch_warnings():
@@ -115,8 +115,7 @@ def picture(data: bytes, name: str, most: int = LARGEST_PICTURE) -> Any:
             with Image.open(io.BytesIO(data)) as image:
                 width, height = image.size  # the pixels are not decoded yet
     except Exception as error:  # noqa: BLE001 - decoders raise whatever a damaged file makes them trip over
-        why = "it is empty" if not data else " ".join(str(error).split())
-        raise DataError(f"{name} is no readable picture ({why})") from None
+        raise DataError(f"{name} is no readable picture ({unreadable(data, error)})") from None
     if width * height > most:
         raise DataError(f"{name} has {width}×{height} pixels, more than {most / 1e6:g} million: make it smaller")
     try:

@@ -68,7 +68,7 @@ def main(args: argparse.Namespace) -> None:
     reporter.line(f"\nevaluation.json and reliability.svg are in {folder}")
 
 
-def by_reward(words: Sequence[str]) -> list[list[str]]:
+def by_reward(words: Sequence[str], usage: str = USAGE) -> list[list[str]]:
     """The words of each reward: ``--reward NAME`` begins one, and what follows is its own.
 
     Raises:
@@ -81,10 +81,10 @@ def by_reward(words: Sequence[str]) -> list[list[str]]:
         if word == "--reward" or word.startswith("--reward="):
             parts.append([])
         if not parts:
-            raise ConfigError(f"{word!r} comes before any --reward: {USAGE}")
+            raise ConfigError(f"{word!r} comes before any --reward: {usage}")
         parts[-1].append(word)
     if not parts:
-        raise ConfigError(f"--reward is missing: {USAGE}")
+        raise ConfigError(f"--reward is missing: {usage}")
     return parts
 
 

@@ -46,7 +46,7 @@ def main(args: argparse.Namespace) -> None:
     from raft_core.scoring import Scorer
 
     output = free_output(args.output, args.target)
-    rewards = [built_reward(words, USAGE).reward for words in by_reward(args.settings)]
+    rewards = [built_reward(words, USAGE).reward for words in by_reward(args.settings, USAGE)]
     names = [reward.info.name for reward in rewards]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"two rewards are named {twice[0]!r}: give one another name (--reward.name NAME behind it)")

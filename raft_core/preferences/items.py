@@ -10,13 +10,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from raft_core.errors import DataError
+from raft_core.pictures import jpeg_kilobytes
 from raft_core.types import Prompt, Request, Sample
 
 if TYPE_CHECKING:
     from PIL import Image
-
-JPEG_QUALITY = 95
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,10 @@ class Picture:
 
 
 def decoded(data: bytes, name: str) -> Image.Image:
-    """Encoded bytes as an RGB picture: what is transparent lies on white, 16 bits become 8.
+    """Encoded bytes as an RGB picture, as ``opaque`` makes it.
 
     Raises:
-        DataError: no picture, a damaged one, or one without a pixel.
+        DataError: no picture, a damaged one, one without a pixel, or one that ``opaque`` refuses.
     """
     from PIL import Image
 
@@ -76,24 +77,50 @@ def decoded(data: bytes, name: str) -> Image.Image:
             image.load()
             return opaque(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        why = "it is empty" if not data else " ".join(str(error).split())
-        raise DataError(f"{name} is no readable picture ({why})") from None
+        raise DataError(f"{name} is no readable picture ({unreadable(data, error)})") from None
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from None
+
+
+def unreadable(data: bytes, error: Exception) -> str:
+    """Why encoded bytes could not be opened, in words."""
+    from PIL import UnidentifiedImageError
+
+    if not data:
+        return "it is empty"
+    if isinstance(error, UnidentifiedImageError):  # names a place in memory
+        return "no format of pictures that is known"
+    return " ".join(str(error).split())
 
 
 def opaque(image: Image.Image) -> Image.Image:
-    """Any mode of PIL as RGB."""
+    """A decoded picture of any mode as 8-bit RGB.
+
+    What is transparent lies on white, as on a page. 16 bits per channel are rounded to 8, palettes and greyscale become
+    colours. Plain conversion shows what transparency hides and clips 16 bits to white.
+
+    Raises:
+        DataError: floating-point pixels, whose range nobody knows, integers beyond 16 bits, or a mode that is no picture's.
+    """
     from PIL import Image
 
-    if image.mode.startswith("I"):  # 16 bits per pixel and one channel; a plain conversion would cut off at 255
-        import numpy as np
-
-        levels = np.asarray(image).astype(np.float64) / 257
-        return Image.fromarray(levels.clip(0, 255).round().astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        paper = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        return Image.alpha_composite(paper, image).convert("RGB")
-    return image.convert("RGB")
+    if image.mode == "F":
+        raise DataError("a picture of floating-point pixels has no known range: convert it to 8 bits per channel first")
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 0xFFFF:
+            raise DataError(
+                f"a picture of mode {image.mode!r} holds values from {values.min()} to {values.max()}, but greyscale of 16 "
+                "bits ends at 65535: convert it to 8 bits per channel first"
+            )
+        return Image.fromarray(np.rint(values / 257).astype(np.uint8)).convert("RGB")
+    try:
+        if not image.has_transparency_data:
+            return image.convert("RGB")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    except ValueError as error:
+        raise DataError(f"a picture of mode {image.mode!r} cannot be shown as RGB: {error}") from error
 
 
 class Item(NamedTuple):
@@ -115,9 +142,7 @@ class Item(NamedTuple):
         output = self.loaded()
         if isinstance(output, str):
             return float(len(output.split()))
-        buffer = io.BytesIO()
-        output.convert("RGB").save(buffer, format="JPEG", quality=JPEG_QUALITY)
-        return buffer.tell() / 1000
+        return jpeg_kilobytes(output)
 
 
 @dataclass(frozen=True, eq=False)

@@ -113,11 +113,12 @@ def calibration(deltas: np.ndarray, scale: float = 1.0, bins: int = BINS) -> Cal
 
     Args:
         deltas: [M], NaN = not scored.
+        scale: NaN = there is none, and then no calibration.
 
     Source: Guo et al. 2017 (1706.04599), eq. 3, with bins over [½, 1].
     """
     z = scale * deltas[~np.isnan(deltas)]
-    if not len(z):
+    if not len(z) or np.isnan(scale):
         return Calibration(scale, math.nan, math.nan, ())
     confidence = 1 / (1 + np.exp(-np.abs(z)))  # [M] in [½, 1]
     right = (np.sign(z) + 1) / 2

@@ -10,6 +10,7 @@ import numpy as np
 
 from raft_core.errors import ModelError
 from raft_core.protocols import RewardInfo
+from raft_core.scoring import told
 from raft_core.types import Sample
 
 if TYPE_CHECKING:
@@ -60,7 +61,11 @@ class Gold:
             raise ModelError(f"{file} holds no judge of the bundled world: {error}") from error
 
     def __call__(self, samples: Sequence[Sample]) -> np.ndarray:
-        """[N] verdicts; NaN for captions of another world."""
+        """[N] verdicts.
+
+        Raises:
+            PartlyScored: some captions are of another world.
+        """
         self.load()
         assert self._judge is not None
-        return self._judge(samples)
+        return told(self._judge(samples), "its caption is none of the bundled world")

@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from raft_core.pictures import JPEG_QUALITY, jpeg_kilobytes
 from raft_core.protocols import RewardInfo
 from raft_core.types import Sample
 from raft_diffusion.rewards.pictures import bad_pictures_unscored, pictures
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-QUALITY = 95
-
-
-def jpeg_kilobytes(image: Image) -> float:
-    """Size of the picture as a JPEG of quality 95, in units of 1000 bytes.
-
-    Source: DDPO (2305.13301), section 5.1 and its released code.
-    """
-    buffer = io.BytesIO()
-    image.convert("RGB").save(buffer, format="JPEG", quality=QUALITY)
-    return buffer.tell() / 1000
 
 
 class JpegCompressibility:
@@ -36,7 +20,7 @@ class JpegCompressibility:
     """
 
     def __init__(self, name: str = "jpeg_compressibility"):
-        self.info = RewardInfo(name=name, scale=f"−kB as JPEG at quality {QUALITY}")
+        self.info = RewardInfo(name=name, scale=f"−kB as JPEG at quality {JPEG_QUALITY}")
 
     @bad_pictures_unscored
     def __call__(self, samples: Sequence[Sample]) -> np.ndarray:
@@ -51,7 +35,7 @@ class JpegIncompressibility:
     """
 
     def __init__(self, name: str = "jpeg_incompressibility"):
-        self.info = RewardInfo(name=name, scale=f"kB as JPEG at quality {QUALITY}")
+        self.info = RewardInfo(name=name, scale=f"kB as JPEG at quality {JPEG_QUALITY}")
 
     @bad_pictures_unscored
     def __call__(self, samples: Sequence[Sample]) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 
 from raft_core.errors import ConfigError, MissingDependency
 from raft_core.protocols import RewardInfo
+from raft_core.scoring import told
 from raft_core.types import Sample
 from raft_diffusion.rewards.pictures import bad_pictures_unscored, pictures
 
@@ -78,12 +79,11 @@ class Ocr:
     def __call__(self, samples: Sequence[Sample]) -> np.ndarray:
         self.load()
         targets = [quoted(sample.prompt.text) for sample in samples]
-        return np.array(
-            [
-                np.nan if target is None else legibility(self.read(image), target)
-                for image, target in zip(pictures(samples), targets, strict=True)
-            ]
-        )
+        scores = [
+            np.nan if target is None else legibility(self.read(image), target)
+            for image, target in zip(pictures(samples), targets, strict=True)
+        ]
+        return told(np.array(scores), "the prompt has no text in quotation marks")
 
     def read(self, image: Image) -> str:
         """The text of an RGB picture, its lines in reading order."""

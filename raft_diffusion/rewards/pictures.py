@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
-from raft_core.errors import RewardError
-from raft_core.scoring import checked
+from raft_core.errors import DataError, RewardError
+from raft_core.preferences.items import opaque
+from raft_core.scoring import PartlyScored, checked
 from raft_core.types import Sample
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ def bad_pictures_unscored(
 ) -> Callable[[R, Sequence[Sample]], np.ndarray]:
     """A reward's ``__call__`` that sees usable pictures only and leaves the other samples unscored.
 
-    One damaged picture must not cost the whole batch its scores. Where none is usable the first one's error is raised, so
-    that the report can say what is wrong.
+    One damaged picture must not cost the whole batch its scores: the others' are carried by ``PartlyScored``, with the first
+    error, so that the report can say what is wrong. Where none is usable that error is raised.
     """
 
     @functools.wraps(call)
@@ -50,9 +51,15 @@ def bad_pictures_unscored(
                 errors.append(error)
         if errors and not usable:
             raise errors[0]
-        scores = np.full(len(samples), np.nan)
+        scores, reason = np.full(len(samples), np.nan), str(errors[0]) if errors else ""
         if usable:
-            scores[[index for index, _ in usable]] = checked(call(self, [sample for _, sample in usable]), len(usable))
+            try:
+                found = call(self, [sample for _, sample in usable])
+            except PartlyScored as partly:
+                found, reason = partly.values, reason or partly.reason
+            scores[[index for index, _ in usable]] = checked(found, len(usable))
+        if reason:
+            raise PartlyScored(scores, reason)
         return scores
 
     return guarded
@@ -61,9 +68,7 @@ def bad_pictures_unscored(
 def rgb(picture: object) -> Image:
     """The picture as 8-bit RGB: itself if it is that already, else a conversion that is kept for as long as it lives.
 
-    What is transparent lies on white, as on a page. 16 bits per channel are rounded to 8, palettes and greyscale become
-    colours. Without this, each model would see something else: plain conversion shows what transparency hides and clips
-    16 bits to white.
+    ``opaque`` says what is converted how. Without it, each model would see something else.
 
     Raises:
         RewardError: no PIL image, one without pixels, a damaged file, or floating-point pixels, whose range nobody knows.
@@ -84,30 +89,11 @@ def rgb(picture: object) -> Image:
     if picture.mode == "RGB" and "transparency" not in picture.info:
         return picture
     if picture not in _converted:
-        _converted[picture] = _as_rgb(picture)
+        try:
+            _converted[picture] = opaque(picture)
+        except DataError as error:
+            raise RewardError(str(error)) from error
     return _converted[picture]
-
-
-def _as_rgb(picture: Image) -> Image:
-    from PIL import Image
-
-    if picture.mode == "F":
-        raise RewardError("a picture of floating-point pixels has no known range: convert it to 8 bits per channel first")
-    if picture.mode.startswith("I"):
-        values = np.asarray(picture).astype(np.int64)
-        if values.min() < 0 or values.max() > 0xFFFF:
-            raise RewardError(
-                f"a picture of mode {picture.mode!r} holds values from {values.min()} to {values.max()}, but greyscale of 16 "
-                "bits ends at 65535: convert it to 8 bits per channel first"
-            )
-        return Image.fromarray(np.rint(values / 257).astype(np.uint8)).convert("RGB")
-    try:
-        if not picture.has_transparency_data:
-            return picture.convert("RGB")
-        white = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
-    except ValueError as error:
-        raise RewardError(f"a picture of mode {picture.mode!r} cannot be shown as RGB: {error}") from error
 
 
 class ByIdentity(Generic[T]):

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from raft_core.chat import ChatEndpoint
+from raft_core.chat import ChatEndpoint, Overheard
 from raft_core.errors import ConfigError
 from raft_core.judging import Judging, Part
 from raft_core.pictures import fitted
 from raft_core.protocols import RewardInfo
+from raft_core.scoring import told
 from raft_core.types import Sample
+from raft_core.verdicts import NO_VERDICT
 from raft_diffusion.rewards.pictures import bad_pictures_unscored, pictures
 
 if TYPE_CHECKING:
@@ -66,6 +68,8 @@ class VlmJudge:
         endpoint: an OpenAI-compatible endpoint whose model takes pictures.
         judgement: the mode (``score`` or ``pairwise``), the rubric, the scale, the size of what is sent.
         name: column in the store and label in the report.
+        background: judge a batch while the next one is sampled, in the mode ``score``. Pictures are then decoded between
+            batches, which needs the memory of the decoder beside that of the sampler.
 
     Source: Zheng et al. 2023 (2306.05685), the judge and its order bias.
     """
@@ -75,26 +79,35 @@ class VlmJudge:
         endpoint: ChatEndpoint,
         judgement: PictureJudgement = PictureJudgement(),
         name: str = "vlm_judge",
+        background: bool = True,
     ):
         self.endpoint = endpoint
         self.judgement = judgement
-        # Comparisons need the whole group; else as many as keep the endpoint busy, for pictures are large.
-        batch_size = None if judgement.mode == "pairwise" else 8 * endpoint.parallel
-        self.info = RewardInfo(name=name, scale=judgement.scale, batch_size=batch_size)
+        pairwise = judgement.mode == "pairwise"
+        self.info = RewardInfo(
+            name=name,
+            scale=judgement.scale,
+            # Comparisons need the whole group; else as many as keep the endpoint busy, for pictures are large.
+            batch_size=None if pairwise else 8 * endpoint.parallel,
+            relative=pairwise,
+            background=background and not pairwise,
+        )
 
     def check(self) -> list[str]:
         return self.endpoint.check()
 
     @bad_pictures_unscored
     def __call__(self, samples: Sequence[Sample]) -> np.ndarray:
-        """[N]; NaN where there is no verdict that can be read.
+        """[N]
 
         Raises:
+            PartlyScored: some samples have no verdict that can be read, or no picture.
             RewardError: not a single question was answered; says why.
         """
         side = self.judgement.side
         encoded = [s.with_output(png_uri(image, side)) for s, image in zip(samples, pictures(samples), strict=True)]
-        return self.judgement(self.endpoint, encoded)
+        chat = Overheard(self.endpoint)
+        return told(self.judgement(chat, encoded), chat.reason or NO_VERDICT)
 
 
 def png_uri(image: Image, side: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from raft_core.chat import Conversation, Unanswered
+from raft_core.chat import CUT_SHORT, Conversation, Unanswered
 from raft_core.errors import ConfigError, ModelError
 from raft_text.rewards.models import Dtype, Loaded, Source, by_length, inputs_of, load
 from raft_text.rewards.texts import encodable
@@ -47,6 +47,8 @@ class LocalChat:
             raise ModelError(
                 f"the tokenizer of {self.source.name!r} has no chat template: a judge is an instruction-tuned model"
             )
+        if not _ends(loaded):
+            raise ModelError(f"the tokenizer of {self.source.name!r} has no end token: nobody could tell when it has answered")
         self._loaded = loaded
 
     def sleep(self) -> None:
@@ -81,21 +83,29 @@ class LocalChat:
             f"{len(row)} tokens and an answer of {self.max_tokens} are more than the {loaded.max_tokens} that the judge takes"
         )
 
-    def _answers(self, loaded: Loaded, rows: Sequence[list[int]]) -> list[str]:
+    def _answers(self, loaded: Loaded, rows: Sequence[list[int]]) -> list[str | Unanswered]:
         import torch
 
         with torch.inference_mode():
             inputs = inputs_of([{"input_ids": row} for row in rows], loaded, side="left")  # the answer begins at the right end
             tokens = loaded.wake().generate(**inputs, generation_config=self._generation(loaded))
         new = tokens[:, inputs["input_ids"].shape[1] :]  # [B, answer]
-        return loaded.tokenizer.batch_decode(new, skip_special_tokens=True)
+        texts = loaded.tokenizer.batch_decode(new, skip_special_tokens=True)
+        ended = torch.isin(new, torch.tensor(_ends(loaded), dtype=new.dtype, device=new.device)).any(dim=1).tolist()
+        return [text if whole else Unanswered(CUT_SHORT) for text, whole in zip(texts, ended, strict=True)]
 
     def _generation(self, loaded: Loaded) -> Any:
         """Greedy, and nothing of the sampling settings that the model's folder proposes."""
         from transformers import GenerationConfig
 
-        own, padding = loaded.model.generation_config, loaded.model.config.get_text_config().pad_token_id
-        ends = own.eos_token_id if own.eos_token_id is not None else loaded.tokenizer.eos_token_id
+        ends, padding = _ends(loaded), loaded.model.config.get_text_config().pad_token_id
         if not loaded.pads:  # what follows the end of an answer must be a token that is skipped when it is read
-            padding = ends[0] if isinstance(ends, list) else ends
+            padding = ends[0]
         return GenerationConfig(max_new_tokens=self.max_tokens, do_sample=False, eos_token_id=ends, pad_token_id=padding)
+
+
+def _ends(loaded: Loaded) -> list[int]:
+    """Tokens that end an answer."""
+    own = loaded.model.generation_config.eos_token_id
+    ends = own if own is not None else loaded.tokenizer.eos_token_id
+    return [] if ends is None else list(ends) if isinstance(ends, (list, tuple)) else [ends]

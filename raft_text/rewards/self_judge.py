@@ -7,15 +7,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from raft_core.chat import Conversation, Overheard, Unanswered
+from raft_core.chat import CUT_SHORT, Conversation, Overheard, Unanswered
 from raft_core.errors import ConfigError, DataError, RewardError
 from raft_core.protocols import Policy, RewardInfo
 from raft_core.rng import seed_for
 from raft_core.sampling import chunks
+from raft_core.scoring import told
 from raft_core.types import Prompt, Request, Sample
 from raft_core.verdicts import NO_VERDICT
 from raft_text.rewards.judging import Judgement
-from raft_text.rewards.texts import told
 
 
 class SelfJudge:
@@ -119,7 +119,8 @@ class PolicyChat:
 
     def _drawn(self, requests: Sequence[Request]) -> list[Sample | Unanswered]:
         try:
-            return list(self.policy.sample(requests, reference=self.reference))
+            drawn = self.policy.sample(requests, reference=self.reference)
+            return [Unanswered(CUT_SHORT) if sample.meta.get("finish") == "length" else sample for sample in drawn]
         except DataError as error:  # a question that leaves no room for an answer must not take the others with it
             if len(requests) == 1:
                 return [Unanswered(str(error))]

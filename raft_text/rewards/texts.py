@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from raft_core.errors import RewardError
-from raft_core.scoring import PartlyScored
 from raft_core.types import Sample
 
 
@@ -24,17 +21,6 @@ def completions(samples: Sequence[Sample]) -> list[str]:
                 "render the samples first, and use a text policy"
             )
     return [sample.output for sample in samples]
-
-
-def told(scores: np.ndarray, reason: str) -> np.ndarray:
-    """The scores, all of which are there.
-
-    Raises:
-        PartlyScored: some are not; carries those that are, and the reason.
-    """
-    if np.isnan(scores).any():
-        raise PartlyScored(scores, reason)
-    return scores
 
 
 def encodable(text: str) -> str:

@@ -96,9 +96,11 @@ def test_a_passing_trouble_is_asked_again(trouble):
         ),
         (Raw(b'{"choices": []}'), 3, "no chat completion"),
         (Raw(b'{"choices": [{"message": {"content": null}}]}'), 1, "without a text"),
+        (Raw(b'{"choices": [{"message": {"content": "Score: 7"}, "finish_reason": "length"}]}'), 1, "cut off at max_tokens"),
+        (Raw(b'{"choices": ["Score: 7"]}'), 3, "no chat completion"),
         (Raw(b"\xff\xfe garbage"), 3, "no chat completion"),
     ],
-    ids=["500", "400", "401", "redirect", "HTML", "no choices", "no text", "garbage"],
+    ids=["500", "400", "401", "redirect", "HTML", "no choices", "no text", "cut short", "no object", "garbage"],
 )
 def test_a_lasting_trouble_is_told_in_words(reply, attempts, said):
     with serving(lambda _: reply) as server:

@@ -137,6 +137,8 @@ def test_pictures_come_as_files_bytes_or_base64(tmp_path):
 
 def test_what_is_transparent_lies_on_white_and_16_bits_become_8():
     assert opaque(Image.new("RGBA", (1, 1), (255, 0, 0, 0))).getpixel((0, 0)) == (255, 255, 255)
+    with pytest.raises(DataError, match="floating-point pixels"):
+        opaque(Image.new("F", (1, 1)))
     assert opaque(Image.fromarray(np.full((1, 1), 257 * 100, np.uint16))).getpixel((0, 0)) == (100, 100, 100)
 
 
@@ -349,6 +351,12 @@ def test_the_calibration_error_is_what_it_is_by_hand():
     assert calibration(deltas).ece < 0.02
     assert calibration(deltas * 10).ece > 0.1
     assert best_scale(deltas * 10) == pytest.approx(0.1, rel=0.05)
+
+
+def test_without_a_difference_there_is_no_calibration():
+    scale = best_scale(np.zeros(3))
+    assert math.isnan(scale)
+    assert math.isnan(calibration(np.zeros(3), scale).ece)
 
 
 def test_a_reward_that_follows_size_shows_itself():

@@ -73,7 +73,11 @@ def test_pictures_of_every_mode_and_what_is_no_picture(pictures, capsys):
     assert main(["score", "pictures", "--reward", "mine.py:brightness", "--output", "s.csv"]) == 0
     found = {row["prompt"] or "none": row for row in rows("s.csv")}
     assert [found[name]["brightness"] for name in ("alpha", "palette", "deep16")] == [255, 0, 100]
-    for name, why in (("letter", "no readable picture"), ("empty", "it is empty"), ("half", "no readable picture")):
+    for name, why in (
+        ("letter", "(no format of pictures that is known)"),
+        ("empty", "it is empty"),
+        ("half", "no readable picture"),
+    ):
         assert found[name]["brightness"] is None and why in found[name]["error"]
     out = " ".join(capsys.readouterr().out.split())
     assert "uncaptioned.png: it has no caption: write uncaptioned.txt, or give --prompt" in out
@@ -130,7 +134,7 @@ def test_lines_of_text_and_of_pictures_and_wrong_ones(here, capsys):
         (["mine.py", "--reward", "mine.py:fit"], "neither a folder of pictures"),
         (["void", "--reward", "mine.py:fit"], "holds no pictures"),
         (["empty.jsonl", "--reward", "mine.py:fit"], "is empty"),
-        (["pictures"], "--reward is missing"),
+        (["pictures"], "--reward is missing: raft score IMAGES_OR_JSONL"),
         (["pictures", "--reward", "mine.py:fits"], "did you mean 'fit'"),
         (["pictures", "--reward", "mine.py:fit", "--reward", "mine.py:fit"], "two rewards are named 'fit'"),
         (["pictures", "--reward", "mine.py:fit", "--output", "a.txt"], "must end in .parquet or .csv"),

@@ -309,3 +309,26 @@ def test_a_module_that_is_not_there():
 def test_a_path_that_names_no_function(path):
     with pytest.raises(ConfigError, match="names no function"):
         FunctionReward(path)
+
+
+# --- memory
+
+
+def test_one_reward_at_a_time_is_on_the_accelerator():
+    awake, most = set(), []
+
+    class Model(Calls):
+        def __call__(self, samples):
+            awake.add(self.info.name)
+            most.append(len(awake))
+            return super().__call__(samples)
+
+        def sleep(self):
+            awake.discard(self.info.name)
+
+    parts = [Model(indices, name, gpu=True, batch_size=2) for name in ("a", "b")]
+    Scorer(Weighted(parts), [Model(indices, "c", gpu=True)])(drawn(4))
+    assert most == [1] * 5  # two batches of each part, one of the judge: awake between its batches, and never beside another
+    assert not awake
+    score(parts[0], drawn(4))
+    assert awake == {"a"}  # asked by itself, as by a server, a reward stays awake

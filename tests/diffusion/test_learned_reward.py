@@ -86,6 +86,13 @@ def samples(*pictures):
     return [Sample(Request(Prompt("prompt 1"), i, i), output=image) for i, image in enumerate(pictures)]
 
 
+def test_its_folder_may_be_beside_the_configuration(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    raw = {"class_path": "LearnedReward", "init_args": {"folder": trained.name, "device": "cpu"}}
+    reward = Walk(base=trained.parent).component(raw, "reward", "reward").make()
+    assert reward.folder == trained.resolve()
+
+
 def test_what_is_preferred_scores_higher_and_a_folder_is_a_reward(trained, data):
     reward = (
         Walk()

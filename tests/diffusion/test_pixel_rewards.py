@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import re
 import types
 
 import numpy as np
@@ -162,8 +163,9 @@ def truncated() -> Image.Image:
 def test_what_is_no_usable_picture_is_unscored_and_the_others_are_not(output, says):
     with pytest.raises(RewardError, match=says):
         rgb(output)
-    scores = Contrast()(samples_of(["a", "b", "c"], [picture(0), output, picture(1)]))
-    np.testing.assert_array_equal(np.isnan(scores), [False, True, False])
+    columns, failures = score(Contrast(), samples_of(["a", "b", "c"], [picture(0), output, picture(1)]))
+    np.testing.assert_array_equal(np.isnan(columns["contrast"]), [False, True, False])
+    assert re.search(says, failures["contrast"].first_error)
     columns, failures = score(Contrast(), samples_of(["a"], [output]))
     assert np.isnan(columns["contrast"]).all()
     assert failures["contrast"].count == 1
@@ -237,7 +239,9 @@ def reading(monkeypatch):
 def test_ocr_scores_what_the_engine_reads_with_confidence(reading):
     reward, engine = reading(("Open", 0.9), ("noise", 0.3), ("now", 0.8))
     red = Image.new("RGB", (8, 8), (255, 0, 0))
-    scores = reward(samples_of(['"open now"', "nothing quoted", '"open"'], [red] * 3))
+    columns, failures = score(reward, samples_of(['"open now"', "nothing quoted", '"open"'], [red] * 3))
+    scores = columns["ocr"]
+    assert "no text in quotation marks" in failures["ocr"].first_error
     assert scores[0] == 1
     assert np.isnan(scores[1])
     assert scores[2] == pytest.approx(1 - 3 / 4)

@@ -329,7 +329,8 @@ def every_model(hps, clip_folder, image_reward_folder):
 def test_a_bad_picture_costs_only_its_own_score(hps, clip_folder, image_reward_folder):
     samples = samples_of(["a star", "a star", "a star"], [picture(0), Image.new("RGB", (0, 4)), picture(1)])
     for reward in every_model(hps, clip_folder, image_reward_folder):
-        scores = reward(samples)
+        columns, _ = score(reward, samples)
+        scores = columns[reward.info.name]
         np.testing.assert_array_equal(np.isnan(scores), [False, True, False])
         np.testing.assert_allclose(scores[[0, 2]], reward([samples[0], samples[2]]), rtol=1e-5)
         _, failures = score(reward, samples[1:2])

@@ -112,8 +112,14 @@ def trouble_with(bad, kind):
 def test_trouble_with_one_picture_leaves_that_one_unscored(kind, expected):
     patience = {"timeout_s": 3.0, "attempts": 1} if kind in ("slow", "a trickle") else {}
     with serving(trouble_with(200, kind)) as server:
-        scores = judge(server.url, parallel=1, **patience)(samples_of(["a"] * 3, [grey(10), grey(20), grey(200)]))
+        reward = judge(server.url, parallel=1, **patience)
+        columns, failures = score(reward, samples_of(["a"] * 3, [grey(10), grey(20), grey(200)]))
+    scores = columns["vlm_judge"]
     np.testing.assert_array_equal(scores, [5, 5, expected])
+    if math.isnan(expected):
+        said = {"500 for ever": "status 500", "HTML": "a web page", "slow": "did not answer", "garbage": "no chat completion"}
+        assert said.get(kind, "") in failures["vlm_judge"].first_error
+        assert "NaN" not in failures["vlm_judge"].first_error
 
 
 @pytest.mark.parametrize(
@@ -174,8 +180,10 @@ def test_a_judge_that_always_prefers_the_first_prefers_nobody():
 
 def test_a_bad_picture_takes_no_part_in_comparisons():
     with serving(brighter) as server:
-        scores = judge(server.url, PAIRWISE)(samples_of(["a"] * 3, [grey(9), Image.new("RGB", (0, 9)), grey(5)]))
-    np.testing.assert_array_equal(scores, [1, math.nan, 0])
+        samples = samples_of(["a"] * 3, [grey(9), Image.new("RGB", (0, 9)), grey(5)])
+        columns, failures = score(judge(server.url, PAIRWISE), samples)
+    np.testing.assert_array_equal(columns["vlm_judge"], [1, math.nan, 0])
+    assert "0×9 pixels" in failures["vlm_judge"].first_error
     assert len(server.bodies) == 2
 
 
@@ -191,6 +199,8 @@ def test_a_judge_comes_out_of_a_configuration(monkeypatch):
     assert walk.mistakes == []
     assert built.judgement == PictureJudgement(mode="pairwise", side=512)
     assert built.info.batch_size is None  # the whole group
+    assert built.info.relative and not built.info.background
+    assert VlmJudge(ChatEndpoint("http://localhost/v1", "judge")).info.background
     assert VlmJudge(ChatEndpoint("http://localhost/v1", "judge", parallel=4)).info.batch_size == 32
 
     walk = Walk()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -265,6 +266,13 @@ def test_a_local_model_judges_too(tmp_path):
     reward.sleep()
 
 
+def test_an_answer_that_is_cut_short_is_no_verdict(tmp_path):
+    reward = LlmJudge(local=LocalChat(str(decided_chat(tmp_path / "judge")), max_tokens=2, device="cpu"))  # no room for the end
+    columns, failures = score(reward, samples_of("one", "two three"))
+    assert np.isnan(columns["llm_judge"]).all()
+    assert "cut off at max_tokens" in failures["llm_judge"].first_error
+
+
 # --- the policy itself
 
 
@@ -340,6 +348,17 @@ def test_a_language_model_judges_itself(tmp_path):
     policy.load()
     scores = scored(self_judge(policy), samples_of("one", "one " * 300, "two three"))
     np.testing.assert_array_equal(scores, [7, math.nan, 7])  # the second leaves no room for a verdict
+
+
+def test_a_policy_that_is_cut_short_says_nothing():
+    class Curt(Opinionated):
+        def sample(self, requests, *, trace=False, reference=False):
+            drawn = super().sample(requests, trace=trace, reference=reference)
+            return [replace(s, meta={"finish": "length"}) if "sixsix" in s.prompt.text else s for s in drawn]
+
+    columns, failures = score(self_judge(Curt()), samples_of("four", "sixsix"))
+    np.testing.assert_array_equal(columns["self_judge"], [4, math.nan])
+    assert "cut off" in failures["self_judge"].first_error
 
 
 def test_it_takes_a_policy_and_one_of_text():
