@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from raft_core.errors import DeviceError
 
@@ -36,6 +36,18 @@ def resolve_device(name: str = "auto") -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise DeviceError(f"the device is {name!r}, but torch sees {torch.cuda.device_count()} CUDA device(s), counted from 0")
     return device
+
+
+def pick_dtype(name: str, device: torch.device, *, older: Literal["float16", "float32"] = "float16") -> torch.dtype:
+    """The dtype of this name; ``auto`` = float32, on CUDA bfloat16 where it is native, else ``older``."""
+    import torch
+
+    named = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    if name != "auto":
+        return named[name]
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if native_bf16(device) else named[older]
 
 
 def native_bf16(device: torch.device | str) -> bool:

@@ -3,24 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING
 
 from raft_core.devices import native_bf16, resolve_device
+from raft_core.devices import pick_dtype as pick_dtype  # for the policy, beside what the hardware cannot do
 from raft_core.errors import DeviceError
-
-if TYPE_CHECKING:
-    import torch
-
-
-def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of this name; ``auto`` = float32, on CUDA bfloat16 where it is native, else float16."""
-    import torch
-
-    if name != "auto":
-        return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[name]
-    if device.type != "cuda":
-        return torch.float32
-    return torch.bfloat16 if native_bf16(device) else torch.float16
 
 
 def mistakes(device: str, dtype: str, attention: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
+from raft_core import devices
 from raft_core.devices import native_bf16, resolve_device
 from raft_core.errors import DeviceError
 from raft_text.options import Lora, Memory, Sampling
@@ -14,12 +15,8 @@ if TYPE_CHECKING:
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of this name; ``auto`` = bfloat16 on CUDA where it is native, else float32."""
-    import torch
-
-    if name != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
-    return torch.bfloat16 if device.type == "cuda" and native_bf16(device) else torch.float32
+    """The dtype of this name for a policy, whose losses are not scaled: ``auto`` is never float16."""
+    return devices.pick_dtype(name, device, older="float32")
 
 
 def mistakes(device: str, dtype: str, lora: Lora | None, sampling: Sampling, memory: Memory) -> list[str]:

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from raft_core._torchvision import ensure_importable
+from raft_core.devices import pick_dtype, resolve_device
 from raft_core.errors import ConfigError, ModelError, RewardError
 from raft_core.preferences.items import Item
-from raft_text.rewards.models import UNUSED, Loaded, Source, inputs_of, pick_dtype, quiet
+from raft_text.rewards.models import UNUSED, Loaded, Source, inputs_of, quiet
 from raft_text.rewards.texts import joined
 
 if TYPE_CHECKING:
@@ -161,8 +162,6 @@ def load_base(source: Source, seed: int) -> tuple[Loaded, frozenset[str]]:
     ensure_importable()
     import torch
     import transformers
-
-    from raft_core.devices import resolve_device
 
     device = resolve_device(source.device)
     place = str(source.folder or source.name)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from raft_core._torchvision import ensure_importable
-from raft_core.devices import native_bf16, resolve_device
+from raft_core.devices import native_bf16, pick_dtype, resolve_device
 from raft_core.errors import DeviceError, ModelError, nearest
 from raft_text.loading import BUNDLED, BUNDLED_FOLDER, quiet
 
@@ -156,17 +156,6 @@ def _load(source: Source) -> Loaded:
     if source.task == "Encoder" and model.config.is_encoder_decoder:
         model = model.get_encoder()
     return Loaded(model, tokenizer, device)
-
-
-def pick_dtype(name: Dtype, device: torch.device) -> torch.dtype:
-    """The dtype of this name; ``auto`` = float32, on a GPU bfloat16 where it is native, else float16."""
-    import torch
-
-    if name != "auto":
-        return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[name]
-    if device.type != "cuda":
-        return torch.float32
-    return torch.bfloat16 if native_bf16(device) else torch.float16
 
 
 def _folder_mistakes(folder: Path, task: Task) -> list[str]:

@@ -386,11 +386,15 @@ def test_a_local_model_answers_each_conversation_as_if_alone(tmp_path):
     folder = random_chat(tmp_path / "chat")
     texts = ["one", "a good answer to the question", "bad bad"]
     model, tokens = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
-    expected = []
-    for text in texts:
+
+    def answer(text):
         inputs = tokens(f"user: {text} assistant:", return_tensors="pt")
         made = model.generate(**inputs, do_sample=False, temperature=1.0, max_new_tokens=6, pad_token_id=4)
-        expected.append(tokens.decode(made[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+        return made[0, inputs["input_ids"].shape[1] :].tolist()
+
+    model.generation_config.eos_token_id = sorted({answer(text)[-1] for text in texts})  # so that every answer has an end
+    model.generation_config.save_pretrained(folder)
+    expected = [tokens.decode(answer(text), skip_special_tokens=True) for text in texts]
     asked = [[{"role": "user", "content": text}] for text in texts]
     for batch_size in (1, 8):
         assert LocalChat(str(folder), max_tokens=6, batch_size=batch_size, device="cpu").ask_all(asked) == expected
@@ -399,7 +403,7 @@ def test_a_local_model_answers_each_conversation_as_if_alone(tmp_path):
 def test_a_conversation_that_is_too_long_is_not_answered_by_half(tmp_path):
     chat = LocalChat(str(random_chat(tmp_path / "chat", positions=32)), max_tokens=8, device="cpu")
     short, long = chat.ask_all([[{"role": "user", "content": text}] for text in ("one", "one " * 30)])
-    assert isinstance(short, str)
+    assert "cut off" in short.reason  # type: ignore[union-attr] - this model never ends by itself
     assert "more than the 32" in long.reason  # type: ignore[union-attr]
 
 
