@@ -298,6 +298,8 @@ def disagreements(built: Mapping[str, Any]) -> list[str]:
                 f"the selector {names[0]} produces {produces.name}, but the objective {names[1]} is made for {consumes.name}: "
                 "choose one to fit the other"
             )
+    if "policy" in built and hasattr(built.get("objective"), "suits"):
+        found.extend(built["objective"].suits(built["policy"]))
     if "reward" in built and "judges" in built:
         found.extend(Scorer(built["reward"], tuple(built["judges"])).check())
     return found

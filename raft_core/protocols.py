@@ -52,7 +52,8 @@ class Policy(Protocol):
     def sample(self, requests: Sequence[Request], *, trace: bool = False, reference: bool = False) -> list[Sample]:
         """Draw one sample per request, each fixed by its own seed whatever else is in the batch; outputs not yet rendered.
 
-        With ``trace`` the samples also keep what ``step_log_probs`` replays. With ``reference`` the frozen start is sampled.
+        With ``trace`` the samples also keep what ``step_log_probs`` replays, and in their tensors the log-probs under which
+        they were drawn, ``step_log_probs`` [S] and ``step_mask`` [S]. With ``reference`` the frozen start is sampled.
         """
         ...
 
@@ -170,6 +171,8 @@ class Selector(Protocol):
 class Objective(Protocol):
     """A loss built on ``Policy.nll`` and ``Policy.step_log_probs`` alone.
 
+    May also have ``suits(policy) -> list[str]``, why a policy (not yet loaded) will not do, and ``begin``, see ``Staged``.
+
     Attributes:
         consumes: the selection type it reads; checked against the selector's before anything is loaded.
         needs_trace: whether sampling must keep trajectories.
@@ -180,6 +183,55 @@ class Objective(Protocol):
 
     def __call__(self, policy: Policy, samples: Sequence[Sample], part: Any, seeds: Sequence[int]) -> torch.Tensor:
         """[B] loss of each item of ``part``; ``samples`` are all of the round, ``seeds`` [B] fix the items' draws."""
+        ...
+
+
+class RoundLoss(Protocol):
+    """The loss of one round, and what it leaves.
+
+    Attributes:
+        carried: plain numbers for ``begin`` of the next round; the checkpoint keeps them.
+    """
+
+    @property
+    def carried(self) -> Mapping[str, float]: ...
+
+    def __call__(self, policy: Policy, samples: Sequence[Sample], part: Any, seeds: Sequence[int]) -> torch.Tensor:
+        """[B] as of an ``Objective``."""
+        ...
+
+    def figures(self) -> dict[str, float]:
+        """Of the round so far, by their names in the metrics file."""
+        ...
+
+
+@runtime_checkable
+class Staged(Protocol):
+    """An objective that has to ask the policy as it is before a round's first step (old values, the reference's log-probs)."""
+
+    def begin(self, policy: Policy, samples: Sequence[Sample], selection: Any, carried: Mapping[str, float]) -> RoundLoss:
+        """What is minimised in this round in the objective's place.
+
+        Args:
+            selection: all that is trained on in the round.
+            carried: what the round before has left; empty in the first.
+        """
+        ...
+
+
+@runtime_checkable
+class Valued(Protocol):
+    """A policy with a critic: it estimates how much reward is still to come.
+
+    Attributes:
+        estimates_values: whether it is set up so; known before anything is loaded.
+    """
+
+    @property
+    def estimates_values(self) -> bool: ...
+
+    def step_log_probs_and_values(self, samples: Sequence[Sample]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """([B, S] log-prob of each action, [B, S] estimate before it, both differentiable, [B, S] mask), in one pass."""
         ...
 
 

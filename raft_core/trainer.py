@@ -13,7 +13,7 @@ from raft_core.errors import ConfigError, RaftError
 from raft_core.monitor import Silent
 from raft_core.optim import Optimizer, Schedule
 from raft_core.processes import Processes
-from raft_core.protocols import Objective, Policy, Reporter
+from raft_core.protocols import Objective, Policy, Reporter, RoundLoss, Staged
 from raft_core.rng import numpy_rng, seed_for
 from raft_core.types import Sample, Selection
 
@@ -123,6 +123,7 @@ class Trainer:
         self._seed = seed
         self._rounds = rounds
         self._step = 0
+        self._carried: dict[str, float] = {}
         self._processes = Processes.current()
         share, rest = divmod(self.batch_size, self._processes.count)
         if rest:
@@ -151,7 +152,7 @@ class Trainer:
 
         Returns:
             train/steps, train/skipped_steps, and of the steps that were not skipped: train/loss (mean), train/loss_first,
-            train/loss_last, train/lr (of the last step), train/grad_norm (mean, before clipping).
+            train/loss_last, train/lr (of the last step), train/grad_norm (mean, before clipping). And the objective's own.
 
         Raises:
             DeviceError: not even one item fits into memory.
@@ -163,6 +164,7 @@ class Trainer:
             self._reporter.warn(f"round {rnd}: the selection is empty, nothing is trained on")
             return {"train/steps": 0, "train/skipped_steps": 0}
         steps = self.steps or math.ceil((self.epochs or 1) * len(selection) / self.batch_size)
+        loss = objective.begin(policy, samples, selection, self._carried) if isinstance(objective, Staged) else objective
         tally = Tally()
         device = self._updater.device
         self._updater.move_moments(device)
@@ -170,18 +172,25 @@ class Trainer:
         with self._reporter.phase("training", steps) as bar, torch.random.fork_rng([device] if device.type == "cuda" else []):
             for step, items in enumerate(batches(len(selection), self.batch_size, steps, self._seed, rnd)):
                 lr = self.optimizer.lr * self.schedule.factor(self._step, (rnd - 1 + step / steps) / self._rounds)
-                taken = self._update(policy, objective, samples, selection.take(items), (rnd, step), lr)
+                taken = self._update(policy, loss, samples, selection.take(items), (rnd, step), lr)
                 tally.add(taken, lr)
                 self._complain(taken, tally, f"round {rnd}, step {step + 1}")
                 self._step += 1
                 bar.advance(1)
         self._updater.move_moments("cpu")
-        return tally.metrics()
+        return tally.metrics() | self._left_by(loss)
+
+    def _left_by(self, loss: Objective | RoundLoss) -> dict[str, float]:
+        """Keep what the round's loss leaves for the next; its own figures."""
+        if isinstance(loss, Objective):
+            return {}
+        self._carried = dict(loss.carried)
+        return loss.figures()
 
     def _update(
         self,
         policy: Policy,
-        objective: Objective,
+        objective: Objective | RoundLoss,
         samples: Sequence[Sample],
         batch: Selection,
         path: tuple[int, int],
@@ -223,7 +232,8 @@ class Trainer:
     def state_dict(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """All that a resumed run needs besides the weights: (tensors on the CPU, plain values that JSON takes)."""
         tensors, plain = self._updater.state_dict()
-        return tensors, {"step": self._step, **plain}
+        carried = {"carried": self._carried} if self._carried else {}
+        return tensors, {"step": self._step, **carried, **plain}
 
     def load_state_dict(self, tensors: Mapping[str, torch.Tensor], plain: Mapping[str, Any]) -> None:
         """Take up a state that ``state_dict`` gave; call after ``attach``.
@@ -233,6 +243,7 @@ class Trainer:
         """
         self._updater.load_state_dict(tensors, plain)
         self._step = plain["step"]
+        self._carried = dict(plain.get("carried", {}))  # most objectives leave nothing
 
 
 class Tally:
