@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from raft_text.options import Lora, Memory, Prompting, Rejection, Sampling
+    from raft_text.options import Critic, Lora, Memory, Prompting, Rejection, Sampling
     from raft_text.policy import CausalLM
 
 _HOME = {
     "CausalLM": "policy",
+    "Critic": "options",
     "Lora": "options",
     "Memory": "options",
     "Prompting": "options",
@@ -17,7 +18,7 @@ _HOME = {
     "Sampling": "options",
 }
 
-__all__ = ["CausalLM", "Lora", "Memory", "Prompting", "Rejection", "Sampling"]
+__all__ = ["CausalLM", "Critic", "Lora", "Memory", "Prompting", "Rejection", "Sampling"]
 
 
 def __getattr__(name: str) -> Any:

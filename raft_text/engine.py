@@ -11,7 +11,8 @@ import torch
 
 from raft_core.errors import ConfigError, ModelError
 from raft_text import hardware, loading
-from raft_text.likelihood import Row, token_log_probs
+from raft_text.critic import ValueHead
+from raft_text.likelihood import Both, Row, token_log_probs, token_log_probs_and_values
 from raft_text.options import Lora, Memory, Prompting, Sampling
 from raft_text.prompting import PromptEncoder
 from raft_text.weights import (
@@ -141,9 +142,17 @@ class Engine:
 
     def log_probs(self, rows: Sequence[Row]) -> list[torch.Tensor]:
         """[T] log-probs of each completion's tokens, in nats; differentiable."""
-        training = self._memory.gradient_checkpointing and torch.is_grad_enabled()
-        with checkpointing(self.network) if training else contextlib.nullcontext():
+        with self._forgetting(self.network):
             return token_log_probs(self.network, rows, self.device, packed=self._memory.packing)
+
+    def log_probs_and_values(self, rows: Sequence[Row], critic: ValueHead) -> list[Both]:
+        """([T] log-probs, [T] the critic's estimates) of each completion; differentiable, in one pass on a shared trunk."""
+        with self._forgetting(self.network), self._forgetting(critic.trunk):
+            return token_log_probs_and_values(self.network, critic, rows, self.device, packed=self._memory.packing)
+
+    def _forgetting(self, network: Any) -> contextlib.AbstractContextManager[None]:
+        training = self._memory.gradient_checkpointing and torch.is_grad_enabled() and network is not None
+        return checkpointing(network) if training else contextlib.nullcontext()
 
     def describe(self) -> dict[str, Any]:
         """Plain facts that are known once the weights are there."""

@@ -12,6 +12,7 @@ import torch
 
 from raft_core.errors import ModelError
 from raft_core.files import replacing, write_json
+from raft_text.critic import PREFIX as CRITIC
 from raft_text.loading import PICKLES, load_model, quiet
 from raft_text.options import Lora, Prompting, Sampling
 
@@ -138,7 +139,7 @@ def read_values(path: Path, parameters: Mapping[str, torch.Tensor]) -> dict[str,
         except (OSError, SafetensorError) as error:
             raise ModelError(f"{file} could not be read: {error}") from error
     spelled = {to_peft(name): name for name in parameters}
-    values = {spelled.get(name, name): value for name, value in found.items()}
+    values = {spelled.get(name, name): value for name, value in found.items() if not name.startswith(CRITIC)}
     if lacking := sorted(parameters.keys() - values.keys()):
         raise ModelError(
             f"{file} lacks {lacking[0]!r} ({len(lacking)} such weights): it is for another model or other settings of lora"

@@ -175,6 +175,20 @@ class Rejection:
 
 
 @dataclass(frozen=True)
+class Critic:
+    """What estimates, before each token, how much reward is still to come. PPO learns by it; it begins with 0 everywhere.
+
+    Args:
+        separate: a network of its own, which begins as the model and is trained as the policy is (its LoRA, or all of it), at
+            twice the cost. Otherwise one linear layer on the policy's last hidden states, which the value loss then trains too.
+
+    Source: ReFT (2401.08967), section 4.4: both do equally well.
+    """
+
+    separate: bool = False
+
+
+@dataclass(frozen=True)
 class Memory:
     """How the model is fitted into memory.
 

@@ -18,10 +18,11 @@ from raft_core.protocols import Phase
 from raft_core.sampling import chunks
 from raft_core.types import Request, Sample
 from raft_text import export, hardware, loading, metrics
+from raft_text.critic import ValueHead, load_critic
 from raft_text.engine import Engine, load_draft, room_mistakes
 from raft_text.features import ngram_features
-from raft_text.likelihood import padded
-from raft_text.options import Lora, Memory, Prompting, Rejection, Sampling
+from raft_text.likelihood import Row, padded
+from raft_text.options import Critic, Lora, Memory, Prompting, Rejection, Sampling
 from raft_text.prompting import PromptEncoder
 from raft_text.rejection import Watcher
 from raft_text.sampler import Drawn, Task, draw, first_stop
@@ -46,6 +47,7 @@ class CausalLM:
         device: auto, cpu, cuda or cuda:N.
         dtype: of the frozen weights; auto = bfloat16 on CUDA where it is native, float32 elsewhere. What is trained is float32.
         references: table of prompts and responses (columns prompt and response) whose perplexity is measured in each round.
+        critic: what PPO needs beside the policy; null = none. It is trained and kept with the policy, and not exported.
     """
 
     modality = "text"
@@ -61,6 +63,7 @@ class CausalLM:
         device: str = "auto",
         dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto",
         references: str | None = None,
+        critic: Critic | None = None,
     ):
         self.model = model
         self.lora = lora
@@ -71,9 +74,11 @@ class CausalLM:
         self.device = device
         self.dtype = dtype
         self.references = references
+        self.critic = critic
         self.batch_size = POOL * sampling.batch_size
         self._engine: Engine | None = None
         self._draft: Any = None
+        self._value_head: ValueHead | None = None
         self._vllm: Any = None
         self._watcher: Watcher | None = None
         self._references: list[Sample] = []
@@ -83,6 +88,8 @@ class CausalLM:
         found = hardware.mistakes(self.device, self.dtype, self.lora, self.sampling, self.memory)
         if self.rejection and self.sampling.engine == "vllm":
             found.append("rejection needs the engine transformers: vllm does not let a completion be looked at while it grows")
+        if self.critic and self.critic.separate and self.memory.offload:
+            found.append("critic.separate keeps a second network on the device, which memory.offload cannot move: choose one")
         for model, chat in ((self.model, self.prompting.chat), (self.sampling.draft, False)):
             if model is not None:
                 found += self._model_mistakes(model, chat)
@@ -116,6 +123,8 @@ class CausalLM:
         dtype = hardware.pick_dtype(self.dtype, device)
         self._engine = Engine.load(self.model, self.lora, self.prompting, self.sampling, self.memory, device, dtype)
         self._draft = None if self.sampling.draft is None else load_draft(self.sampling.draft, self._engine)
+        parts = (self._engine.network, self.model, self.lora, self.memory, device)
+        self._value_head = None if self.critic is None else load_critic(self.critic, *parts)
         self._watcher = self._watch()
         self._references = self._read_references(encode=True)
 
@@ -263,12 +272,34 @@ class CausalLM:
         """([B, S] log-prob of each token in nats, 0 after the last, [B, S] bool mask of tokens)."""
         return padded(self._log_probs(samples, reference))
 
+    @property
+    def estimates_values(self) -> bool:
+        return self.critic is not None
+
+    def step_log_probs_and_values(self, samples: Sequence[Sample]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """([B, S] log-prob of each token, [B, S] the critic's estimate before it, 0 after the last, [B, S] bool mask).
+
+        Raises:
+            ModelError: there is no critic.
+        """
+        head = self._value_head
+        if head is None:
+            raise ModelError("the policy has no critic: give it one with critic: {}")
+        with self.engine.placed(), self.engine.version(False):
+            parts = self._parts(samples)
+            pairs = [pair for part in parts for pair in self.engine.log_probs_and_values(part, head)]
+        log_probs, mask = padded([row for row, _ in pairs])
+        return log_probs, padded([row for _, row in pairs])[0], mask
+
     def _log_probs(self, samples: Sequence[Sample], reference: bool) -> list[torch.Tensor]:
-        """[T] log-probs of each sample's tokens. Without gradients a large batch is taken in parts."""
-        rows = [(self.encode(sample.prompt.text), sample.tensors["tokens"]) for sample in samples]
+        """[T] log-probs of each sample's tokens."""
         with self.engine.placed(), self.engine.version(reference):
-            size = len(rows) if torch.is_grad_enabled() else self.sampling.batch_size
-            return [log_probs for part in chunks(rows, max(size, 1)) for log_probs in self.engine.log_probs(part)]
+            return [log_probs for part in self._parts(samples) for log_probs in self.engine.log_probs(part)]
+
+    def _parts(self, samples: Sequence[Sample]) -> Iterator[Sequence[Row]]:
+        """Prompts and completions. Without gradients a large batch is taken in parts."""
+        rows = [(self.encode(sample.prompt.text), sample.tensors["tokens"]) for sample in samples]
+        return chunks(rows, max(len(rows) if torch.is_grad_enabled() else self.sampling.batch_size, 1))
 
     # ------------------------------------------------------------------ measuring
 
@@ -291,11 +322,12 @@ class CausalLM:
             yield
 
     def trainable(self) -> Mapping[str, torch.nn.Parameter]:
-        return self.engine.parameters
+        return self.engine.parameters if self._value_head is None else {**self.engine.parameters, **self._value_head.parameters}
 
     def describe(self) -> dict[str, Any]:
         facts = {"model": self.model, "method": "LoRA" if self.lora else "full fine-tuning", "device": self.device}
         parts = {"lora": self.lora, "prompting": self.prompting, "sampling": self.sampling, "rejection": self.rejection}
+        parts |= {"critic": self.critic}
         facts |= {name: asdict(part) for name, part in parts.items() if part is not None}
         if self._engine is not None:
             facts |= self._engine.describe()
@@ -306,7 +338,7 @@ class CausalLM:
         note = export.note(self.model, self.lora, self.prompting, self.sampling)
         if self.engine.adapter is None:
             return export.save_whole(self.engine.network, self.encode.tokenizer, Path(folder), note)
-        return export.save_adapter(self.engine.adapter, self.trainable(), Path(folder), note)
+        return export.save_adapter(self.engine.adapter, self.engine.parameters, Path(folder), note)
 
     def write_card(self, run_folder: Path, folder: Path) -> Path:
         """Write the model card beside the exported weights, from what the run's folder tells; returns its path."""
@@ -324,12 +356,13 @@ class CausalLM:
         return export.arguments_for(Path(path))
 
     def load_weights(self, path: Path) -> None:
-        """Take trained weights from a checkpoint, an adapter folder of peft, or a transformers folder.
+        """Take trained weights from a checkpoint, an adapter folder of peft, or a transformers folder; a critic's are left out.
 
         Raises:
             ModelError: the file cannot be read, or was made for other settings; says which.
         """
-        values = export.read_values(Path(path), self.trainable())
+        parameters = self.engine.parameters
+        values = export.read_values(Path(path), parameters)
         with torch.no_grad():
-            for name, parameter in self.trainable().items():
+            for name, parameter in parameters.items():
                 parameter.copy_(values[name])
