@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,14 +34,28 @@ def generate(
         return rendered(policy, samples, bar)
 
 
-def write_outputs(folder: Path, samples: Sequence[Sample]) -> list[Path]:
+UNSCORED = Scores("", {})
+
+
+def write_outputs(
+    folder: Path,
+    samples: Sequence[Sample],
+    scores: Scores = UNSCORED,
+    kept: np.ndarray | None = None,
+    more: Sequence[Mapping[str, Any]] = (),
+) -> list[Path]:
     """Write pictures as PNG, and ``samples.jsonl`` and ``samples.parquet`` with all; returns the files.
+
+    Args:
+        scores: of the samples.
+        kept: [N] bool, the samples that were chosen; None = nothing was chosen.
+        more: [N] what else ``samples.jsonl`` says of each.
 
     Raises:
         StoreError: a full disk, a folder that cannot be written to.
     """
     files, lines = [], []
-    for sample, stem in zip(samples, stems(samples), strict=True):
+    for number, (sample, stem) in enumerate(zip(samples, stems(samples), strict=True)):
         row = {"prompt": sample.prompt.text, "index": sample.request.index, "seed": sample.seed}
         if isinstance(sample.output, str):
             row["text"] = sample.output
@@ -49,9 +64,9 @@ def write_outputs(folder: Path, samples: Sequence[Sample]) -> list[Path]:
             with replacing(files[-1]) as temporary:
                 sample.output.save(temporary, format="PNG")
             row["file"] = files[-1].name
-        lines.append(json.dumps(row, ensure_ascii=False))
+        lines.append(json.dumps({**row, **more[number]} if more else row, ensure_ascii=False))
     write_text(folder / "samples.jsonl", "\n".join(lines) + "\n")
-    write_samples(folder / "samples.parquet", samples, Scores("", {}), np.zeros(len(samples), dtype=bool))
+    write_samples(folder / "samples.parquet", samples, scores, np.zeros(len(samples), dtype=bool) if kept is None else kept)
     return [*files, folder / "samples.jsonl", folder / "samples.parquet"]
 
 

@@ -87,16 +87,28 @@ class AnswerReward:
         Raises:
             RewardError: not one of the prompts has a reference answer.
         """
-        references = [self.reader.reference(sample.prompt.meta.get(self.column)) for sample in samples]
+        references = [self.reference(sample.prompt) for sample in samples]
         if samples and all(reference is None for reference in references):
             raise RewardError(self._without_reference(samples[0].prompt))
-        answers = self.reader(completions(samples))
+        answers = self.answers(samples)
         return np.array([self._score(*pair) for pair in zip(answers, references, strict=True)], dtype=np.float64)
+
+    def answers(self, samples: Sequence[Sample]) -> list[Answer]:
+        """The final answer of each sample, see ``Reader``."""
+        return self.reader(completions(samples))
+
+    def reference(self, prompt: Prompt) -> Answer:
+        """The right answer, as far as the prompt's table says."""
+        return self.reader.reference(prompt.meta.get(self.column))
+
+    def same(self, one: Answer, other: Answer) -> bool:
+        """Whether two answers are one, by equality or within the tolerance."""
+        return is_right(one, other, self.tolerance)
 
     def _score(self, answer: Answer, reference: Answer) -> float:
         if reference is None or (isinstance(answer, float) and math.isnan(answer)):
             return math.nan
-        if is_right(answer, reference, self.tolerance):
+        if self.same(answer, reference):
             return 1.0
         return 0.0 if answer is None else self.partial
 

@@ -1,78 +1,23 @@
-"""Several samples, one answer: majority voting, reranking by a reward model, and what either gains."""
+"""Majority voting and reranking of final answers; numbers within a tolerance are one."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from raft_core.errors import DataError
-from raft_core.statistics import Estimate, win_rate
+from raft_core import voting
+from raft_core.voting import Row, Vote, rerank, table_lines
 from raft_text.reasoning.answers import TOLERANCE
 from raft_text.reasoning.reading import Answer, is_right
 
-
-@dataclass(frozen=True, slots=True)
-class Vote:
-    """What the majority says.
-
-    Attributes:
-        answer: as the first of its voters gave it.
-        index: of that sample.
-        count: of its voters.
-        of: samples that gave any answer.
-    """
-
-    answer: float | str
-    index: int
-    count: int
-    of: int
+__all__ = ["Row", "Vote", "accuracy_table", "rerank", "table_lines", "vote"]
 
 
 def vote(answers: Sequence[Answer], tolerance: float = TOLERANCE) -> Vote | None:
-    """The answer that most samples give; of equally many, the one that was given first.
-
-    Samples without an answer do not vote, and None is elected when nobody does. A number votes with the first earlier answer
-    that it is within ``tolerance`` of.
-
-    Source: self-consistency (2203.11171), unweighted.
-    """
-    elected: dict[int, int] = {}  # index of the first voter → voters, in order of appearance
-    for index, answer in enumerate(answers):
-        if answer is None or (isinstance(answer, float) and math.isnan(answer)):
-            continue
-        first = next((i for i in elected if is_right(answer, answers[i], tolerance)), index)
-        elected[first] = elected.get(first, 0) + 1
-    if not elected:
-        return None
-    winner = max(elected, key=lambda index: elected[index])
-    answer = answers[winner]
-    assert answer is not None
-    return Vote(answer, winner, elected[winner], sum(elected.values()))
-
-
-def rerank(scores: Sequence[float] | np.ndarray) -> int | None:
-    """Index of the sample that scores highest, of equal ones the first; unscored ones (NaN) never win, None if all are."""
-    values = np.asarray(scores, dtype=np.float64)
-    return None if np.isnan(values).all() else int(np.nanargmax(values))
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A method's accuracy: ``top-1``, ``vote`` or ``rerank``.
-
-    Attributes:
-        accuracy: in [0, 1] with its Wilson interval.
-        questions: on how many.
-        samples: of each question that the method looks at.
-    """
-
-    method: str
-    accuracy: Estimate
-    questions: int
-    samples: int
+    """See ``raft_core.voting.vote``: a number votes with the first earlier answer that it is within ``tolerance`` of."""
+    return voting.vote(answers, partial(is_right, tolerance=tolerance))
 
 
 def accuracy_table(
@@ -81,48 +26,5 @@ def accuracy_table(
     scores: np.ndarray | None = None,
     tolerance: float = TOLERANCE,
 ) -> list[Row]:
-    """Top-1, majority vote and, with scores, reranking, on the same samples.
-
-    Top-1 is the accuracy of a single sample, estimated from all K of each question; its interval allows for samples of one
-    question being right or wrong together.
-
-    Args:
-        answers: [P, K].
-        references: [P]; a question without one counts nowhere.
-        scores: [P, K] of a reward model; a question with none scored does not count for reranking.
-        tolerance: for numbers.
-
-    Raises:
-        DataError: the shapes do not fit.
-    """
-    k = len(answers[0]) if answers else 0
-    if not k or any(len(row) != k for row in answers) or len(references) != len(answers):
-        raise DataError(
-            f"answers of {len(answers)} questions with {sorted({len(row) for row in answers})} samples each and "
-            f"{len(references)} references: the same number of samples is needed for each question, at least 1, and a reference"
-        )
-    if scores is not None and scores.shape != (len(answers), k):
-        raise DataError(f"scores have the shape {scores.shape}, but the answers {(len(answers), k)}")
-    known = [p for p, reference in enumerate(references) if reference is not None]
-    right = np.array([[is_right(a, references[p], tolerance) for a in answers[p]] for p in known], dtype=float).reshape(-1, k)
-    votes = [vote(answers[p], tolerance) for p in known]
-    voted = [float(v is not None and is_right(v.answer, references[p], tolerance)) for p, v in zip(known, votes, strict=True)]
-    rows = [_row("top-1", right, 1), _row("vote", np.array(voted)[:, None], k)]
-    if scores is not None:
-        chosen = [rerank(scores[p]) for p in known]
-        ranked = [math.nan if j is None else right[i, j] for i, j in enumerate(chosen)]
-        rows.append(_row("rerank", np.array(ranked)[:, None], k))
-    return rows
-
-
-def _row(method: str, right: np.ndarray, samples: int) -> Row:
-    return Row(method, win_rate(right), int((~np.isnan(right)).any(axis=1).sum()), samples)
-
-
-def table_lines(rows: Sequence[Row]) -> list[str]:
-    """The table in aligned lines, accuracies in per cent with 95 % intervals."""
-    lines = [f"{'method':<8} {'samples':>7} {'questions':>9} {'accuracy':>8}   95 %"]
-    for row in rows:
-        value, low, high = (100 * x for x in (row.accuracy.value, row.accuracy.low, row.accuracy.high))
-        lines.append(f"{row.method:<8} {row.samples:>7} {row.questions:>9} {value:>7.1f}%   {low:.1f} … {high:.1f}")
-    return lines
+    """See ``raft_core.voting.accuracy_table``; ``tolerance`` is for numbers."""
+    return voting.accuracy_table(answers, references, partial(is_right, tolerance=tolerance), scores)
