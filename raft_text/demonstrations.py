@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from raft_core.errors import DataError, StoreError
+from raft_core.errors import ConfigError, DataError, StoreError
 from raft_core.files import write_text
-from raft_core.protocols import RewardInfo
+from raft_core.protocols import Policy, RewardInfo
 from raft_core.records import read_round, rounds_in
 from raft_core.types import Prompt, Request, Sample
 from raft_text.policy import RESPONSES, CausalLM
@@ -29,9 +31,29 @@ class Demonstrated(CausalLM):
     comparisons it draws as ``CausalLM`` does. Its arguments are those of ``CausalLM``.
     """
 
+    #: Whether samples say how likely the model finds the response that the table gives; ``ResponseLoss`` asks for it.
+    measures_responses = False
+
     def sample(self, requests: Sequence[Request], *, trace: bool = False, reference: bool = False) -> list[Sample]:
         if self._whole:
-            return super().sample(requests, trace=trace, reference=reference)
+            drawn = super().sample(requests, trace=trace, reference=reference)
+        else:
+            drawn = self._given(requests)
+            drawn = self._traced(drawn, reference) if trace else drawn
+        return self._measured(drawn, reference) if self.measures_responses else drawn
+
+    def _measured(self, samples: Sequence[Sample], reference: bool) -> list[Sample]:
+        """The samples with ``response_loss`` in their meta, nats per token, where there is a response."""
+        asked = {s.prompt.id: s.request for s in samples if response(s.prompt) is not None}
+        written = self.written(list(asked.values()), [response(request.prompt) or "" for request in asked.values()])
+        with torch.no_grad():
+            nll = self.nll(written, None, reference=reference).tolist() if written else []
+        losses = {s.prompt.id: value / s.meta["tokens"] for s, value in zip(written, nll, strict=True)}
+        return [
+            replace(s, meta={**s.meta, "response_loss": losses[s.prompt.id]}) if s.prompt.id in losses else s for s in samples
+        ]
+
+    def _given(self, requests: Sequence[Request]) -> list[Sample]:
         texts = []
         for request in requests:
             text = response(request.prompt)
@@ -41,8 +63,7 @@ class Demonstrated(CausalLM):
                     f"column {' or '.join(RESPONSES)}"
                 )
             texts.append(text)
-        samples = self.written(requests, texts)
-        return self._traced(samples, reference) if trace else samples
+        return self.written(requests, texts)
 
 
 class Given:
@@ -60,6 +81,36 @@ class Given:
         given = [response(sample.prompt) for sample in samples]
         pairs = zip(given, samples, strict=True)
         return np.array([np.nan if text is None else float(text.strip() == s.output.strip()) for text, s in pairs])
+
+
+class ResponseLoss:
+    """How unlikely the policy finds the response that the prompts' table gives, whatever it has drawn: nats per token.
+
+    The held-out loss, before and after, is this judge's; its exponential is a perplexity. In a round it is measured before the
+    update. It takes one pass over the responses without gradients, and the policy ``Demonstrated``.
+
+    Args:
+        name: column in the store and label in the report.
+    """
+
+    def __init__(self, name: str = "response_loss"):
+        self.info = RewardInfo(name=name, scale="nats per token of the response given", higher_is_better=False)
+
+    def attach(self, policy: Policy) -> None:
+        """Have the policy measure what it draws.
+
+        Raises:
+            ConfigError: it cannot.
+        """
+        if not isinstance(policy, Demonstrated):
+            raise ConfigError(
+                f"ResponseLoss is of the policy Demonstrated, as raft sft uses it, and not of {type(policy).__name__}"
+            )
+        policy.measures_responses = True
+
+    def __call__(self, samples: Sequence[Sample]) -> np.ndarray:
+        """[N]"""
+        return np.array([sample.meta.get("response_loss", np.nan) for sample in samples], dtype=np.float64)
 
 
 def write_winners(run: Path) -> Path:

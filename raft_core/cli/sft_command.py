@@ -3,7 +3,7 @@
 CONFIG is one as of raft align; what it leaves out is set for supervised
 fine-tuning: one round, the responses in the prompts' table in place of samples
 (columns prompt and response), all of them kept. The run is stored, resumed,
-compared and reported as any other.
+compared and reported as any other; the loss on held-out responses is a judge.
 
   raft sft my.yaml --prompts.train pairs.jsonl --trainer.epochs 2
   raft sft student.yaml --winners runs/teacher      learn a run's best samples
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 USAGE = "raft sft CONFIG [--winners RUN] [--SETTING VALUE …] [--print_config]"
 TAKES_SETTINGS = True
 POLICY, REWARD = "raft_text.demonstrations.Demonstrated", "raft_text.demonstrations.Given"
+JUDGE = "raft_text.demonstrations.ResponseLoss"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -75,8 +76,9 @@ def completed(raw: Mapping[str, Any]) -> dict[str, Any]:
     }
     result = {**usual, **raw}
     policy = result.get("policy")
-    if isinstance(policy, Mapping) and str(policy.get("class_path", "")).rpartition(".")[2] == "CausalLM":
+    if isinstance(policy, Mapping) and str(policy.get("class_path", "")).rpartition(".")[2] in ("CausalLM", "Demonstrated"):
         result["policy"] = {**policy, "class_path": POLICY}
+        result.setdefault("judges", [JUDGE])
     return result
 
 

@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
 import pytest
+import torch
 import yaml
 
 from raft_core.cli import main
-from raft_core.errors import DataError
+from raft_core.errors import ConfigError, DataError
+from raft_core.prompts import read_prompts
 from raft_core.store import read_history, read_round
 from raft_core.types import Prompt, Request
-from raft_text.demonstrations import Demonstrated, Given
+from raft_text import Sampling
+from raft_text.demonstrations import Demonstrated, Given, ResponseLoss, response
 
 PAIRS = {"say one": "abab", "say two": "abab", "say three": "abab", "say four": "abab", "say five": "abab"}
 
@@ -45,8 +51,45 @@ def test_responses_are_learned_and_a_student_learns_them_from_the_run(recipe):
     table = json.loads((run / "report" / "report.json").read_text())["evaluations"]
     shown = {e["split"]: {c["name"]: c for c in e["comparisons"]} for e in table}
     assert shown["heldout"]["given"]["before"] == 0 and shown["heldout"]["given"]["after"] == 1
+    loss = shown["heldout"]["response_loss"]
+    assert loss["after"] < loss["before"] / 5 and not loss["higher_is_better"]
+    assert row["judge/response_loss"] == pytest.approx(
+        row["train/loss_first"] / 5, rel=0.2
+    )  # the same, per token: abab and its end
     assert main(["sft", "c.yaml", "--winners", "run", "--output", "student", "--trainer.steps", "1"]) == 0
     assert {sample.output for sample in read_round(recipe / "student", 1)[0]} == {"abab"}
+
+
+def test_the_loss_is_that_of_the_side_that_is_compared(load, tiny):
+    """Before and after differ by the weights alone, and a prompt without a response is not scored."""
+    policy = Demonstrated(str(tiny()), sampling=Sampling(max_new_tokens=2, batch_size=2))
+    policy.load()
+    judge = ResponseLoss()
+    judge.attach(policy)
+    with torch.no_grad():
+        for parameter in policy.trainable().values():
+            parameter.add_(0.3)
+    prompts = [Prompt("say one", {"response": "abab"}), Prompt("say two")]
+    asked = [Request(prompt, j, j) for prompt in prompts for j in range(2)]
+    written = policy.written(asked[:1], ["abab"])
+    found = []
+    with policy.whole_samples(), torch.no_grad():
+        for reference in (True, False):
+            losses = judge(policy.render(policy.sample(asked, reference=reference)))
+            expected = policy.nll(written, None, reference=reference).item() / len(written[0].tensors["tokens"])
+            assert losses[:2] == pytest.approx([expected] * 2, rel=1e-5) and np.isnan(losses[2:]).all()
+            found.append(losses[0])
+    assert abs(found[0] - found[1]) > 0.01
+    with pytest.raises(ConfigError, match="and not of CausalLM"):
+        judge.attach(load("llama"))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_responses_are_read_from_any_table(tmp_path, suffix):
+    path = tmp_path / f"pairs{suffix}"
+    table = pa.table({"prompt": list(PAIRS), "response": list(PAIRS.values())})
+    pa.csv.write_csv(table, path) if suffix == ".csv" else pa.parquet.write_table(table, path)
+    assert {prompt.text: response(prompt) for prompt in read_prompts(str(path))} == PAIRS
 
 
 def test_a_table_without_responses_is_told(recipe, capsys):

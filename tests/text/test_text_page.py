@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import yaml
 
+from raft_core.cli.sft_command import completed
 from raft_core.config import check
+from raft_core.raft_plus_plus import AllBest, RaftPlusPlus
 from raft_core.types import Prompt, Request, Sample
 from raft_text import Rejection
 from raft_text.metrics import drawn_figures, text_figures
@@ -25,9 +28,14 @@ def test_its_configurations_pass_the_check(tmp_path, monkeypatch):
     Path("my_file.py").write_text(
         "def my_function(prompts, outputs):\n    return [0.0] * len(outputs)\nmy_bound = my_function\n"
     )
-    first, rules = blocks("yaml")
+    first, early, ratios, rules = blocks("yaml")
     config = check(yaml.safe_load(first), base=tmp_path).config
     assert config.policy.prompting.chat and config.policy.sampling.batch_size == 64
+    clipped = check(yaml.safe_load(first) | yaml.safe_load(ratios), base=tmp_path).config
+    assert clipped.objective == RaftPlusPlus(0.2, 0.28) and clipped.selector == AllBest(1.0)
+    Path("pairs.jsonl").write_text("".join(json.dumps({"prompt": str(i), "response": "r"}) + "\n" for i in range(2000)))
+    tuned = check(completed({"policy": yaml.safe_load(first)["policy"]} | yaml.safe_load(early)), base=tmp_path).config
+    assert [judge.info.name for judge in tuned.judges] == ["response_loss"] and tuned.stop_when
     for line in rules.splitlines():
         Rejection(**yaml.safe_load(line)["rejection"])
 
