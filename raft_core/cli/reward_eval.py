@@ -4,7 +4,7 @@
   raft reward eval pick_a_pic.parquet --reward PickScore --reward ClipScore \\
       --reward.model ViT-H-14 --reward.pretrained laion2b_s32b_b79k
 
-Accuracy with its interval, by group too; calibration of σ(Δ), as it is and with
+Accuracy with its interval, by group too; calibration of σ(Δ), as it is and in
 the best unit; correlation with length or file size, by which a reward that can
 be hacked shows itself; how often the rewards agree with one another. What is
 found is also written as JSON, and the reliability as a plot.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from raft_core.preferences.evaluate import Findings
     from raft_core.preferences.metrics import Rate
 
-USAGE = "raft reward eval DATA --reward NAME [--reward.ARGUMENT VALUE …] [--reward NAME …]"
+USAGE = "raft reward eval DATA --reward NAME [--reward.ARGUMENT VALUE …] …"
 TAKES_SETTINGS = True
 GROUPS_SHOWN = 12
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 
-USAGE = "raft reward serve --reward NAME [--reward.ARGUMENT VALUE …] [--host ADDRESS] [--port PORT]"
+USAGE = "raft reward serve --reward NAME [--reward.ARGUMENT VALUE …] [--port PORT]"
 TAKES_SETTINGS = True
 TARGET_OPTIONAL = True
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from raft_core.preferences.study import Curve, Study, StudySettings
     from raft_core.protocols import Reporter
 
-USAGE = "raft reward study [CONFIG] [--labels N …] [--gold NAME] [--learner.SETTING …] [--fit.SETTING …] [--SETTING VALUE …]"
+USAGE = "raft reward study [CONFIG] [--labels N …] [--SETTING VALUE …] […]"
 TAKES_SETTINGS = True
 TARGET_OPTIONAL = True
 CONFIG = "shapes/aesthetic"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from raft_core.preferences.fit import FitSettings
     from raft_core.preferences.learner import Learner
 
-USAGE = "raft reward train DATA [--output FOLDER] [--reference SAMPLES] [--learner.SETTING …] [--fit.SETTING …]"
+USAGE = "raft reward train DATA [--output FOLDER] [--learner.SETTING VALUE …] […]"
 TAKES_SETTINGS = True
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from raft_core.protocols import Reporter
     from raft_core.scoring import Failure, Scorer
 
-USAGE = "raft score IMAGES_OR_JSONL --reward NAME [--reward.ARGUMENT VALUE …] [--reward NAME …]"
+USAGE = "raft score IMAGES_OR_JSONL --reward NAME [--reward.ARGUMENT VALUE …] …"
 TAKES_SETTINGS = True
 PART = 256  # pictures in memory at a time
 SHOWN = 20

@@ -18,7 +18,7 @@ import yaml
 from PIL import Image
 
 from raft_core.checkpoint import load_weights
-from raft_core.cli import COMMANDS, main
+from raft_core.cli import COMMANDS, SUBCOMMANDS, main
 from raft_core.cli.settings import recipe_folders
 from raft_core.listing import public_names
 from raft_core.prompts import read_prompts
@@ -194,8 +194,10 @@ def test_resume_with_other_prompts_is_refused(task, capsys):
 def test_a_run_that_failed_in_its_comparison_resumes_there(task, capsys):
     (task / "judge.py").write_text(
         "from pathlib import Path\n"
+        "calls = []\n"
         "def judge(prompts, outputs):\n"
-        "    if Path('stop').exists() and len(outputs) in (2, 10):\n        raise KeyboardInterrupt\n"
+        "    calls.append(len(outputs))\n"
+        "    if Path('stop').exists() and len(calls) > 2:\n        raise KeyboardInterrupt\n"  # after two rounds
         "    return [1.0 for _ in outputs]\n"
     )
     (task / "stop").touch()
@@ -436,12 +438,28 @@ def test_report_is_written_again(finished, capsys):
     assert Path(capsys.readouterr().out.strip()).is_file()
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in SUBCOMMANDS])
 def test_every_command_explains_itself(command, capsys):
-    with pytest.raises(SystemExit) as ended:
-        main([command, "--help"])
+    explained([command], capsys)
+
+
+@pytest.mark.parametrize("words", [(family, name) for family, names in SUBCOMMANDS.items() for name in names])
+def test_every_subcommand_explains_itself(words, capsys):
+    explained(words, capsys)
+
+
+@pytest.mark.parametrize("family", SUBCOMMANDS)
+def test_a_family_of_commands_names_its_members(family, capsys):
+    assert main([family, "--help"]) == 0
     out = capsys.readouterr().out
-    assert ended.value.code == 0 and f"usage: raft {command}" in out
+    assert fits(out) and all(name in out for name in SUBCOMMANDS[family])
+
+
+def explained(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--help"])
+    out = capsys.readouterr().out
+    assert ended.value.code == 0 and f"usage: raft {' '.join(words)}" in out
     assert fits(out)
 
 
