@@ -53,5 +53,5 @@ def align(
             metrics = measure(policy, samples, scores, selection, k, store.seed)
             metrics |= trainer.fit(policy, objective, samples, selection, rnd)
         store.finish(rnd, policy, trainer, metrics | monitor.costs(rnd))
-        monitor.report(rnd, store.history())
+        monitor.report(rnd, store.history(), scores.failures)
     return f"all {rounds} rounds are done"

@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 from raft_core.out_of_memory import in_words
 from raft_core.peak_memory import peak_memory
 from raft_core.protocols import Phase, Policy, Reporter
+from raft_core.scoring import Failure
 from raft_core.watch import History, Plateau, Rule, best_round
 
 LINE_WIDTH = 80
@@ -103,8 +104,12 @@ class Monitor:
             return {}
         return {**self._costs.get(rnd, {}), "time/round_s": time.perf_counter() - self._started[rnd]}
 
-    def report(self, rnd: int, history: History) -> None:
-        """One line on the round, new warnings after it, metrics to the trackers."""
+    def report(self, rnd: int, history: History, failures: Mapping[str, Failure] | None = None) -> None:
+        """One line on the round, new warnings after it, metrics to the trackers.
+
+        Args:
+            failures: name of a reward → why it could not score some samples of this round.
+        """
         metrics = next(row for row in reversed(history) if row["round"] == rnd)
         header, line = round_line(metrics)
         if header != self._header:
@@ -112,7 +117,7 @@ class Monitor:
             self._header = header
         self.reporter.line(line)
         fresh = [rule for rule in self._warn_when if not rule(history[:-1])]  # what was said the round before is known
-        for warning in [*unscored_warnings(metrics), *self._said(fresh, history)]:
+        for warning in [*unscored_warnings(metrics, failures or {}), *self._said(fresh, history)]:
             self.reporter.warn(f"round {rnd}: {warning}")
         for tracker in self._trackers:
             tracker.log(history)
@@ -186,9 +191,12 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
 
 
-def unscored_warnings(metrics: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{int(value)} samples could not be scored by {key.removeprefix('unscored/')}"
-        for key, value in metrics.items()
-        if key.startswith("unscored/") and value
-    ]
+def unscored_warnings(metrics: Mapping[str, Any], failures: Mapping[str, Failure]) -> list[str]:
+    """One line for each reward with samples that it could not score, with the first reason where it is known."""
+    found = []
+    for key, value in metrics.items():
+        if key.startswith("unscored/") and value:
+            name = key.removeprefix("unscored/")
+            why = f": {failures[name].first_error}" if name in failures else ""
+            found.append(f"{int(value)} samples could not be scored by {name}{why}")
+    return found

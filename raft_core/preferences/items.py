@@ -79,7 +79,7 @@ def decoded(data: bytes, name: str) -> Image.Image:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{name} is no readable picture ({unreadable(data, error)})") from None
     except DataError as error:
-        raise DataError(f"{name}: {error}") from None
+        raise DataError(f"{name} is no readable picture ({error})") from None
 
 
 def unreadable(data: bytes, error: Exception) -> str:

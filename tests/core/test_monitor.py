@@ -7,6 +7,7 @@ import pytest
 from raft_core.errors import ConfigError
 from raft_core.monitor import Monitor, duration, figure, round_line
 from raft_core.peak_memory import HighWaterMark, Sampler, peak_memory
+from raft_core.scoring import Failure
 from raft_core.testing import FakePolicy
 from raft_core.watch import DiversityDrop, JudgeDrop, KlAbove, Plateau, best_round
 
@@ -208,6 +209,13 @@ def test_a_warning_is_said_when_it_is_new():
     for rnd in range(1, len(kls) + 1):
         monitor.report(rnd, history[:rnd])
     assert [warning.split(":")[0] for warning in lines.warnings] == ["round 2", "round 5"]
+
+
+def test_the_first_reason_is_said_with_what_was_not_scored():
+    lines = Lines()
+    failures = {"clip_score": Failure(3, "ValueError: no picture")}
+    Monitor(lines).report(1, [full_metrics(1, **{"unscored/clip_score": 3})], failures)
+    assert lines.warnings == ["round 1: 3 samples could not be scored by clip_score: ValueError: no picture"]
 
 
 def test_unscored_samples_and_warning_rules_are_said():
