@@ -24,7 +24,7 @@ import time
 import warnings
 from dataclasses import dataclass, replace
 
-import confine  # a neighbour of this script
+import confine  # pyright: ignore[reportMissingImports] - a neighbour of this script
 
 ENTRY = "solution"
 # Not a wall, the kernel is; they only make a program's mistake readable.
