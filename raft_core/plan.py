@@ -35,7 +35,8 @@ class Counts:
         prompts: training prompts, and how many of them in a round.
         held_out: prompts that are only evaluated on.
         samples: per round.
-        kept: samples that the selector keeps of a round in which all are scored.
+        kept: samples that the selector keeps of a round in which all are scored, and differently; one that goes by ties or by
+            a threshold may keep more or fewer.
         steps: optimiser steps per round.
         evaluated: samples that the comparison at the end draws, both sides together.
     """
@@ -53,7 +54,7 @@ def count(checked: Checked) -> Counts:
     """Everything that needs no model."""
     config, prompts = checked.config, checked.prompts
     samples = prompts.per_round * config.k
-    # Any scores will do: how many samples a selector keeps does not depend on them, as long as all are scored and differ.
+    # Any scores will do for most: how many samples they keep does not depend on them, as long as all are scored and differ.
     selection = config.selector(np.arange(samples, dtype=float).reshape(prompts.per_round, config.k))
     limit = config.evaluation.prompts or max(len(prompts.train), len(prompts.held_out))
     evaluated = 2 * config.evaluation.k * (min(limit, len(prompts.train)) + min(limit, len(prompts.held_out)))

@@ -90,7 +90,7 @@ def main(args: argparse.Namespace) -> None:
     else:
         chosen = choose(samples, k, voter=voter, votes=args.vote is not None, scorer=scorer, reporter=reporter)
         kept = chosen.flags(k, len(prompts))
-        write_outputs(folder, samples, chosen.scores or UNSCORED, kept, facts(chosen, kept))
+        write_outputs(folder, samples, chosen.scores or UNSCORED, kept, facts(chosen, kept.tolist()))
         write_chosen(folder, samples, k, chosen)
         for line in shown(chosen, len(prompts)):
             reporter.line(line)
