@@ -128,7 +128,7 @@ class Reward(Protocol):
     """Scores rendered samples; NaN = not scored. A *judge* is a reward that is measured and never trained on.
 
     May also have ``check() -> list[str]`` and ``load()`` as a policy has, ``attach(policy)`` when it needs the policy itself,
-    and ``sleep()``, called when a round has been scored, to give the accelerator's memory back.
+    and ``sleep()``, called when it has scored, to give the accelerator's memory back: one model at a time is there.
     """
 
     info: RewardInfo
