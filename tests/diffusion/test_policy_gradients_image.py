@@ -1,0 +1,30 @@
+"""RAFT++ and the policy gradient on denoising steps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from raft_core.raft_plus_plus import RaftPlusPlus
+from raft_core.reinforce import PolicyGradient
+from raft_core.sampling import requests
+from raft_core.types import Advantages, Prompt, Weighted
+
+
+def test_ratios_are_one_at_first_and_steps_move_them_as_the_advantages_say(load):
+    policy = load(sampling={"eta": 1.0, "guidance_scale": 1.0})
+    samples = policy.sample(requests([Prompt("a red star")], 2, 0, 1), trace=True)
+    losses = RaftPlusPlus()(policy, samples, Weighted(np.arange(2), np.ones(2)), [0, 0])
+    assert losses.tolist() == pytest.approx([-1.0, -1.0], abs=0.06)  # sums over 1,024 elements
+    part = Advantages(np.arange(2), np.array([1.0, -1.0]))
+    optimizer = torch.optim.Adam(policy.trainable().values(), lr=1e-3)
+    with torch.no_grad():
+        before = policy.step_log_probs(samples)[0].sum(dim=1)
+    for _ in range(5):
+        optimizer.zero_grad()
+        PolicyGradient()(policy, samples, part, [0, 0]).sum().backward()
+        optimizer.step()
+    with torch.no_grad():
+        moved = policy.step_log_probs(samples)[0].sum(dim=1) - before
+    assert moved[0] - moved[1] > 0.05
