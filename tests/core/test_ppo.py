@@ -224,7 +224,10 @@ class Last:
         return [float(s.tensors["x"].mean()) for s in samples]
 
 
-def run(folder, *, calls=None, rounds=3, lr=0.05):
+ADAPTED = Ppo(kl=KlPenalty(beta=0.01, target=0.5, horizon=100))
+
+
+def run(folder, *, calls=None, rounds=3, lr=0.05, objective=ADAPTED):
     left = iter(range(calls if calls is not None else 10**6))
     policy = Steps()
     drawn = policy.step_log_probs_and_values
@@ -237,7 +240,6 @@ def run(folder, *, calls=None, rounds=3, lr=0.05):
     policy.step_log_probs_and_values = counted
     trainer = Trainer(Optimizer(lr=lr), batch_size=8, micro_batch_size=4, epochs=2)
     trainer.attach(policy, 3, rounds)
-    objective = Ppo(kl=KlPenalty(beta=0.01, target=0.5, horizon=100))
     begun = (folder / "run.json").exists()
     with Store.resume(folder, reporter=Silent()) if begun else Store.create(folder, {}, 3, reporter=Silent()) as store:
         store.restore(policy, trainer)
@@ -251,6 +253,14 @@ def test_the_reward_rises(tmp_path):
     history = run(tmp_path / "run", rounds=5, lr=0.15)
     assert history[-1]["reward/mean"] > history[0]["reward/mean"] + 0.5
     assert {"ppo/policy_loss", "ppo/value_loss", "ppo/clip_fraction", "ppo/kl", "ppo/value_explained"} <= set(history[-1])
+
+
+def test_a_high_price_keeps_the_policy_near_its_start(tmp_path):
+    cheap, dear = (
+        run(tmp_path / name, lr=0.15, objective=Ppo(kl=KlPenalty(beta=beta)))[-1]
+        for name, beta in (("cheap", 0.001), ("dear", 10.0))
+    )
+    assert dear["ppo/kl"] < cheap["ppo/kl"] / 2
 
 
 def test_an_interrupted_run_ends_in_the_same_weights_with_the_same_price(tmp_path):

@@ -128,6 +128,23 @@ def test_the_critic_is_kept_and_not_exported(load, tmp_path):
     load().load_weights(tmp_path / "weights.safetensors")
 
 
+ON_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=ON_GPU)])
+@pytest.mark.parametrize("separate", [False, True], ids=["shared", "separate"])
+@pytest.mark.parametrize("arguments", [{}, {"lora": None}], ids=["lora", "full"])
+def test_a_round_trains_policy_and_critic(load, arguments, separate, device):
+    policy = load(critic=Critic(separate=separate), device=device, **arguments)
+    samples = drawn(policy)
+    part = EveryScore()(np.linspace(0, 1, len(samples))[None])
+    trainer = Trainer(Optimizer(lr=1e-3), batch_size=3, epochs=2)
+    trainer.attach(policy, 0, 1)
+    figures = trainer.fit(policy, Ppo(), samples, part, 1)
+    assert figures["train/steps"] == 4 and abs(figures["ppo/kl"]) < 1
+    assert policy._value_head.weight.any() and policy.nll(samples, None).ne(policy.nll(samples, None, reference=True)).all()
+
+
 # ---------------------------------------------------------------------- in the loop
 
 
