@@ -236,7 +236,7 @@ class PpoRound:
         return policy_loss + s.value_weight * value_loss
 
     def figures(self) -> dict[str, float]:
-        """Of the round: means over the calls so far, and of its start. Losses are those of this process's share."""
+        """Of the round: means over the calls so far, and of its start."""
         names = ("policy_loss", "value_loss", "clip_fraction")
         means = dict(zip(names, np.mean(self._seen, axis=0).tolist(), strict=True)) if self._seen else {}
         return {f"ppo/{name}": value for name, value in {**self.measured, **means}.items()}

@@ -201,7 +201,7 @@ class RoundLoss(Protocol):
         ...
 
     def figures(self) -> dict[str, float]:
-        """Of the round so far, by their names in the metrics file."""
+        """Of this process's share of the round so far, by their names in the metrics file; the same names on every process."""
         ...
 
 

@@ -184,8 +184,11 @@ class Trainer:
         """Keep what the round's loss leaves for the next; its own figures."""
         if isinstance(loss, Objective):
             return {}
+        from raft_core.update import mean_over_processes
+
         self._carried = dict(loss.carried)
-        return loss.figures()
+        figures = loss.figures()
+        return mean_over_processes(figures, self._updater.device) if self._processes.count > 1 else figures
 
     def _update(
         self,

@@ -237,6 +237,14 @@ def sum_over_processes(loss: torch.Tensor, grads: Sequence[torch.Tensor]) -> tor
     return total[0]
 
 
+def mean_over_processes(figures: Mapping[str, float], device: torch.device) -> dict[str, float]:
+    """The same figures as their means over all processes, each of which has all of them."""
+    from accelerate.utils import reduce
+
+    values: Any = reduce(torch.tensor(list(figures.values()), device=device), reduction="mean")
+    return dict(zip(figures, values.tolist(), strict=True))
+
+
 def share_first_weights(parameters: Mapping[str, torch.nn.Parameter]) -> None:
     """Give every process the first one's weights, in place."""
     from accelerate.utils import broadcast
