@@ -1,0 +1,200 @@
+"""Word problems with one to four operations, written procedurally, with chains of thought in words and as programs.
+
+A number belongs to somebody, and event by event it changes, or is compared with somebody else's. Every number of somebody
+stays between 2 and 60. About a third of the problems also tell something that does not matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from raft_core.rng import numpy_rng, seed_for
+from raft_text.reasoning.datasets import Problem
+from raft_text.reasoning.templates import HEAD
+from raft_text.world.vocabulary import (
+    CONTAINERS,
+    DISTRACTORS,
+    EVENTS,
+    GROUPED,
+    NAMES,
+    PRODUCT,
+    QUESTIONS,
+    SENTENCES,
+    SIGNS,
+    STARTS,
+    THINGS,
+    Kind,
+)
+
+Style = Literal["sentences", "equations", "hasty"]
+Split = Literal["sft", "check", "train", "held_out"]
+
+#: Largest number of anybody, largest number that is added, and largest that is multiplied or divided by.
+LARGEST, ADDED, FACTOR = 60, 12, 5
+#: Share of problems with 1, 2, 3 and 4 operations.
+OPERATIONS = (0.3, 0.3, 0.25, 0.15)
+DISTRACTED = 0.35
+#: Of a hundred problems, how many are in each split; which one is decided by the numbers and operations alone.
+SHARES: dict[Split, int] = {"held_out": 10, "check": 5, "train": 20, "sft": 65}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One operation: ``left`` and ``right`` make ``result``, which then belongs to ``who``.
+
+    ``kind`` is None for the product that a problem with containers begins with.
+    """
+
+    kind: Kind | None
+    left: int
+    right: int
+    result: int
+    who: str
+
+    @property
+    def sign(self) -> str:
+        return "*" if self.kind is None else SIGNS[self.kind]
+
+    @property
+    def equation(self) -> str:
+        return f"{self.left} {self.sign} {self.right} = {self.result}"
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """A word problem and what is needed to solve it.
+
+    Attributes:
+        question: as the model reads it.
+        first: who the first number belongs to.
+        things: what is counted.
+        steps: one to four operations, each beginning with the result of the one before.
+    """
+
+    question: str
+    first: str
+    things: str
+    steps: tuple[Step, ...]
+
+    @property
+    def answer(self) -> int:
+        return self.steps[-1].result
+
+    @property
+    def split(self) -> Split:
+        """Which split it belongs to. Problems of the same numbers and operations are in the same one, whatever their words."""
+        place = seed_for("sums", *(part for step in self.steps for part in (step.sign, step.left, step.right))) % 100
+        for name, share in SHARES.items():
+            place -= share
+            if place < 0:
+                return name
+        raise AssertionError("the shares sum to 100")
+
+    def problem(self, style: Style = "sentences") -> Problem:
+        """With a chain of thought in words."""
+        return Problem(self.question, str(self.answer), in_words(self, style))
+
+
+# --- Stories ----------------------------------------------------------------------------------------------------------
+
+
+def stories(seed: int, *path: str | int, split: Split | None = None) -> Iterator[Story]:
+    """Stories without end, the same for the same seed and path; of one split, or of all."""
+    rng = numpy_rng(seed, "sums", *path)
+    while True:
+        story = write_story(rng)
+        if split is None or story.split == split:
+            yield story
+
+
+def write_story(rng: np.random.Generator) -> Story:
+    """A random story."""
+    names = [str(name) for name in rng.permutation(NAMES)]
+    things, others = (str(each) for each in rng.permutation(THINGS)[:2])
+    words = {"things": things, "others": others, "containers": str(rng.choice(CONTAINERS))}
+    count = int(rng.choice(len(OPERATIONS), p=OPERATIONS)) + 1
+    steps: list[Step] = []
+    sentences: list[str] = []
+    who = first = names.pop()
+    if rng.random() < 0.25:
+        a, b = int(rng.integers(2, FACTOR + 1)), int(rng.integers(2, ADDED + 1))
+        steps.append(Step(None, a, b, a * b, who))
+        sentences.append(_pick(rng, GROUPED).format(who=who, a=a, b=b, **words))
+        number = a * b
+    else:
+        number = int(rng.integers(3, LARGEST // 2))
+        sentences.append(_pick(rng, STARTS).format(who=who, a=number, **words))
+    while len(steps) < count:
+        kind, operand, result = _event(rng, number)
+        other = names.pop()
+        sentences.append(_pick(rng, EVENTS[kind]).format(who=who, other=other, n=operand, **words))
+        who = other if kind in ("more", "fewer", "times") else who
+        steps.append(Step(kind, number, operand, result, who))
+        number = result
+    if rng.random() < DISTRACTED:
+        aside = _pick(rng, DISTRACTORS).format(who=who, other=names.pop(), n=int(rng.integers(2, 20)), **words)
+        sentences.insert(int(rng.integers(1, len(sentences) + 1)), aside)
+    sentences.append(_pick(rng, QUESTIONS).format(who=who, **words))
+    return Story(" ".join(sentences), first, things, tuple(steps))
+
+
+def _event(rng: np.random.Generator, number: int) -> tuple[Kind, int, int]:
+    """(kind, operand, result) of something that can happen to this number."""
+    factors = [n for n in range(2, FACTOR + 1) if number * n <= LARGEST]
+    divisors = [n for n in range(2, FACTOR + 1) if number % n == 0 and number > n]
+    possible: list[Kind] = ["gain", "more"] if number <= LARGEST - 2 else []
+    possible += ["lose", "fewer"] if number > 3 else []
+    possible += ["times"] if factors else []
+    possible += ["share"] if divisors else []
+    kind = possible[int(rng.integers(len(possible)))]
+    if kind == "times":
+        operand = int(rng.choice(factors))
+        return kind, operand, number * operand
+    if kind == "share":
+        operand = int(rng.choice(divisors))
+        return kind, operand, number // operand
+    if kind in ("gain", "more"):
+        operand = int(rng.integers(2, min(ADDED, LARGEST - number) + 1))
+        return kind, operand, number + operand
+    operand = int(rng.integers(2, min(ADDED, number - 2) + 1))
+    return kind, operand, number - operand
+
+
+def _pick(rng: np.random.Generator, texts: Sequence[str]) -> str:
+    return texts[int(rng.integers(len(texts)))]
+
+
+# --- Chains of thought ------------------------------------------------------------------------------------------------
+
+
+def in_words(story: Story, style: Style = "sentences") -> str:
+    """Reasoning that leads to the answer: a sentence a step, the bare equations, or hastily without any step."""
+    if style == "hasty":
+        return f"All in all that makes {story.answer} {story.things}."
+    if style == "equations":
+        return " ".join(f"{step.equation}." for step in story.steps)
+    opening = [] if story.steps[0].kind is None else [f"{story.first} begins with {story.steps[0].left} {story.things}."]
+    said = [
+        (SENTENCES[step.kind] if step.kind else PRODUCT).format(who=step.who, sum=step.equation, things=story.things)
+        for step in story.steps
+    ]
+    return " ".join(opening + said)
+
+
+def as_program(story: Story, *, named: bool = True) -> str:
+    """The function ``solution`` that returns the answer: a line a step, named after the things, or one expression."""
+    head = HEAD.format(prompt=story.question)
+    operators = {"+": "+", "-": "-", "*": "*", "/": "//"}
+    if named:
+        lines = [f"    {story.things} = {story.steps[0].left}"]
+        lines += [f"    {story.things} = {story.things} {operators[step.sign]} {step.right}" for step in story.steps]
+        return head + "\n".join([*lines, f"    return {story.things}"])
+    expression = str(story.steps[0].left)
+    for position, step in enumerate(story.steps):
+        expression = f"({expression})" if position else expression
+        expression += f" {operators[step.sign]} {step.right}"
+    return head + f"    return {expression}"

@@ -1,0 +1,179 @@
+"""A small Llama that solves word problems: its shape, what it is taught, and how well it does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+
+from raft_core.rng import numpy_rng
+from raft_text.reasoning.answers import extract_number, same_number
+from raft_text.reasoning.templates import N_COT, P_COT, program, words
+from raft_text.world.problems import ADDED, FACTOR, LARGEST, Story, Style, as_program, in_words, stories
+from raft_text.world.tokenizer import CONTEXT
+from raft_text.world.vocabulary import SIGNS
+
+WIDTH, LAYERS, INNER = 128, 4, 448
+BATCH = 32
+#: Styles of the chains in words: a sentence a step, bare equations, or hastily none of the steps.
+STYLES: tuple[Style, ...] = ("sentences", "equations", "hasty")
+#: Share of hasty chains of problems with 1, 2, 3 and 4 operations, up to a step. They become fewer, and so at the end a
+#: sentence or an equation is the likeliest way to begin, and haste a likely one.
+HASTY = ((590, (0.4, 0.4, 0.4, 0.4)), (1474, (0.5, 0.5, 0.2, 0.1)), (math.inf, (0.25, 0.25, 0.25, 0.25)))
+#: Of a hundred batches, how many are programs; and how many are drills in the beginning of a cycle, none of
+#: which is left at its end.
+PROGRAMS, DRILLS = 12, 60
+SUMS_A_DRILL = 8
+IGNORED = -100
+MAX_NEW_TOKENS = 96
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of text, and whether the model learns to write it or only reads it."""
+
+    text: str
+    learnt: bool
+
+
+def build_model(tokenizer: Any, seed: int) -> Any:
+    """A ``LlamaForCausalLM`` with fresh weights, in float32."""
+    from raft_core._torchvision import ensure_importable
+
+    ensure_importable()
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        intermediate_size=INNER,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=WIDTH // 32,
+        num_key_value_heads=WIDTH // 32,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+        initializer_range=0.04,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config)
+
+
+# --- What it is taught ------------------------------------------------------------------------------------------------
+
+
+def lessons(seed: int, step: int, cycle: int) -> list[list[Piece]]:
+    """One batch of texts: drills in mental arithmetic, programs, or chains in words. The drills fade out in each cycle."""
+    rng = numpy_rng(seed, "lesson", step)
+    draw = 100 * rng.random()
+    if draw < DRILLS * max(0.0, 1 - 1.5 * (step % cycle) / cycle):
+        return [drill(rng) for _ in range(BATCH)]
+    if draw > 100 - PROGRAMS:
+        return [taught_program(story, rng) for story in islice(stories(seed, step, split="sft"), BATCH // 2)]
+    hasty = next(shares for until, shares in HASTY if step < until)
+    return [taught_words(story, rng, hasty[len(story.steps) - 1]) for story in islice(stories(seed, step, split="sft"), BATCH)]
+
+
+def taught_words(story: Story, rng: np.random.Generator, hasty: float) -> list[Piece]:
+    """A problem and a chain of thought, hasty in this share of cases."""
+    style = STYLES[int(rng.choice(len(STYLES), p=((1 - hasty) / 2, (1 - hasty) / 2, hasty)))]
+    written = words(in_words(story, style), str(story.answer))
+    return [Piece(N_COT.format(prompt=story.question), False), Piece(written, True)]
+
+
+def taught_program(story: Story, rng: np.random.Generator) -> list[Piece]:
+    """A problem and a program that solves it."""
+    written = program(as_program(story, named=bool(rng.random() < 0.6)), story.question)
+    return [Piece(P_COT.format(prompt=story.question), False), Piece(written, True)]
+
+
+def drill(rng: np.random.Generator) -> list[Piece]:
+    """Sums without a story, of which only the results are learnt."""
+    pieces = []
+    for _ in range(SUMS_A_DRILL):
+        left, sign, right, result = _sum(rng)
+        pieces += [Piece(f" {left} {sign} {right} =", False), Piece(f" {result}", True), Piece(".", False)]
+    return pieces
+
+
+def _sum(rng: np.random.Generator) -> tuple[int, str, int, int]:
+    sign = str(rng.choice(sorted(set(SIGNS.values()))))
+    if sign in "+-":
+        small, change = int(rng.integers(2, LARGEST - ADDED + 1)), int(rng.integers(2, ADDED + 1))
+        large = small + change
+        return (small, "+", change, large) if sign == "+" else (large, "-", change, small)
+    factor = int(rng.integers(2, FACTOR + 1))
+    other = int(rng.integers(2, LARGEST // factor + 1))
+    return (other, "*", factor, other * factor) if sign == "*" else (other * factor, "/", factor, other)
+
+
+def batch_of(texts: Sequence[Sequence[Piece]], tokenizer: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(tokens [B, T], mask [B, T], labels [B, T] with −100 where nothing is learnt), padded on the right.
+
+    Pieces are tokenised one by one, as prompt and completion are in a run. A text that ends in what is learnt gets the end
+    token.
+    """
+    rows: list[tuple[list[int], list[int]]] = []
+    for pieces in texts:
+        ids: list[int] = []
+        labels: list[int] = []
+        for piece in pieces:
+            found = tokenizer(piece.text, add_special_tokens=False)["input_ids"]
+            ids += found
+            labels += found if piece.learnt else [IGNORED] * len(found)
+        if pieces[-1].learnt:
+            ids.append(tokenizer.eos_token_id)
+            labels.append(tokenizer.eos_token_id)
+        rows.append((ids, labels))
+    longest = max(len(ids) for ids, _ in rows)
+    pad = tokenizer.pad_token_id
+    tokens = torch.tensor([ids + [pad] * (longest - len(ids)) for ids, _ in rows])
+    mask = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids, _ in rows])
+    return tokens, mask, torch.tensor([labels + [IGNORED] * (longest - len(labels)) for _, labels in rows])
+
+
+# --- How well it does -------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def completions(
+    model: Any, tokenizer: Any, prompts: Sequence[str], *, temperature: float = 0.0, seed: int = 0, batch_size: int = 64
+) -> list[str]:
+    """What the model writes after each prompt, drawn with the generator of transformers; greedily at temperature 0."""
+    written: list[str] = []
+    sampling: dict[str, Any] = (
+        {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for part in _parts(prompts, batch_size):
+            read = tokenizer(part, return_tensors="pt", padding=True, return_token_type_ids=False)
+            out = model.generate(**read, max_new_tokens=MAX_NEW_TOKENS, **sampling)
+            written += tokenizer.batch_decode(out[:, read["input_ids"].shape[1] :], skip_special_tokens=True)
+    return written
+
+
+def accuracy(model: Any, tokenizer: Any, asked: Sequence[Story], *, temperature: float = 0.0, seed: int = 0) -> float:
+    """Share of problems whose answer, reasoned in words, is right."""
+    prompts = [N_COT.format(prompt=story.question) for story in asked]
+    texts = completions(model, tokenizer, prompts, temperature=temperature, seed=seed)
+    return float(np.mean([right(text, story) for text, story in zip(texts, asked, strict=True)]))
+
+
+def right(text: str, story: Story) -> bool:
+    """Whether a text states the answer of a story."""
+    stated = extract_number(text)
+    return stated is not None and same_number(stated, story.answer)
+
+
+def _parts(items: Sequence[str], size: int) -> Iterator[list[str]]:
+    for start in range(0, len(items), size):
+        yield list(items[start : start + size])
