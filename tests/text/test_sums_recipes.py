@@ -1,0 +1,55 @@
+"""The recipes on word problems are one loop with other parts: each runs, shrunken, on a tiny random model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from raft_core.cli import main
+from raft_core.store import read_history, read_round
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "text"
+RECIPES = ("sft", "offline_st", "online_st", "reft")
+
+
+@pytest.fixture
+def shrunken(tiny, tmp_path, monkeypatch):
+    """Arguments that put a tiny model and four problems in a recipe's place."""
+    monkeypatch.chdir(tmp_path)
+    rows = [{"question": f"{n}?", "answer_value": "2", "response": "Therefore, the answer is: 2"} for n in range(5)]
+    (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:4]))
+    (tmp_path / "others.jsonl").write_text(json.dumps(rows[4]) + "\n")
+    settings = {
+        "policy.model": tiny(),
+        "policy.sampling.max_new_tokens": 6,
+        "policy.sampling.batch_size": 8,
+        "policy.prompting.template": "{prompt}",
+        "prompts.train": "sums.jsonl",
+        "prompts.held_out": "others.jsonl",
+        "prompts.per_round": 4,
+        "trainer.batch_size": 4,
+        "trackers": "[]",
+        "evaluation.prompts": 1,
+        "rounds": 1,
+        "output": "run",
+    }
+    return [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_the_same_loop_with_other_parts(name, shrunken, tmp_path, monkeypatch):
+    # Six random bytes are no answer; so that something is selected, every other one counts as right.
+    alternating = lambda _self, samples: [float(i % 2) for i in range(len(samples))]  # noqa: E731
+    monkeypatch.setattr("raft_text.reasoning.reward.AnswerReward.__call__", alternating)
+    assert main(["sft" if name == "sft" else "align", str(CONFIGS / f"sums_{name}.yaml"), *shrunken]) == 0
+    (row,) = read_history(tmp_path / "run")
+    _, scores, kept = read_round(tmp_path / "run", 1)
+    assert row["train/steps"] > 0 and "judge/accuracy" in row
+    if name == "reft":
+        assert kept.all() and {"ppo/kl", "ppo/value_loss"} <= set(row)
+    elif name == "sft":
+        assert kept.all() and row["reward/mean"] == 1
+    else:
+        assert (scores.columns[scores.reward][kept] == 1).all() and kept.sum() == {"offline_st": 16, "online_st": 8}[name]
