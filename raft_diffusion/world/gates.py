@@ -73,7 +73,7 @@ def judge_gate(world: World, count: int = 1000) -> dict[str, float]:
 def clip_gate(world: World, count: int = 300) -> dict[str, dict[str, float]]:
     """By size and attribute: share of held-out renders whose caption scores above those with this attribute changed."""
     scenes = draw_scenes(np.random.default_rng(13), count, heldout=True)
-    swaps, projection = Swaps(world.clip), world.clip.text_projection
+    swaps, projection = Swaps(world.clip), world.clip.get_parameter("text_projection")
     found: dict[str, dict[str, float]] = {}
     for side in (64, 32):
         image = embed(world.clip, enlarged(render(scenes, side)))  # [N, D]

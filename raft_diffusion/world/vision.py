@@ -42,7 +42,8 @@ def encode_ends(clip, texts: list[str], batch: int = 256) -> torch.Tensor:
         for part in ids.split(batch):
             states = clip.token_embedding(part) + clip.positional_embedding
             states = clip.ln_final(clip.transformer(states, attn_mask=clip.attn_mask))
-            ends.append(states[torch.arange(len(part)), (part == end).int().argmax(-1)])
+            at = torch.isin(part, torch.tensor(end)).int().argmax(-1)
+            ends.append(states[torch.arange(len(part)), at])
     return torch.cat(ends)
 
 
