@@ -152,4 +152,4 @@ def table(title: str, curves: Sequence[Curve]) -> Any:
 def _cell(curve: Curve, row: int) -> str:
     if row >= len(curve.gold):
         return ""
-    return f"{curve.gold[row]:+.2f}" + ("" if curve.proxy is None else f" ({curve.proxy[row]:+.2f})")
+    return f"{curve.gold[row]:.2f}" + ("" if curve.proxy is None else f" ({curve.proxy[row]:.2f})")
