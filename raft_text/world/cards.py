@@ -53,8 +53,8 @@ and `bundled:prompts/sums_heldout.jsonl`. The recipe is `configs/text/sums_raft.
 
 ## Limits
 
-It knows {names} and {things}, and numbers from 2 to 60, and nothing else. It exists so that every claim of this project can be
-checked on a CPU in minutes.
+It knows {names} and {things}, and numbers from 2 to 60, and nothing else. It exists so that every claim of this project can
+be checked on a CPU in minutes.
 """
 
 
