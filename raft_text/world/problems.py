@@ -146,10 +146,15 @@ def _event(rng: np.random.Generator, number: int) -> tuple[Kind, int, int]:
     """(kind, operand, result) of something that can happen to this number."""
     factors = [n for n in range(2, FACTOR + 1) if number * n <= LARGEST]
     divisors = [n for n in range(2, FACTOR + 1) if number % n == 0 and number > n]
-    possible: list[Kind] = ["gain", "more"] if number <= LARGEST - 2 else []
-    possible += ["lose", "fewer"] if number > 3 else []
-    possible += ["times"] if factors else []
-    possible += ["share"] if divisors else []
+    fits: dict[Kind, object] = {
+        "gain": number <= LARGEST - 2,
+        "more": number <= LARGEST - 2,
+        "lose": number > 3,
+        "fewer": number > 3,
+        "times": factors,
+        "share": divisors,
+    }
+    possible = [kind for kind, there in fits.items() if there]
     kind = possible[int(rng.integers(len(possible)))]
     if kind == "times":
         operand = int(rng.choice(factors))
