@@ -154,7 +154,7 @@ def _event(rng: np.random.Generator, number: int) -> tuple[Kind, int, int]:
         "times": factors,
         "share": divisors,
     }
-    possible = [kind for kind, there in fits.items() if there]
+    possible: list[Kind] = [kind for kind, there in fits.items() if there]
     kind = possible[int(rng.integers(len(possible)))]
     if kind == "times":
         operand = int(rng.choice(factors))
