@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from raft_core._torchvision import ensure_importable
 from raft_core.errors import ModelError, nearest
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 PREFIX = "bundled:"
 FOLDER = Path(__file__).parent / "bundled"
@@ -27,3 +32,11 @@ def resolve(name: str) -> Path:
         known = [path.name for path in FOLDER.iterdir() if path.is_dir()] if FOLDER.is_dir() else []
         raise ModelError(f"no bundled model is called {bare!r}{nearest(bare, known)}")
     return folder
+
+
+def pipeline(name: str) -> DiffusionPipeline:
+    """A bundled model as the pipeline of diffusers that it is."""
+    ensure_importable()  # diffusers reaches torchvision on the way
+    from diffusers import DiffusionPipeline
+
+    return DiffusionPipeline.from_pretrained(resolve(name))

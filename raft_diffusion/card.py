@@ -87,11 +87,7 @@ def front_matter(facts: Mapping[str, Any]) -> str:
 def load_base(model: str, pipeline: str = "") -> str:
     """Python lines that load the base model, a single file by its pipeline's class."""
     if model.startswith(bundle.PREFIX):
-        return (
-            "from diffusers import DiffusionPipeline\n"
-            "from raft_diffusion.bundle import resolve\n\n"
-            f"pipe = DiffusionPipeline.from_pretrained(resolve({model!r}))"
-        )
+        return f"from raft_diffusion.bundle import pipeline\n\npipe = pipeline({model!r})"
     loader = "from_single_file" if model.endswith(".safetensors") else "from_pretrained"
     cls = (pipeline or "StableDiffusionPipeline") if loader == "from_single_file" else "DiffusionPipeline"
     return f"from diffusers import {cls}\n\npipe = {cls}.{loader}({json.dumps(model)})"

@@ -28,6 +28,7 @@ USAGE = "raft score IMAGES_OR_JSONL --reward NAME [--reward.ARGUMENT VALUE …] 
 TAKES_SETTINGS = True
 PART = 256  # pictures in memory at a time
 SHOWN = 20
+LABEL = 40  # characters
 MISTAKES_SHOWN = 10
 
 
@@ -186,10 +187,18 @@ def _first(rows: Sequence[Row], columns: dict[str, np.ndarray]) -> Any:
     table = _table(("", *columns))
     for number, row in enumerate(rows[:SHOWN]):
         label = row.path.name if row.path else " ".join((row.text or row.where).split())
-        table.add_row(escape(label[:40]), *(figure(values[number]) for values in columns.values()))
+        table.add_row(escape(elided(label, LABEL)), *(figure(values[number]) for values in columns.values()))
     if len(rows) > SHOWN:
         table.add_row(f"… {len(rows) - SHOWN} more", *("" for _ in columns))
     return table
+
+
+def elided(label: str, width: int) -> str:
+    """At most ``width`` characters: the middle goes, for what tells names apart is often at their ends."""
+    if len(label) <= width:
+        return label
+    head = (width - 1) // 2
+    return f"{label[:head]}…{label[head + 1 - width :]}"
 
 
 def _summary(columns: dict[str, np.ndarray]) -> Any:

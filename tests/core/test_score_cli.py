@@ -152,3 +152,11 @@ def test_mistakes_in_words(here, capsys, words, message):
     (here / "there.csv").touch()
     assert main(["score", *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_names_that_differ_at_their_ends_stay_apart():
+    from raft_core.cli.score_command import elided
+
+    assert elided("short", 10) == "short"
+    assert elided("0123456789abcdef", 9) == "0123…cdef"
+    assert elided("0123456789abcdef", 10) == "0123…bcdef"

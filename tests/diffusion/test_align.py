@@ -7,7 +7,7 @@ import yaml
 
 from raft_core.config import check
 from raft_core.run import align_run
-from raft_diffusion import StableDiffusion
+from raft_diffusion import StableDiffusion, bundle
 from raft_diffusion.card import adapter_words, call_arguments, call_example, front_matter, load_base, write_card
 
 FACTS = {
@@ -97,7 +97,7 @@ def test_a_local_base_model_is_not_named_to_the_hub(tiny):
     [
         ("owner/name", 'DiffusionPipeline.from_pretrained("owner/name")'),
         ("model.safetensors", 'StableDiffusionPipeline.from_single_file("model.safetensors")'),
-        ("bundled:shapes", "DiffusionPipeline.from_pretrained(resolve('bundled:shapes'))"),
+        ("bundled:shapes", "pipe = pipeline('bundled:shapes')"),
     ],
 )
 def test_how_the_base_model_is_loaded(model, line):
@@ -137,3 +137,7 @@ def test_adapters_in_words():
     assert adapter_words({"lora": None}) == "Full fine-tuning of the U-Net"
     lora = {"rank": 8, "conv": True, "text_encoder": True}
     assert adapter_words({"lora": lora}) == "LoRA of rank 8 on attention, convolutions, text encoders"
+
+
+def test_a_bundled_model_opens_as_a_plain_pipeline():
+    assert type(bundle.pipeline("bundled:shapes")).__name__ == "StableDiffusionPipeline"
