@@ -31,7 +31,7 @@ class Work:
     batch_size: int = 32
     train_steps: int = 40
     train_batch: int = 30
-    lr: float = 3e-4
+    lr: float = 2e-4
     rank: int = 8
     conv: bool = True
     targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")

@@ -74,3 +74,12 @@ def _cpu_has_bf16() -> bool:
     except OSError:
         return False
     return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(text.split()))
+
+
+def dtype_mistakes(name: str, device: torch.device) -> list[str]:
+    """Why a policy of this dtype cannot run there, in words."""
+    if name == "bfloat16" and not native_bf16(device):
+        return [f"dtype is bfloat16, which this {device.type} only emulates, hundreds of times slower; use float32 or auto"]
+    if name == "float16" and device.type == "cpu":
+        return ["dtype is float16, which is for GPUs; use float32 or auto on this CPU"]
+    return []

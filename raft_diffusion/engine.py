@@ -9,11 +9,12 @@ from typing import Any
 import torch
 
 from raft_core.errors import DeviceError, ModelError
+from raft_core.reference import CopyReference
 from raft_core.types import Sample
 from raft_diffusion import schedulers
 from raft_diffusion.encoding import Condition, PromptEncoder
 from raft_diffusion.loading import load_pipeline
-from raft_diffusion.lora import AdapterReference, CopyReference, add_adapters, folded, trainable
+from raft_diffusion.lora import AdapterReference, add_adapters, folded, trainable
 from raft_diffusion.options import Lora, Memory, Sampling
 from raft_diffusion.residency import Residency
 from raft_diffusion.resolution import pixels_per_latent

@@ -106,25 +106,3 @@ def folded(module: Any) -> Iterator[None]:
         for (parent, name, layer), base, data in zip(places, bases, before, strict=True):
             base.weight.data = data
             setattr(parent, name, layer)
-
-
-class CopyReference:
-    """The frozen start of full fine-tuning: the initial values, kept on the CPU and swapped in for as long as they are needed.
-
-    Costs the trained weights' size in CPU memory, and their transfer at every use on a GPU.
-    """
-
-    def __init__(self, parameters: Mapping[str, torch.nn.Parameter]):
-        self._parameters = dict(parameters)
-        self._start = {name: parameter.detach().cpu().clone() for name, parameter in parameters.items()}
-
-    @contextlib.contextmanager
-    def __call__(self) -> Iterator[None]:
-        current = {name: parameter.data for name, parameter in self._parameters.items()}
-        for name, parameter in self._parameters.items():
-            parameter.data = self._start[name].to(parameter.device)
-        try:
-            yield
-        finally:
-            for name, parameter in self._parameters.items():
-                parameter.data = current[name]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from raft_core.errors import ConfigError, ModelError
+from raft_core.reference import CopyReference
 from raft_text import hardware, loading
 from raft_text.critic import ValueHead
 from raft_text.likelihood import Both, Row, token_log_probs, token_log_probs_and_values
@@ -17,7 +18,6 @@ from raft_text.options import Lora, Memory, Prompting, Sampling
 from raft_text.prompting import PromptEncoder
 from raft_text.weights import (
     AdapterReference,
-    CopyReference,
     add_adapters,
     checkpointed_layers,
     checkpointing,

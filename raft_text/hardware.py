@@ -6,7 +6,7 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from raft_core import devices
-from raft_core.devices import native_bf16, resolve_device
+from raft_core.devices import dtype_mistakes, resolve_device
 from raft_core.errors import DeviceError
 from raft_text.options import Lora, Memory, Sampling
 
@@ -25,11 +25,7 @@ def mistakes(device: str, dtype: str, lora: Lora | None, sampling: Sampling, mem
         resolved = resolve_device(device)
     except DeviceError as error:
         return [str(error)]
-    kind, found = resolved.type, []
-    if dtype == "bfloat16" and not native_bf16(resolved):
-        found.append(f"dtype is bfloat16, which this {kind} only emulates, hundreds of times slower; use float32 or auto")
-    if kind == "cpu" and dtype == "float16":
-        found.append("dtype is float16, which is for GPUs; use float32 or auto on this CPU")
+    kind, found = resolved.type, dtype_mistakes(dtype, resolved)
     found += _extra(kind, "memory.quantize", memory.quantize, "bitsandbytes")
     if memory.quantize and lora is None:
         found.append(f"memory.quantize is {memory.quantize}, but quantised weights cannot be trained in full: set lora")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -91,28 +91,6 @@ def adapted_layers(network: Any) -> list[Any]:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     return [layer for layer in network.modules() if isinstance(layer, BaseTunerLayer)]
-
-
-class CopyReference:
-    """The frozen start of full fine-tuning: the initial values, kept on the CPU and swapped in for as long as they are needed.
-
-    Costs the model's size in CPU memory, and its transfer at every use on a GPU.
-    """
-
-    def __init__(self, parameters: Mapping[str, torch.nn.Parameter]):
-        self._parameters = dict(parameters)
-        self._start = {name: parameter.detach().cpu().clone() for name, parameter in parameters.items()}
-
-    @contextlib.contextmanager
-    def __call__(self) -> Iterator[None]:
-        current = {name: parameter.data for name, parameter in self._parameters.items()}
-        for name, parameter in self._parameters.items():
-            parameter.data = self._start[name].to(parameter.device)
-        try:
-            yield
-        finally:
-            for name, parameter in self._parameters.items():
-                parameter.data = current[name]
 
 
 @contextlib.contextmanager

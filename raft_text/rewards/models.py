@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from raft_core._torchvision import ensure_importable
-from raft_core.devices import native_bf16, pick_dtype, resolve_device
+from raft_core.devices import dtype_mistakes, pick_dtype, resolve_device
 from raft_core.errors import DeviceError, ModelError, nearest
 from raft_text.loading import BUNDLED, BUNDLED_FOLDER, quiet
 
@@ -61,11 +61,7 @@ class Source:
             device = resolve_device(self.device)
         except DeviceError as error:
             return [str(error)]
-        if self.dtype == "bfloat16" and not native_bf16(device):
-            return [f"dtype is bfloat16, which this {device.type} only emulates, hundreds of times slower; use float32 or auto"]
-        if self.dtype == "float16" and device.type == "cpu":
-            return ["dtype is float16, which is for GPUs; use float32 or auto on this CPU"]
-        return []
+        return dtype_mistakes(self.dtype, device)
 
     def config(self) -> dict[str, Any]:
         """The model's config.json, when it is a folder; else empty."""

@@ -17,7 +17,6 @@ from raft_core.errors import ConfigError, DeviceError, ModelError
 from raft_core.sampling import requests
 from raft_core.types import Prompt
 from raft_diffusion import Memory, Sampling, StableDiffusion, bundle, resolution, single_file
-from raft_diffusion import device as hardware
 from raft_diffusion.hub import fetch
 from raft_diffusion.options import SCHEDULERS
 
@@ -404,9 +403,9 @@ def test_hardware_that_is_not_there(tiny):
 
 
 def test_bf16_is_refused_where_it_is_emulated(tiny, monkeypatch):
-    monkeypatch.setattr(hardware, "native_bf16", lambda _: False)
+    monkeypatch.setattr("raft_core.devices.native_bf16", lambda _: False)
     assert "which this cpu only emulates" in mistakes(tiny(), device="cpu", dtype="bfloat16")[0]
-    monkeypatch.setattr(hardware, "native_bf16", lambda _: True)
+    monkeypatch.setattr("raft_core.devices.native_bf16", lambda _: True)
     assert mistakes(tiny(), device="cpu", dtype="bfloat16") == []
 
 

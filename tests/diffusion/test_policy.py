@@ -426,7 +426,7 @@ def test_a_latent_consistency_model_is_told_the_guidance_scale(tiny, tmp_path):
 
 def test_half_precision_keeps_what_is_trained_in_float32(load, monkeypatch):
     """bfloat16, which this CPU may have to emulate: small enough here."""
-    monkeypatch.setattr("raft_diffusion.device.native_bf16", lambda _: True)
+    monkeypatch.setattr("raft_core.devices.native_bf16", lambda _: True)
     policy = load(dtype="bfloat16", lora=Lora(rank=2, conv=True), sampling={"eta": 1.0})
     unet = policy.engine.networks["unet"]
     assert {value.dtype for name, value in unet.named_parameters() if "lora" not in name} == {torch.bfloat16}
