@@ -73,13 +73,12 @@ class Reader:
     """
 
     def __init__(self, network: Any, prompts: Sequence[Sequence[int]], rows: torch.Tensor, device: torch.device):
-        from transformers import DynamicCache
+        from raft_text.cache import roomy_cache
 
         self._network = network
         self._last_place = (context_length(network.config) or sys.maxsize) - 1
         ids, mask = left_padded(prompts)
-        # Without the configuration every layer keeps all of its past: sliding windows are then cut by the mask alone.
-        self._cache = DynamicCache()
+        self._cache = roomy_cache()
         self.mask, self.position = mask.to(device), mask.sum(dim=1).to(device)  # [U, L], [U]
         places = (self.mask.cumsum(dim=1) - 1).clamp(min=0)
         self.logits = self._forward(ids.to(device), self.mask, places, last=True)[:, -1]  # [U, V]

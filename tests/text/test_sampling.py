@@ -74,6 +74,15 @@ def test_the_likeliest_tokens_are_those_of_generate(load, kind):
         assert ours == theirs[0, ids.shape[1] :].tolist()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_cache_that_grows_token_by_token_changes_nothing(load, kind, monkeypatch):
+    policy = load(kind, sampling={"max_new_tokens": 16})
+    plain = policy.sample(asked(4), trace=True)
+    monkeypatch.setattr("raft_text.cache.ROOM", 1)
+    for ours, theirs in zip(policy.sample(asked(4), trace=True), plain, strict=True):
+        assert torch.equal(ours.tensors["step_log_probs"], theirs.tensors["step_log_probs"])
+
+
 def test_each_prompt_is_read_once_for_its_k_samples(load):
     policy = load("llama", sampling={"batch_size": 8})
     seen = []

@@ -1,0 +1,102 @@
+"""What it is worth that the K samples of a prompt share its prefill: new tokens per second, with and without.
+
+    python -m benchmarks.text_prefill
+    python -m benchmarks.text_prefill --k 4 16 64 --prompt_tokens 64 256 1024 --json benchmarks/results/text_prefill.json
+
+The same sampler draws both. With sharing, K completions of one prompt; without, one completion of each of K different prompts
+of the same length, grown together all the same. Every completion is of the same length, and the two take turns in one process.
+The model is a Llama of random weights: only its size counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.text_models import in_words, machine, random_llama, spread
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--k", type=int, nargs="+", default=[4, 8, 32])
+    parser.add_argument("--prompt_tokens", type=int, nargs="+", default=[32, 128, 512])
+    parser.add_argument("--new_tokens", type=int, default=64)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        context = max(given.prompt_tokens) + given.new_tokens
+        folder = random_llama(Path(scratch), layers=given.layers, width=given.width, context=context)
+        found = measure(folder, given.k, given.prompt_tokens, given.new_tokens, given.repeats)
+    for row in found["rows"]:
+        print(
+            f"K {row['k']:>3}, prompt {row['prompt_tokens']:>4} tokens: shared {row['shared_tokens_per_s']:.0f}, "
+            f"separate {row['separate_tokens_per_s']:.0f} tokens/s; {in_words(row['shared / separate'])}"
+        )
+    if given.json:
+        given.json.parent.mkdir(parents=True, exist_ok=True)
+        given.json.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def measure(folder: Path, ks: list[int], lengths: list[int], new_tokens: int, repeats: int) -> dict[str, Any]:
+    """All combinations, each with both ways in turn; the first turn is not counted."""
+    from raft_text.loading import load_model
+
+    network = load_model(str(folder), torch.float32)
+    rows = []
+    for length in lengths:
+        for k in ks:
+            seconds: dict[str, list[float]] = {"shared": [], "separate": []}
+            for turn in range(repeats + 1):
+                for way in seconds:
+                    took = seconds_for(network, prompts(k, length, shared=way == "shared"), new_tokens)
+                    seconds[way] += [took] if turn else []
+            speed = {way: k * new_tokens / statistics.median(values) for way, values in seconds.items()}
+            pairs = zip(seconds["separate"], seconds["shared"], strict=True)
+            rows.append(
+                {"k": k, "prompt_tokens": length}
+                | {f"{way}_tokens_per_s": round(value, 1) for way, value in speed.items()}
+                | {"shared / separate": spread([slow / fast for slow, fast in pairs])}
+            )
+    return {
+        "machine": machine(),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "new_tokens": new_tokens,
+        "repeats": repeats,
+        "rows": rows,
+    }
+
+
+def prompts(k: int, length: int, *, shared: bool) -> list[list[int]]:
+    """K prompts of ``length`` tokens: one and the same, or all different."""
+    generator = torch.Generator().manual_seed(length)
+    drawn = torch.randint(0, 256, (k, length), generator=generator).tolist()
+    return [drawn[0]] * k if shared else drawn
+
+
+def seconds_for(network: Any, asked: list[list[int]], new_tokens: int) -> float:
+    """To draw a completion of ``new_tokens`` tokens after each prompt."""
+    from raft_text.options import Sampling
+    from raft_text.sampler import Task, draw
+
+    sampling = Sampling(min_new_tokens=new_tokens, max_new_tokens=new_tokens, batch_size=len(asked))
+    ends = [network.config.eos_token_id]
+    task = Task(asked, [""] * len(asked), range(len(asked)), sampling, ends, decode=str)
+    start = time.perf_counter()
+    drawn = draw(network, task, torch.device("cpu"))
+    took = time.perf_counter() - start
+    assert all(len(one.tokens) == new_tokens for one in drawn)
+    return took
+
+
+if __name__ == "__main__":
+    main()
