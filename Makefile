@@ -1,5 +1,6 @@
 # From a fresh clone, with Python 3.10 or newer and make:
 #   make align   install, then align the bundled image model and show it before and after
+#   make demo    install, then open the app in the browser
 #   make test    install with the development tools, then run the tests
 # Settings go on in ARGS: make align ARGS="--rounds 2 --seed 1", make test ARGS="-k selectors"
 
@@ -9,10 +10,11 @@ ARGS ?=
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help align test check format clean
+.PHONY: help align demo test check format clean
 
 help:
 	@echo 'make align   install, then align the bundled image model (ARGS="--rounds 2" changes settings)'
+	@echo 'make demo    install, then open the app in the browser (ARGS="--port 7861")'
 	@echo 'make test    install with the development tools, then run the tests (ARGS="-k NAME" picks some)'
 	@echo 'make check   ruff and pyright'
 	@echo 'make format  let ruff format and mend'
@@ -20,6 +22,9 @@ help:
 
 align: $(VENV)/.installed
 	$(BIN)/raft align $(ARGS)
+
+demo: $(VENV)/.installed-demo
+	$(BIN)/raft demo $(ARGS)
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(ARGS)
@@ -43,10 +48,15 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	@touch $@
 
+$(VENV)/.installed-demo: pyproject.toml constraints.txt
+	@$(venv)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo]'
+	@touch $(VENV)/.installed $@
+
 $(VENV)/.installed-dev: pyproject.toml constraints.txt
 	@$(venv)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	@touch $(VENV)/.installed $@
+	@touch $(VENV)/.installed $(VENV)/.installed-demo $@
 
 define venv
 $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \

@@ -27,13 +27,16 @@ COMMANDS = {
     "rescore": "score a run's stored samples by another reward",
     "whatif": "what another K or selector would have chosen",
     "report": "write a run's report again",
+    "demo": "compare, align and teach a taste in the browser",
 }
 SUBCOMMANDS = {
     "reward": {
         "list": "what rewards there are, and what they take",
+        "label": "choose the best of several samples, or have a reward choose",
         "train": "learn a reward from preferences",
         "eval": "how well rewards agree with preferences",
         "serve": "put a reward behind HTTP, for other machines' runs",
+        "online": "align by labels that are asked for anew as the policy changes",
         "study": "what optimising a learned reward does to the gold judge",
     },
 }

@@ -79,12 +79,12 @@ def main(args: argparse.Namespace) -> None:
     reporter.line(f"\n{plot.name}, study.json and the proxies are in {folder}")
 
 
-def parted(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """(the study's own settings as a tree, the words that are the configuration's)."""
+def parted(words: Sequence[str], names: Sequence[str] = OWN) -> tuple[dict[str, Any], list[str]]:
+    """(settings of these names as a tree, the words that are the configuration's)."""
     from raft_core.config import overridden, parse_overrides
 
     overrides = parse_overrides(words)
-    own = [each for each in overrides if each.path.split(".")[0] in OWN]
+    own = [each for each in overrides if each.path.split(".")[0] in names]
     rest = [each for each in overrides if each not in own]
     return overridden({}, own), [f"--{each.path}={each.text}" for each in rest]
 

@@ -1,0 +1,1 @@
+"""The app that shows models before and after, aligns them, and learns a person's taste: `raft demo`."""

@@ -1,0 +1,40 @@
+"""How the app looks: one theme and the few rules that it cannot say. Fonts are the system's, so nothing is fetched."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+SANS = ["ui-sans-serif", "system-ui", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
+MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
+
+CSS = """
+.gradio-container { max-width: 1240px !important; margin: 0 auto !important; }
+.raft-head h1 { font-size: 1.35rem; margin: 0; }
+.raft-head p { margin: .15rem 0 0; color: var(--body-text-color-subdued); }
+.raft-empty { padding: 2.5rem 1rem; text-align: center; color: var(--body-text-color-subdued);
+  border: 1px dashed var(--border-color-primary); border-radius: var(--radius-lg); }
+.raft-empty b { color: var(--body-text-color); }
+.raft-table { width: 100%; border-collapse: collapse; font-size: .92rem; }
+.raft-table th, .raft-table td { padding: .35rem .6rem; text-align: right;
+  border-bottom: 1px solid var(--border-color-primary); }
+.raft-table th:first-child, .raft-table td:first-child { text-align: left; }
+.raft-scroll { overflow-x: auto; }
+.raft-better { color: #15803d; } .raft-worse { color: #b91c1c; }
+.dark .raft-better { color: #4ade80; } .dark .raft-worse { color: #f87171; }
+.raft-muted { color: var(--body-text-color-subdued); }
+footer { display: none !important; }
+@media (max-width: 640px) {
+  .gradio-container { padding: .4rem !important; }
+  .raft-table { font-size: .82rem; }
+}
+"""
+
+
+def theme() -> gr.themes.Base:
+    """Calm and plain: one accent, generous radius, readable sizes."""
+    return gr.themes.Soft(primary_hue="indigo", neutral_hue="slate", radius_size="md", font=SANS, font_mono=MONO)
+
+
+def empty(headline: str, hint: str) -> str:
+    """HTML of an empty state: what is missing and what to do about it. Both texts are the app's own, never a visitor's."""
+    return f"<div class='raft-empty'><b>{headline}</b><br>{hint}</div>"

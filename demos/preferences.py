@@ -1,0 +1,15 @@
+"""The page Preferences."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from demos.backend.studio import Studio
+from demos.backend.theme import empty
+
+NAME = "Preferences"
+
+
+def build(studio: Studio) -> None:
+    """Lay the page out."""
+    gr.HTML(empty("Under construction", ""))
