@@ -1,13 +1,14 @@
-"""The tokenizer of the sums: a token for every word of their world, for every digit, and bytes for all other text."""
+"""The tokenizers of the bundled models: tokens for the words of their worlds, for every digit, and bytes for all other text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
+from raft_core.rng import numpy_rng
 from raft_text.reasoning.templates import N_COT, words
-from raft_text.world.problems import as_program, stories
+from raft_text.world.problems import as_program, stories, with_choices
 
 SIZE = 768
 CONTEXT = 512
@@ -17,7 +18,12 @@ ROLES = ("<|user|>", "<|assistant|>", "<|system|>")
 
 
 def build_tokenizer(stories_read: int = 4000) -> Any:
-    """A byte-level BPE in transformers' class. It begins a text with nothing and ends it with ``<|end|>``.
+    """The tokenizer of the sums."""
+    return byte_level(_texts(stories_read), SIZE)
+
+
+def byte_level(texts: Iterable[str], size: int) -> Any:
+    """A byte-level BPE of ``size`` tokens in transformers' class. It begins a text with nothing and ends it with ``<|end|>``.
 
     Digits are tokens of their own, with the space before them or without, so that numbers are read digit by digit. All text
     comes back from its tokens unchanged.
@@ -34,12 +40,12 @@ def build_tokenizer(stories_read: int = 4000) -> Any:
     )
     tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
     trainer = trainers.BpeTrainer(
-        vocab_size=SIZE,
+        vocab_size=size,
         special_tokens=[END, PAD, *ROLES],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_texts(stories_read), trainer)
+    tokenizer.train_from_iterator(iter(texts), trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=END,
@@ -52,7 +58,9 @@ def build_tokenizer(stories_read: int = 4000) -> Any:
 
 
 def _texts(count: int) -> Iterator[str]:
+    rng = numpy_rng(0, "tokenizer", "choices")
     for story in islice(stories(0, "tokenizer", split="sft"), count):
         for style in ("sentences", "hasty"):
             yield N_COT.format(prompt=story.question) + words(story.problem(style).answer_cot, str(story.answer))
         yield as_program(story)
+        yield with_choices(story, rng)[0]
