@@ -4,6 +4,7 @@
 pairs              ``prompt, chosen, rejected``; also conversations (a list of ``{role, content}``) as UltraFeedback's
                    binarised form and TRL have them
 choices            ``prompt, candidates, choice``: an index from 0, several of them for a tie, or null for a tie of all
+ballots            ``prompt, candidates, best``: as choices, but null says that nobody has chosen yet; passed over
 HH-RLHF            ``chosen, rejected``: whole dialogues, ``\\n\\nHuman: … \\n\\nAssistant: …``, that part in the last answer
 Pick-a-Pic         ``caption, jpg_0, jpg_1, label_0, label_1``; ½ and ½ is a tie, rows without a label are passed over
 UltraFeedback      ``instruction, completions`` with ``response`` and ``overall_score``; the highest score is the choice
@@ -86,23 +87,36 @@ def _pairs(values: Mapping[str, Any]) -> Said:
 
 
 def _choices(values: Mapping[str, Any]) -> Said:
+    prompt, outputs = _prompt_and_candidates(values)
+    choice = values["choice"]
+    return Said(prompt, outputs, _chosen(list(range(len(outputs))) if choice is None else choice, len(outputs), "choice"))
+
+
+def _ballots(values: Mapping[str, Any]) -> Said:
+    prompt, outputs = _prompt_and_candidates(values)
+    best = values["best"]
+    return Said(prompt, outputs, None if best is None else _chosen(best, len(outputs), "best"))
+
+
+def _prompt_and_candidates(values: Mapping[str, Any]) -> tuple[str, list[Any]]:
     candidates = values["candidates"]
     if not isinstance(candidates, list) or len(candidates) < 2:
         raise BadRow(f"candidates is {_short(candidates)}, but must be a list of two or more")
     outputs = [_answer(candidate, f"candidates[{i}]") for i, candidate in enumerate(candidates)]
-    return Said(_text_of(values["prompt"], "prompt"), outputs, _chosen(values["choice"], len(outputs)))
+    return _text_of(values["prompt"], "prompt"), outputs
 
 
-def _chosen(choice: Any, n: int) -> list[float]:
-    """[n] target of an index, a list of indices, or null."""
-    winners = list(range(n)) if choice is None else choice if isinstance(choice, list) else [choice]
+def _chosen(choice: Any, n: int, field: str) -> list[float]:
+    """[n] target of an index, or of a list of indices."""
+    winners = choice if isinstance(choice, list) else [choice]
     for winner in winners:
         if not isinstance(winner, int) or isinstance(winner, bool):
-            raise BadRow(f"choice is {_short(choice)}, but must be an index, a list of indices, or null for a tie")
+            meaning = "a tie" if field == "choice" else "not yet chosen"
+            raise BadRow(f"{field} is {_short(choice)}, but must be an index, a list of indices, or null for {meaning}")
         if not 0 <= winner < n:
-            raise BadRow(f"choice is {winner}, but there are {n} candidates: 0 to {n - 1}")
+            raise BadRow(f"{field} is {winner}, but there are {n} candidates: 0 to {n - 1}")
     if not winners or len(set(winners)) < len(winners):
-        raise BadRow(f"choice is {_short(choice)}, but must name candidates, each once")
+        raise BadRow(f"{field} is {_short(choice)}, but must name candidates, each once")
     return [1 / len(winners) if i in winners else 0.0 for i in range(n)]
 
 
@@ -181,6 +195,7 @@ def _short(value: Any, width: int = 60) -> str:
 LAYOUTS: dict[str, tuple[frozenset[str], Callable[[Mapping[str, Any]], Said]]] = {
     "pairs": (frozenset({"prompt", "chosen", "rejected"}), _pairs),
     "choices": (frozenset({"prompt", "candidates", "choice"}), _choices),
+    "ballots": (frozenset({"prompt", "candidates", "best"}), _ballots),
     "Pick-a-Pic": (frozenset({"caption", "jpg_0", "jpg_1", "label_0", "label_1"}), _pick_a_pic),
     "UltraFeedback": (frozenset({"instruction", "completions"}), _ultra_feedback),
     "HH-RLHF": (frozenset({"chosen", "rejected"}), _dialogues),

@@ -79,7 +79,8 @@ def read_preferences(source: str | Path, *, group: str | None = None, skip_inval
     if mistakes and not skip_invalid:
         raise DataError(listed(mistakes, f"{source} has {len(mistakes)} invalid rows (--skip_invalid leaves them out)"))
     if not found:
-        raise DataError(listed(mistakes, f"{source} holds no preference") if mistakes else f"{source} holds no preference")
+        none = f"{source} holds no preference" + (f": nobody has chosen in its {unlabelled} rows" if unlabelled else "")
+        raise DataError(listed(mistakes, none) if mistakes else none)
     return Reading(found, _modality(found), unlabelled, mistakes)
 
 
