@@ -176,6 +176,16 @@ def best_checkpoint(history: Sequence[Mapping[str, Any]], keep: Keep) -> int | N
     return None if rnd is None else rnd - 1
 
 
+def taken_as_best(history: Sequence[Mapping[str, Any]], keep: Keep) -> int | None:
+    """The checkpoint that a user means by the best one; None when no round has the metric that it goes by.
+
+    That is ``best_checkpoint``, but when the last round was the best so far, its own: nothing was measured on samples of it, yet it
+    has come one update further on the way that was the best.
+    """
+    best = best_checkpoint(history, keep)
+    return history[-1]["round"] if best is not None and best + 1 == history[-1]["round"] else best
+
+
 def prune(folder: Path, history: Sequence[Mapping[str, Any]], keep: Keep) -> None:
     """Remove the checkpoints that ``keep`` does not ask for."""
     if keep.checkpoints is None:
@@ -213,7 +223,7 @@ def _chosen(folder: Path, rnd: int | str) -> int:
         return newest
     if rnd == "best":
         keep = Keep(**read_run(folder)["keep"])
-        best = best_checkpoint(read_history(folder), keep)
+        best = taken_as_best(read_history(folder), keep)
         if best is None:
             raise StoreError(f"{folder} has no best checkpoint: no finished round has the metric {keep.best!r}")
         return best

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from raft_core.checkpoint import Keep, checkpoint_folder, load_weights, read_state, read_tensors
+from raft_core.checkpoint import Keep, checkpoint_folder, load_weights, read_state, read_tensors, taken_as_best
 from raft_core.claim import require_empty
 from raft_core.config import Checked, check, overridden, read_yaml
 from raft_core.errors import StoreError
@@ -32,7 +32,6 @@ from raft_core.rng import numpy_rng
 from raft_core.store import Store
 from raft_core.trainer import Trainer
 from raft_core.types import Prompt
-from raft_core.watch import best_round
 
 TRUNCATED_SHOWN = 3
 
@@ -232,14 +231,9 @@ def _is_evaluated(folder: Path, rnd: int) -> bool:
 
 
 def chosen_checkpoint(history: Sequence[Mapping[str, Any]], keep: Keep, export: str) -> int:
-    """Round whose checkpoint is evaluated and exported; 0 when that would be the start.
-
-    A round's samples were drawn by the checkpoint *before* it, so the best of them speak for that one. The last checkpoint has
-    no samples: it is taken when the last round was the best so far.
-    """
-    last = history[-1]["round"]
-    best = best_round(history, keep.best, keep.best_is_highest) if export == "best" else None
-    return last if best is None or best == last else best - 1
+    """Round whose checkpoint is evaluated and exported; 0 when that would be the start."""
+    best = taken_as_best(history, keep) if export == "best" else None
+    return history[-1]["round"] if best is None else best
 
 
 def take_checkpoint(folder: Path, rnd: int, policy: Policy, trainer: Trainer) -> None:

@@ -14,9 +14,11 @@ from raft_core.checkpoint import (
     load_weights,
     policy_hash,
     save_checkpoint,
+    taken_as_best,
 )
 from raft_core.errors import ConfigError, StoreError
 from raft_core.monitor import Silent
+from raft_core.run import chosen_checkpoint
 from raft_core.store import Store, read_history
 from raft_core.testing import FakePolicy
 
@@ -147,6 +149,15 @@ def test_the_best_checkpoint_is_the_one_that_its_samples_were_drawn_from():
     assert best_checkpoint(history, Keep(best="loss", best_is_highest=False)) == 2
     assert best_checkpoint(history[:1], Keep()) == 0
     assert best_checkpoint(history, Keep(best="judge/clip")) is None
+
+
+def test_when_the_last_round_is_the_best_its_own_checkpoint_is_taken():
+    """By `--checkpoint best` as by `export: best`: one update further on a way that was the best so far."""
+    rising = [{"round": rnd, "reward/mean": float(rnd)} for rnd in (1, 2, 3)]
+    assert taken_as_best(rising, Keep()) == chosen_checkpoint(rising, Keep(), "best") == 3
+    falling = [*rising, {"round": 4, "reward/mean": 0.0}]
+    assert taken_as_best(falling, Keep()) == chosen_checkpoint(falling, Keep(), "best") == 2
+    assert taken_as_best(rising, Keep(best="judge/clip")) is None
 
 
 def test_the_newest_the_first_and_the_best_are_kept(tmp_path):
