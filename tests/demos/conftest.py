@@ -77,6 +77,25 @@ def _wait_for(app: App) -> None:
 
 
 @pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the bundled recipe, shrunken to one round; copy it into the runs folder of a test, never write to it."""
+    folder = tmp_path_factory.mktemp("aligned") / "small"
+    settings = {
+        "rounds": 1,
+        "k": 4,
+        "trainer.steps": 8,
+        "evaluation.k": 1,
+        "evaluation.prompts": 4,
+        "output": folder,
+    }
+    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", "raft_core.cli", "align", "shapes/resolution", *words]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """Debian's Chromium, or whichever is installed."""
     if CHROMIUM is None:
