@@ -179,8 +179,8 @@ def best_checkpoint(history: Sequence[Mapping[str, Any]], keep: Keep) -> int | N
 def taken_as_best(history: Sequence[Mapping[str, Any]], keep: Keep) -> int | None:
     """The checkpoint that a user means by the best one; None when no round has the metric that it goes by.
 
-    That is ``best_checkpoint``, but when the last round was the best so far, its own: nothing was measured on samples of it, yet it
-    has come one update further on the way that was the best.
+    That is ``best_checkpoint``, but when the last round was the best so far, its own: nothing was measured on samples of it,
+    yet it has come one update further on the way that was the best.
     """
     best = best_checkpoint(history, keep)
     return history[-1]["round"] if best is not None and best + 1 == history[-1]["round"] else best

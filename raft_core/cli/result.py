@@ -43,6 +43,20 @@ def show_tables(evaluations: Sequence[Evaluation]) -> None:
     for table in progress.before_after(rows(evaluations), titles):
         console.print()
         console.print(table)
+    for line in unscored(evaluations):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def unscored(evaluations: Sequence[Evaluation]) -> list[str]:
+    """What the tables leave out: pairs without a score on either side, by set of prompts and reward."""
+    from raft_core.evaluation_table import split_name
+
+    return [
+        f"{split_name(each.split)}: {c.unscored} of {c.unscored + c.pairs} pairs have no score by {c.name} and are left out"
+        for each in evaluations
+        for c in each.comparisons
+        if c.unscored
+    ]
 
 
 def places(folder: Path, exported: list[str]) -> list[tuple[str, Path]]:
