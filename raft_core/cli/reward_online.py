@@ -85,14 +85,17 @@ def built(args: argparse.Namespace) -> Online:
     from raft_core.cli.settings import checked_config
     from raft_core.components import Walk
     from raft_core.preferences.labeller import Labeller
-    from raft_core.preferences.online import Online, OnlineSettings
+    from raft_core.preferences.online import Online, OnlineSettings, is_penalised
     from raft_core.scoring import Scorer
 
     own, rest = parted(args.settings, OWN)
     checked = checked_config(args.target, rest)
     seed = checked.config.seed
     settings = OnlineSettings(args.stages, args.labels, args.candidates, args.reference, seed)
-    labeller = None if args.person else Labeller(Scorer(checked.config.reward), args.temperature, seed)
+    reward = checked.config.reward
+    if is_penalised(checked.plain["reward"]):
+        reward = reward.parts[0]  # type: ignore[attr-defined] - of what is penalised
+    labeller = None if args.person else Labeller(Scorer(reward), args.temperature, seed)
     own["fit"] = {"seed": seed} | as_mapping(own.get("fit"), "fit")
     own["learner"] = usual_base(checked) | as_mapping(own.get("learner"), "learner")
     make, fit = learner_and_fit(Walk(), own, getattr(checked.config.policy, "modality", "image"))

@@ -39,6 +39,7 @@ from raft_core.types import Prompt, Sample
 
 LEARNED = "learned"  # the name of the reward in the store
 SETTINGS, LABELS, REWARD, GOLD = "online.json", "labels.jsonl", "reward", "gold.json"
+PENALISED = "raft_core.combinators.kl.KLPenalised"
 
 
 @dataclass(frozen=True)
@@ -275,8 +276,8 @@ def _aligned(online: Online, number: int, reporter: Reporter) -> None:
     known = read_config(online.run)["rounds"]
     if known > rounds or (known == rounds and read_run(online.run).get("status") == "finished"):
         return
-    reward = plain["reward"]["init_args"]["folder"]
-    changed = [Override("rounds", str(rounds)), Override("reward.folder", reward)]
+    place = "reward.reward.folder" if is_penalised(plain["reward"]) else "reward.folder"
+    changed = [Override("rounds", str(rounds)), Override(place, str((online.stage(number) / REWARD).resolve()))]
     changed += [Override(f"evaluation.{name}", _text(value)) for name, value in plain["evaluation"].items()]
     resume_run(online.run, reporter, overrides=changed if known < rounds else (), force=known < rounds)
 
@@ -289,12 +290,12 @@ def run_config(online: Online, number: int, rounds: int) -> dict[str, Any]:
     """The run's configuration in a stage: the learned reward, the labeller watching; scores of two stages are not compared."""
     plain: Mapping[str, Any] = online.checked.plain
     last = number == online.settings.stages
+    folder = str((online.stage(number) / REWARD).resolve())
+    learned = {"class_path": "LearnedReward", "init_args": {"folder": folder, "name": LEARNED, "device": online.device}}
+    _, put = labelling(plain["reward"])
     return {
         **plain,
-        "reward": {
-            "class_path": "LearnedReward",
-            "init_args": {"folder": str((online.stage(number) / REWARD).resolve()), "name": LEARNED, "device": online.device},
-        },
+        "reward": put(learned),
         "judges": [*_labeller_as_judge(online), *plain["judges"]],
         "rounds": rounds,
         "stop_when": [],
@@ -309,4 +310,20 @@ def _labeller_as_judge(online: Online) -> list[Any]:
     """The configuration's own reward, which labels, unless it is among the judges by its name."""
     if online.labeller is None or online.labeller.name in {judge.info.name for judge in online.checked.config.judges}:
         return []
-    return [online.checked.plain["reward"]]
+    return [labelling(online.checked.plain["reward"])[0]]
+
+
+def is_penalised(reward: Mapping[str, Any]) -> bool:
+    """Whether a reward of a checked configuration is another one less a price of divergence."""
+    return reward["class_path"] == PENALISED
+
+
+def labelling(reward: Mapping[str, Any]) -> tuple[Any, Callable[[Any], Any]]:
+    """(what labels, what puts another reward in its place) of a checked configuration's reward.
+
+    A price of divergence, as RAFT ranks by, is no matter of taste: what it is taken off labels, and it is kept.
+    """
+    if not is_penalised(reward):
+        return reward, lambda learned: learned
+    arguments = {name: value for name, value in reward["init_args"].items() if name != "name"}
+    return arguments["reward"], lambda learned: {"class_path": PENALISED, "init_args": {**arguments, "reward": learned}}

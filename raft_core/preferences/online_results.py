@@ -13,7 +13,7 @@ from raft_core.preferences.folder import read_recipe
 from raft_core.preferences.learned import LearnedReward
 from raft_core.preferences.learner import Scale
 from raft_core.preferences.metrics import accuracy
-from raft_core.preferences.online import GOLD, REWARD, Online, labels_until
+from raft_core.preferences.online import GOLD, LEARNED, REWARD, Online, labels_until
 from raft_core.protocols import Reporter
 from raft_core.scoring import Scorer
 
@@ -67,7 +67,7 @@ def lines(online: Online) -> list[Line]:
             Line(
                 row["round"],
                 int(np.searchsorted(ends, row["round"])) + 1,
-                row["reward/mean"],
+                row.get(f"score/{LEARNED}", row["reward/mean"]),
                 float(scale(_sign(online) * gold)) if scale else np.nan,
                 kl,
                 row.get("ppo/kl_coefficient", np.nan),

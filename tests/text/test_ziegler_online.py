@@ -125,6 +125,23 @@ def test_a_killed_run_ends_as_it_would_have_and_other_settings_are_refused(place
     assert before == {path: path.stat().st_mtime_ns for path in (place / "cut" / "run" / "rounds").rglob("*.parquet")}
 
 
+def test_raft_keeps_its_price_of_divergence(place, capsys):
+    config = yaml.safe_load((place / "my.yaml").read_text())
+    del config["policy"]["init_args"]["critic"]
+    config |= {"selector": "BestOfK", "objective": "Sft"}
+    config["reward"] = {"class_path": "KLPenalised", "init_args": {"reward": "gold.py:vowels", "beta": 0.1, "draws": 1}}
+    (place / "my.yaml").write_text(yaml.safe_dump(config))
+    assert online("--output", "out") == 0
+    assert "learned_kl (reward)" in capsys.readouterr().out
+    history = read_history(place / "out" / "run")
+    rounds = json.loads((place / "out" / "rounds.json").read_text())["rounds"]
+    assert [row["learned"] for row in rounds] == [row["score/learned"] for row in history]
+    assert history[2]["reward/mean"] != history[2]["score/learned"]
+    drawn, scored, _ = read_round(place / "out" / "run", 3)
+    learned = LearnedReward(str(place / "out" / "stage_2" / "reward"), device="cpu")(drawn)
+    assert np.allclose(learned, scored.columns["learned"], atol=1e-4)
+
+
 def test_people_are_waited_for(place, capsys):
     def fill_in(stage):
         file = place / "out" / f"stage_{stage}" / "labels.jsonl"
