@@ -142,7 +142,8 @@ class Walk:
         raw = {} if raw is None else raw
         if not isinstance(raw, Mapping):
             return self.wrong(where, f"{where} is {shown(raw)}, but must be a mapping with {known_keys(target)}")
-        parts = self.arguments(target, raw, where, defaults)
+        inside = "." in where  # a component, whose files are looked up as its own arguments are
+        parts = self.arguments(target, self._anchored(target, raw) if inside else raw, where, defaults)
         return Part(plain_arguments(parts), lambda: self.call(target, parts, where))
 
     def components(self, raw: Any, kind: str, where: str) -> Part:
@@ -191,7 +192,7 @@ class Walk:
         return Part(plain if parts else {"class_path": full_path}, lambda: self.built(target, kind, parts, where))
 
     def _anchored(self, target: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments of a component with files and folders by their absolute path; a ``name`` is never one."""
+        """The arguments of a component or a section with files and folders by their absolute path; a ``name`` is never one."""
         known = parameters(target)
         texts = {
             name

@@ -32,6 +32,8 @@ class PromptFiles:
         column: column of a table that holds the prompt; by default ``prompt``, ``text``, ``caption``, or the only one.
         held_out_fraction: part of ``train`` to hold out when there is no ``held_out``, in [0, 1).
         per_round: prompts drawn in each round; all of them by default.
+        every_row: train on every row that differs in some column, so that a prompt counts once for each response that is
+            written for it; otherwise a prompt that comes again is used once. Held-out prompts always are.
     """
 
     train: str
@@ -39,6 +41,7 @@ class PromptFiles:
     column: str | None = None
     held_out_fraction: float = 0.2
     per_round: int | None = None
+    every_row: bool = False
 
     def __post_init__(self) -> None:
         mistakes = []
@@ -57,7 +60,7 @@ class PromptSet:
     """The prompts of a run.
 
     Args:
-        train: prompts that are trained on, all different.
+        train: prompts that are trained on, all different, if only in what their table says of them.
         held_out: prompts that are only evaluated on.
         per_round: prompts drawn in each round, 1 … number of training prompts.
         seed: the run's seed.
@@ -98,7 +101,7 @@ class Gathered:
 
 
 def gather(files: PromptFiles, seed: int, base: Path | None = None) -> Gathered:
-    """Training and held-out prompts: each once, and none on both sides.
+    """Training and held-out prompts: each once (see ``PromptFiles.every_row``), and none on both sides.
 
     Args:
         files: the settings.
@@ -108,11 +111,15 @@ def gather(files: PromptFiles, seed: int, base: Path | None = None) -> Gathered:
     Raises:
         DataError: a source that cannot be read or has no prompt.
     """
-    train, repeated = distinct(read_prompts(files.train, column=files.column, base=base))
-    notes = [f"{repeated} repeated prompts in {files.train} are used once"] if repeated else []
+    rows = read_prompts(files.train, column=files.column, base=base)
+    once, _ = distinct(rows)
+    train = list({prompt.id: prompt for prompt in rows}.values()) if files.every_row else once
+    repeated, what = len(rows) - len(train), "rows" if files.every_row else "prompts"
+    notes = [f"{repeated} repeated {what} in {files.train} are used once"] if repeated else []
     if files.held_out is None:
-        train, held_out = split(train, files.held_out_fraction, seed)
-        return Gathered(train, held_out, notes)
+        _, held_out = split(once, files.held_out_fraction, seed)
+        out = {prompt.text for prompt in held_out}
+        return Gathered([prompt for prompt in train if prompt.text not in out], held_out, notes)
     held_out, repeated = distinct(read_prompts(files.held_out, column=files.column, base=base))
     if repeated:
         notes.append(f"{repeated} repeated prompts in {files.held_out} are used once")

@@ -21,6 +21,8 @@ from raft_core.types import Sample
 
 PHASES = ("sample", "render", "train")
 MODALITIES = ("text/", "image/")
+# Where every other figure of a round comes from; what is under another name is the objective's own.
+COMMON = (*MODALITIES, "reward/", "select/", "judge/", "judge_kept/", "score/", "unscored/", "train/", "time/", "memory/")
 SHEETS = 12
 
 
@@ -112,7 +114,7 @@ def evenly(items: Sequence[Any], n: int) -> list[Any]:
 
 
 def charts(history: Sequence[Mapping[str, Any]], reward: str = "") -> list[Chart]:
-    """Curves by round: the reward, every judge, parts of the reward, KL, diversity, loss."""
+    """Curves by round: the reward, every judge, parts of the reward, KL, diversity, loss, what objective and policy say."""
     rounds = [row["round"] for row in history]
     if not rounds:
         return []
@@ -124,6 +126,7 @@ def charts(history: Sequence[Mapping[str, Any]], reward: str = "") -> list[Chart
     judges = [key.removeprefix("judge/") for key in keys if key.startswith("judge/")]
     parts = [key.removeprefix("score/") for key in keys if key.startswith("score/")]
     said = [key for key in keys if key.startswith(MODALITIES)]  # what the policy says of its samples
+    own = [key for key in keys if "/" in key and not key.startswith(COMMON)]  # what the objective says of its round
     found = [
         chart(
             f"Reward{f': {reward}' if reward else ''}",
@@ -141,6 +144,7 @@ def charts(history: Sequence[Mapping[str, Any]], reward: str = "") -> list[Chart
         chart("Diversity", rounds, {"within prompts": curve("diversity")}, "mean 1 − cosine of two samples"),
         chart("KL", rounds, {"to the start": curve("kl")}, "estimate, before each update"),
         chart("Loss", rounds, {"last": curve("train/loss_last"), "first": curve("train/loss_first")}, "per round of training"),
+        *[chart(_title(key), rounds, {"all": curve(key)}, "of the objective") for key in own],
         *[chart(_title(key), rounds, {"all": curve(key)}, "of all samples") for key in said],
     ]
     return [drawn for drawn in found if drawn]
@@ -148,8 +152,8 @@ def charts(history: Sequence[Mapping[str, Any]], reward: str = "") -> list[Chart
 
 def _title(key: str) -> str:
     """``text/distinct_1`` → ``Text: distinct 1``."""
-    modality, _, name = key.partition("/")
-    return f"{modality.capitalize()}: {name.replace('_', ' ')}"
+    source, _, name = key.partition("/")
+    return f"{source.capitalize()}: {name.replace('_', ' ')}"
 
 
 # ---------------------------------------------------------------------- costs

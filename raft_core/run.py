@@ -25,7 +25,7 @@ from raft_core.loop import align
 from raft_core.manifest import CONFIG, read_run
 from raft_core.monitor import Monitor, Silent
 from raft_core.processes import Processes
-from raft_core.prompts import PromptSet
+from raft_core.prompts import PromptSet, distinct
 from raft_core.protocols import Policy, Reporter
 from raft_core.records import earlier_scores
 from raft_core.rng import numpy_rng
@@ -248,7 +248,8 @@ def evaluations(checked: Checked, reporter: Reporter) -> list[Evaluation]:
     """Before against after, on training and on held-out prompts."""
     config, prompts = checked.config, checked.prompts
     found = []
-    for split, candidates in (("train", prompts.train), ("heldout", prompts.held_out)):
+    train, _ = distinct(prompts.train)
+    for split, candidates in (("train", train), ("heldout", prompts.held_out)):
         chosen = some(candidates, config.evaluation.prompts, config.seed)
         if chosen:
             settings = {"k": config.evaluation.k, "seed": config.seed, "split": split, "reporter": reporter}

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,12 +17,28 @@ from raft_core.protocols import Policy, RewardInfo
 from raft_core.records import read_round, rounds_in
 from raft_core.types import Prompt, Request, Sample
 from raft_text.policy import RESPONSES, CausalLM
+from raft_text.prompting import shortened
 
 
 def response(prompt: Prompt) -> str | None:
     """What the prompts' table says is to be answered; None when it has no such column."""
     found = next((prompt.meta[name] for name in RESPONSES if name in prompt.meta), None)
     return found if isinstance(found, str) else None
+
+
+def require_responses(prompts: Sequence[Prompt]) -> None:
+    """Every prompt must have a response.
+
+    Raises:
+        DataError: some have none; names the first.
+    """
+    lacking = [prompt.text for prompt in prompts if response(prompt) is None]
+    if lacking:
+        more = f" ({len(lacking)} of {len(prompts)} prompts have none)" if len(lacking) > 1 else ""
+        raise DataError(
+            f"the prompt {shortened(lacking[0])!r} has no response to learn{more}: the prompts' table needs a text in the "
+            f"column {' or '.join(RESPONSES)}"
+        )
 
 
 class Demonstrated(CausalLM):
@@ -54,16 +71,8 @@ class Demonstrated(CausalLM):
         ]
 
     def _given(self, requests: Sequence[Request]) -> list[Sample]:
-        texts = []
-        for request in requests:
-            text = response(request.prompt)
-            if text is None:
-                raise DataError(
-                    f"the prompt {request.prompt.text!r} has no response to learn: the prompts' table needs a text in the "
-                    f"column {' or '.join(RESPONSES)}"
-                )
-            texts.append(text)
-        return self.written(requests, texts)
+        require_responses([request.prompt for request in requests])
+        return self.written(requests, [response(request.prompt) or "" for request in requests])
 
 
 class Given:
@@ -113,21 +122,32 @@ class ResponseLoss:
         return np.array([sample.meta.get("response_loss", np.nan) for sample in samples], dtype=np.float64)
 
 
-def write_winners(run: Path) -> Path:
-    """Write ``winners.jsonl`` into a run's folder: for each prompt the best of the samples that were kept; returns its path.
+def write_winners(run: Path, per_prompt: int = 1) -> Path:
+    """Write ``winners.jsonl`` into a run's folder: of each prompt the best different samples that were kept; returns its path.
+
+    Each line has the prompt, the response, and what the run's prompts say besides (a reference answer).
+
+    Args:
+        per_prompt: at most so many of a prompt, over all rounds; of equal scores the earlier sample.
 
     Raises:
         StoreError: the run has no samples of text.
     """
-    best: dict[str, tuple[float, str]] = {}
+    found: dict[str, dict[str, tuple[float, dict[str, Any]]]] = {}  # prompt → response → score and line
     for rnd in rounds_in(run):
         samples, scores, kept = read_round(run, rnd)
         upward = scores.columns[scores.reward] * (-1 if scores.reward in scores.descending else 1)
         for sample, score, chosen in zip(samples, upward, kept, strict=True):
-            if chosen and isinstance(sample.output, str) and score > best.get(sample.prompt.text, (-np.inf, ""))[0]:
-                best[sample.prompt.text] = float(score), sample.output
-    if not best:
+            if not chosen or not isinstance(sample.output, str) or np.isnan(score):
+                continue
+            others = found.setdefault(sample.prompt.text, {})
+            text = sample.output.strip()
+            if text not in others or score > others[text][0]:
+                said = {name: value for name, value in sample.prompt.meta.items() if name not in RESPONSES}
+                others[text] = float(score), {**said, "prompt": sample.prompt.text, "response": sample.output}
+    if not found:
         raise StoreError(f"{run} holds no kept samples of text, so there is nothing to learn from it")
-    lines = [json.dumps({"prompt": text, "response": won}, ensure_ascii=False) for text, (_, won) in best.items()]
+    best = [sorted(others.values(), key=lambda one: -one[0])[:per_prompt] for others in found.values()]  # stable
+    lines = [json.dumps(line, ensure_ascii=False) for chosen in best for _, line in chosen]
     write_text(run / "winners.jsonl", "\n".join(lines) + "\n")
     return run / "winners.jsonl"

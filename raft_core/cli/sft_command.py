@@ -2,11 +2,13 @@
 
 CONFIG is one as of raft align; what it leaves out is set for supervised
 fine-tuning: one round, the responses in the prompts' table in place of samples
-(columns prompt and response), all of them kept. The run is stored, resumed,
-compared and reported as any other; the loss on held-out responses is a judge.
+(columns prompt and response), all of them kept, several of a prompt too. The run
+is stored, resumed, compared and reported as any other; the loss on held-out
+responses is a judge.
 
   raft sft my.yaml --prompts.train pairs.jsonl --trainer.epochs 2
   raft sft student.yaml --winners runs/teacher      learn a run's best samples
+  raft sft base.yaml --winners runs/teacher --per_prompt 10      ... and more of each
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from raft_core.config import Checked
 
-USAGE = "raft sft CONFIG [--winners RUN] [--SETTING VALUE …] [--print_config]"
+USAGE = "raft sft CONFIG [--winners RUN [--per_prompt N]] [--SETTING VALUE …] [--print_config]"
 TAKES_SETTINGS = True
 POLICY, REWARD = "raft_text.demonstrations.Demonstrated", "raft_text.demonstrations.Given"
 JUDGE = "raft_text.demonstrations.ResponseLoss"
@@ -27,6 +29,7 @@ JUDGE = "raft_text.demonstrations.ResponseLoss"
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--winners", type=Path, metavar="RUN", help="learn the best samples that this run has kept")
+    parser.add_argument("--per_prompt", type=int, default=1, metavar="N", help="so many different ones of a prompt (default 1)")
     parser.add_argument("--print_config", action="store_true", help="print the whole configuration, checked, and stop")
 
 
@@ -52,16 +55,27 @@ def checked_sft(args: argparse.Namespace) -> Checked:
 
     Raises:
         ConfigError: with every mistake that there is.
+        DataError: prompts without a response to learn.
     """
     from raft_core.cli.settings import find_config
     from raft_core.config import check, overridden, parse_overrides, read_yaml
+    from raft_core.errors import ConfigError
 
     path = find_config(args.target)
     raw = completed(read_yaml(path))
+    if args.per_prompt < 1:
+        raise ConfigError(f"--per_prompt is {args.per_prompt}, but at least 1 sample of each prompt is needed")
     if args.winners is not None:
-        raw["prompts"] = {**(raw.get("prompts") or {}), "train": str(_winners(args.winners)), "held_out": None}
+        winners = _module().write_winners(args.winners.resolve(), args.per_prompt)
+        found = {"train": str(winners), "column": None, "held_out": None, "every_row": True}
+        raw["prompts"] = {**(raw.get("prompts") or {}), **found}
+    elif args.per_prompt > 1:
+        raise ConfigError("--per_prompt tells how many of a run's samples are learned: name the run with --winners RUN")
     raw = overridden(raw, parse_overrides(args.settings))
-    return check(raw, base=path.parent, name=path.stem, begins=not args.print_config)
+    checked = check(raw, base=path.parent, name=path.stem, begins=not args.print_config)
+    if type(checked.config.policy) is _module().Demonstrated:
+        _module().require_responses(checked.prompts.train)
+    return checked
 
 
 def completed(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,10 +93,13 @@ def completed(raw: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(policy, Mapping) and str(policy.get("class_path", "")).rpartition(".")[2] in ("CausalLM", "Demonstrated"):
         result["policy"] = {**policy, "class_path": POLICY}
         result.setdefault("judges", [JUDGE])
+    if isinstance(prompts := raw.get("prompts") or {}, Mapping):
+        result["prompts"] = {"every_row": True, **prompts}
     return result
 
 
-def _winners(run: Path) -> Path:
+def _module() -> Any:
+    """Where the policy is; it is of a modality, of which this package knows nothing."""
     from importlib import import_module
 
-    return import_module(POLICY.rpartition(".")[0]).write_winners(run.resolve())
+    return import_module(POLICY.rpartition(".")[0])

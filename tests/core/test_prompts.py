@@ -96,6 +96,17 @@ def test_repeats_are_used_once_and_counted(tmp_path):
     assert "2 repeated prompts" in found.notes[0]
 
 
+def test_every_row_of_a_prompt_is_used_where_that_is_asked_for_and_no_prompt_lies_on_both_sides(tmp_path):
+    rows = [{"prompt": str(n), "response": str(r)} for n in range(10) for r in (0, 1, 1)]
+    path = write(tmp_path, "p.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    found = gather(PromptFiles(str(path), every_row=True), seed=0)
+    assert "10 repeated rows" in found.notes[0]
+    assert len(found.train) == 16 and len({(p.text, p.meta["response"]) for p in found.train}) == 16
+    assert len(found.held_out) == 2 and not set(texts(found.train)) & set(texts(found.held_out))
+    once = gather(PromptFiles(str(path)), seed=0)
+    assert texts(once.train) == list(dict.fromkeys(texts(found.train))) and once.held_out == found.held_out
+
+
 def test_what_is_trained_on_is_not_held_out(tmp_path):
     train, out = write(tmp_path, "t.txt", "a\nb\n"), write(tmp_path, "h.txt", "b\nc\n")
     found = gather(PromptFiles(str(train), str(out)), seed=0)

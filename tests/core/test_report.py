@@ -16,7 +16,7 @@ from raft_core.optim import Optimizer
 from raft_core.plots import BOTTOM, HEIGHT, LEFT, RIGHT, WIDTH, chart, tick_label, whisker
 from raft_core.prompts import PromptSet
 from raft_core.report import write_report
-from raft_core.report_data import costs, evenly, known_rules, read_run_data, size
+from raft_core.report_data import charts, costs, evenly, known_rules, read_run_data, size
 from raft_core.report_pictures import best_median_worst, first_of_each, sheet, view
 from raft_core.scoring import Scorer
 from raft_core.selectors import BestOfK
@@ -198,6 +198,16 @@ def test_chart_by_hand():
     assert [tick.label for tick in drawn.x_ticks] == ["1", "2", "3"]
     assert drawn.y_ticks[0].label == "0.0"
     assert "a from 0.000 to 2.000" in drawn.summary
+
+
+def test_what_the_objective_says_of_its_rounds_is_drawn_and_what_costs_are_is_not():
+    rows = [{"round": r, "ppo/value_loss": 1 / r, "ppo/kl_coefficient": 0.1, "time/train_s": 1.0, "kl": 0.0} for r in (1, 2)]
+    titles = {drawn.title: drawn.note for drawn in charts([{**row, "select/kept": 3, "train/lr": 0.1} for row in rows])}
+    assert titles == {
+        "Ppo: value loss": "of the objective",
+        "Ppo: kl coefficient": "of the objective",
+        "KL": "estimate, before each update",
+    }
 
 
 def test_chart_of_one_round_of_constants_and_of_nothing():

@@ -134,6 +134,19 @@ def test_references_without_responses_are_refused(recipe):
         policy._read_references()
 
 
+def test_files_beside_the_configuration_are_found_from_any_folder(recipe, monkeypatch, tmp_path):
+    root, raw = recipe
+    monkeypatch.chdir(tmp_path)
+    arguments = raw["policy"]["init_args"] | {
+        "references": "references.jsonl",
+        "rejection": {"bound": "mine.py:share", "below": 0.1},
+    }
+    checked = check(raw | {"policy": {"class_path": "CausalLM", "init_args": arguments}}, base=root)
+    stored = checked.plain["policy"]["init_args"]
+    assert stored["references"] == str(root / "references.jsonl") == checked.config.policy.references
+    assert stored["rejection"]["bound"] == f"{root}/mine.py:share" == checked.config.policy.rejection.bound
+
+
 def small_run(folder, policy, *, rounds, k, selector, trainer, calls=None):
     """Begin or go on with a run; interrupted at a call of the policy, when so many have been made."""
     left = iter(range(calls if calls is not None else 10**6))

@@ -15,10 +15,12 @@ import yaml
 from raft_core.cli import main
 from raft_core.errors import ConfigError, DataError
 from raft_core.prompts import read_prompts
+from raft_core.scoring import Scores
 from raft_core.store import read_history, read_round
-from raft_core.types import Prompt, Request
+from raft_core.tables import write_samples
+from raft_core.types import Prompt, Request, Sample
 from raft_text import Sampling
-from raft_text.demonstrations import Demonstrated, Given, ResponseLoss, response
+from raft_text.demonstrations import Demonstrated, Given, ResponseLoss, response, write_winners
 
 PAIRS = {"say one": "abab", "say two": "abab", "say three": "abab", "say four": "abab", "say five": "abab"}
 
@@ -26,7 +28,7 @@ PAIRS = {"say one": "abab", "say two": "abab", "say three": "abab", "say four": 
 @pytest.fixture
 def recipe(tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    rows = [json.dumps({"prompt": prompt, "response": text}) for prompt, text in PAIRS.items()]
+    rows = [json.dumps({"prompt": prompt, "response": text, "answer_value": "2"}) for prompt, text in PAIRS.items()]
     (tmp_path / "pairs.jsonl").write_text("\n".join(rows) + "\n")
     arguments = {"model": str(tiny()), "lora": None, "sampling": {"max_new_tokens": 8, "temperature": 0.0}}
     raw = {
@@ -57,7 +59,33 @@ def test_responses_are_learned_and_a_student_learns_them_from_the_run(recipe):
         row["train/loss_first"] / 5, rel=0.2
     )  # the same, per token: abab and its end
     assert main(["sft", "c.yaml", "--winners", "run", "--output", "student", "--trainer.steps", "1"]) == 0
-    assert {sample.output for sample in read_round(recipe / "student", 1)[0]} == {"abab"}
+    student, _, _ = read_round(recipe / "student", 1)
+    assert {sample.output for sample in student} == {"abab"}
+    assert {sample.prompt.meta["answer_value"] for sample in student} == {"2"}  # what judges may ask for goes along
+
+
+def test_several_responses_of_a_prompt_are_learned(recipe):
+    rows = [{"prompt": prompt, "response": text} for prompt in PAIRS for text in ("abab", "baba", "abab")]
+    (recipe / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["sft", "c.yaml", "--evaluation.prompts", "1", "--trainer.steps", "1"]) == 0
+    samples, _, kept = read_round(recipe / "run", 1)
+    assert sorted(s.output for s in samples) == ["abab"] * 4 + ["baba"] * 4 and kept.all()
+    asked = [json.loads(line) for line in write_winners(recipe / "run", 2).read_text().splitlines()]
+    assert [(row["prompt"], row["response"]) for row in asked] == [(s.prompt.text, s.output) for s in samples]
+    assert len(write_winners(recipe / "run").read_text().splitlines()) == 4
+
+
+def test_winners_are_the_best_different_ones_and_of_equals_the_earlier(tmp_path):
+    scores = {1: [("x", 0.5), ("y", 0.9), ("y ", 0.9), ("z", 0.9)], 2: [("x", 1.0), ("w", np.nan), ("", 0.1), ("v", 0.2)]}
+    for rnd, drawn in scores.items():
+        samples = [
+            Sample(Request(Prompt("p", {"answer": "?", "id": 3}), i, i), output=text) for i, (text, _) in enumerate(drawn)
+        ]
+        kept = np.array([text != "z" for text, _ in drawn])
+        found = Scores("r", {"r": np.array([score for _, score in drawn])})
+        write_samples(tmp_path / "rounds" / f"{rnd:04d}" / "samples.parquet", samples, found, kept, rnd=rnd)
+    rows = [json.loads(line) for line in write_winners(tmp_path, 3).read_text().splitlines()]
+    assert rows == [{"id": 3, "prompt": "p", "response": text} for text in ("x", "y", "v")]
 
 
 def test_the_loss_is_that_of_the_side_that_is_compared(load, tiny):
@@ -94,8 +122,12 @@ def test_responses_are_read_from_any_table(tmp_path, suffix):
 
 def test_a_table_without_responses_is_told(recipe, capsys):
     (recipe / "pairs.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b"}\n')
-    assert main(["sft", "c.yaml", "--evaluation.prompts", "1"]) == 2
+    assert main(["sft", "c.yaml", "--policy.sampling.max_new_tokens", "1"]) == 2
     assert "has no response to learn" in capsys.readouterr().err
+    assert not (recipe / "run").exists()  # told before anything is loaded
+    for words in (["--per_prompt", "2"], ["--winners", "run", "--per_prompt", "0"]):
+        assert main(["sft", "c.yaml", *words]) == 2
+        assert "--per_prompt" in capsys.readouterr().err
 
 
 def test_a_response_longer_than_the_context_is_told(load):
@@ -106,8 +138,6 @@ def test_a_response_longer_than_the_context_is_told(load):
 
 def test_what_is_given_scores_one():
     prompts = [Prompt("p", {"response": "yes"}), Prompt("p", {"answer": "no"}), Prompt("p")]
-    from raft_core.types import Sample
-
     samples = [Sample(Request(prompt, 0, 0), output="yes ") for prompt in prompts]
     assert np.array_equal(Given()(samples), [1, 0, np.nan], equal_nan=True)
     assert Demonstrated.modality == "text"
