@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.bare import Clock
+from benchmarks.text_models import Clock
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,20 @@ def load(work: TextWork) -> tuple[Any, Any]:
     return get_peft_model(network, adapters).eval(), tokenizer
 
 
-def bare_round(network: Any, tokenizer: Any, work: TextWork, reward: Callable[[list[str]], Sequence[float]]) -> Clock:
+def bare_round(
+    network: Any,
+    tokenizer: Any,
+    work: TextWork,
+    reward: Callable[[list[str]], Sequence[float]],
+    now: Callable[[], float],
+) -> Clock:
     """One round; adapters are merged into the weights while it samples, as one who knows peft would do it.
 
     Args:
         reward: texts, prompt-major → their scores.
+        now: tells the seconds.
     """
-    clock = Clock()
+    clock = Clock(now)
     optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=work.lr)
     with clock.phase("sample"):
         drawn = sample(network, tokenizer, work)

@@ -1,11 +1,16 @@
-"""A Llama of random weights and any size, for benchmarks that need no skill of it; also what such figures are written with."""
+"""What the benchmarks of text share: a clock, a Llama of random weights and any size, and how figures are written."""
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import json
 import os
 import platform
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +46,50 @@ def random_llama(folder: Path, *, layers: int = 4, width: int = 256, context: in
     return folder
 
 
-def machine() -> dict[str, Any]:
+def add_common_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--repeats", type=int, default=5, help="turns that count; one more goes before them")
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument(
+        "--processor_time",
+        action="store_true",
+        help="count seconds of the processor, for a machine that is busy with other things (OMP_NUM_THREADS=1, no GPU)",
+    )
+
+
+def timer(processor_time: bool) -> Callable[[], float]:
+    """What tells the seconds: of the wall, or of this process's work, which others on the machine do not lengthen."""
+    return time.process_time if processor_time else time.perf_counter
+
+
+@dataclass
+class Clock:
+    """Seconds by phase."""
+
+    now: Callable[[], float] = time.perf_counter
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        start = self.now()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + self.now() - start
+
+    @property
+    def total(self) -> float:
+        return sum(self.seconds.values())
+
+
+def write(found: Mapping[str, Any], path: Path | None) -> None:
+    """As JSON, if there is a path."""
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+def machine(processor_time: bool = False) -> dict[str, Any]:
     """What the figures were measured on."""
     return {
+        "clock": "processor" if processor_time else "wall",
         "cpu_count": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load": round(os.getloadavg()[0], 1),

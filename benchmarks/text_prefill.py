@@ -11,16 +11,15 @@ The model is a Llama of random weights: only its size counts.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.text_models import in_words, machine, random_llama, spread
+from benchmarks.text_models import add_common_options, in_words, machine, random_llama, spread, timer, write
 
 
 def main() -> None:
@@ -30,35 +29,32 @@ def main() -> None:
     parser.add_argument("--new_tokens", type=int, default=64)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="also write the figures here")
+    add_common_options(parser)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         context = max(given.prompt_tokens) + given.new_tokens
         folder = random_llama(Path(scratch), layers=given.layers, width=given.width, context=context)
-        found = measure(folder, given.k, given.prompt_tokens, given.new_tokens, given.repeats)
+        found = measure(folder, given)
     for row in found["rows"]:
         print(
             f"K {row['k']:>3}, prompt {row['prompt_tokens']:>4} tokens: shared {row['shared_tokens_per_s']:.0f}, "
             f"separate {row['separate_tokens_per_s']:.0f} tokens/s; {in_words(row['shared / separate'])}"
         )
-    if given.json:
-        given.json.parent.mkdir(parents=True, exist_ok=True)
-        given.json.write_text(json.dumps(found, indent=2) + "\n")
+    write(found, given.json)
 
 
-def measure(folder: Path, ks: list[int], lengths: list[int], new_tokens: int, repeats: int) -> dict[str, Any]:
+def measure(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
     """All combinations, each with both ways in turn; the first turn is not counted."""
     from raft_text.loading import load_model
 
-    network = load_model(str(folder), torch.float32)
+    network, now, new_tokens = load_model(str(folder), torch.float32), timer(given.processor_time), given.new_tokens
     rows = []
-    for length in lengths:
-        for k in ks:
+    for length in given.prompt_tokens:
+        for k in given.k:
             seconds: dict[str, list[float]] = {"shared": [], "separate": []}
-            for turn in range(repeats + 1):
+            for turn in range(given.repeats + 1):
                 for way in seconds:
-                    took = seconds_for(network, prompts(k, length, shared=way == "shared"), new_tokens)
+                    took = seconds_for(network, prompts(k, length, shared=way == "shared"), new_tokens, now)
                     seconds[way] += [took] if turn else []
             speed = {way: k * new_tokens / statistics.median(values) for way, values in seconds.items()}
             pairs = zip(seconds["separate"], seconds["shared"], strict=True)
@@ -68,10 +64,10 @@ def measure(folder: Path, ks: list[int], lengths: list[int], new_tokens: int, re
                 | {"shared / separate": spread([slow / fast for slow, fast in pairs])}
             )
     return {
-        "machine": machine(),
+        "machine": machine(given.processor_time),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "new_tokens": new_tokens,
-        "repeats": repeats,
+        "repeats": given.repeats,
         "rows": rows,
     }
 
@@ -83,7 +79,7 @@ def prompts(k: int, length: int, *, shared: bool) -> list[list[int]]:
     return [drawn[0]] * k if shared else drawn
 
 
-def seconds_for(network: Any, asked: list[list[int]], new_tokens: int) -> float:
+def seconds_for(network: Any, asked: list[list[int]], new_tokens: int, now: Callable[[], float]) -> float:
     """To draw a completion of ``new_tokens`` tokens after each prompt."""
     from raft_text.options import Sampling
     from raft_text.sampler import Task, draw
@@ -91,9 +87,9 @@ def seconds_for(network: Any, asked: list[list[int]], new_tokens: int) -> float:
     sampling = Sampling(min_new_tokens=new_tokens, max_new_tokens=new_tokens, batch_size=len(asked))
     ends = [network.config.eos_token_id]
     task = Task(asked, [""] * len(asked), range(len(asked)), sampling, ends, decode=str)
-    start = time.perf_counter()
+    start = now()
     drawn = draw(network, task, torch.device("cpu"))
-    took = time.perf_counter() - start
+    took = now() - start
     assert all(len(one.tokens) == new_tokens for one in drawn)
     return took
 

@@ -13,19 +13,17 @@ stricter comparison.
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
 import statistics
 import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.bare import Clock
 from benchmarks.text_bare import TextWork, bare_round, load
-from benchmarks.text_models import in_words, machine, spread
+from benchmarks.text_models import Clock, add_common_options, in_words, machine, spread, timer, write
 
 CONFIG = Path(__file__).parent.parent / "configs" / "text" / "sums_raft.yaml"
 
@@ -36,14 +34,13 @@ def main() -> None:
     parser.add_argument("--model", help="another model than the configuration's, bundled:NAME or a folder")
     parser.add_argument("--prompts", type=int, default=100)
     parser.add_argument("--tokens", type=int, help="so many in every completion; by default the model ends them")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="also write the figures here")
+    add_common_options(parser)
     given = parser.parse_args()
-    found = measure(settings(given.config, given.model, given.prompts, given.tokens), given.config.parent, given.repeats)
+    raw = settings(given.config, given.model, given.prompts, given.tokens)
+    found = {"machine": machine(given.processor_time)}
+    found |= measure(raw, given.config.parent, given.repeats, timer(given.processor_time))
     show(found)
-    if given.json:
-        given.json.parent.mkdir(parents=True, exist_ok=True)
-        given.json.write_text(json.dumps(found, indent=2) + "\n")
+    write(found, given.json)
 
 
 def settings(config: Path, model: str | None, prompts: int, tokens: int | None) -> dict[str, Any]:
@@ -58,7 +55,7 @@ def settings(config: Path, model: str | None, prompts: int, tokens: int | None) 
     return overridden(raw, [Override(path, str(value)) for path, value in more.items()])
 
 
-def measure(raw: dict[str, Any], base: Path, repeats: int) -> dict[str, Any]:
+def measure(raw: dict[str, Any], base: Path, repeats: int, now: Callable[[], float]) -> dict[str, Any]:
     """Rounds of the two kinds in turn; the first turn is not counted."""
     from raft_core.config import check
 
@@ -69,8 +66,8 @@ def measure(raw: dict[str, Any], base: Path, repeats: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         for turn in range(repeats + 1):
             torch.manual_seed(turn)
-            toolkit, cost = toolkit_round(raw, base, Path(scratch) / f"run-{turn}", seed=turn)
-            bare = bare_round(*load(work), work, texts_reward(checked))
+            toolkit, cost = toolkit_round(raw, base, Path(scratch) / f"run-{turn}", turn, now)
+            bare = bare_round(*load(work), work, texts_reward(checked), now)
             if turn:
                 turns.append({"toolkit": toolkit, "bare": bare})
                 costs.append(cost)
@@ -114,11 +111,12 @@ def texts_reward(checked: Any) -> Any:
     return scores
 
 
-def toolkit_round(raw: dict[str, Any], base: Path, folder: Path, seed: int) -> tuple[Clock, dict[str, float]]:
-    """One round of ``align`` with store, checkpoint and metrics; loading and evaluation are outside the clock."""
+def toolkit_round(
+    raw: dict[str, Any], base: Path, folder: Path, seed: int, now: Callable[[], float]
+) -> tuple[Clock, dict[str, float]]:
+    """(seconds by phase, figures) of one round of ``align`` with store, checkpoint and metrics; nothing of loading."""
     from raft_core.config import check
     from raft_core.loop import align
-    from raft_core.monitor import Monitor
     from raft_core.store import Store
 
     checked = check(raw, base=base, name="benchmark")
@@ -126,22 +124,33 @@ def toolkit_round(raw: dict[str, Any], base: Path, folder: Path, seed: int) -> t
     config.policy.load()
     config.scorer.load()
     config.trainer.attach(config.policy, seed, 1)
-    clock = Clock()
+    clock = Clock(now)
     with Store.create(folder, checked.plain, seed) as store:
         parts = (config.policy, checked.prompts, config.scorer, config.selector, config.objective, config.trainer)
-        start = time.perf_counter()
-        align(*parts, store, Monitor(stop_when=()), rounds=1, k=config.k)
-        whole = time.perf_counter() - start
-        costs = store.history()[-1]
-    clock.seconds = {name: costs[f"time/{name}_s"] for name in ("sample", "render", "train")}
+        start = now()
+        align(*parts, store, timed_monitor(clock), rounds=1, k=config.k)
+        whole = now() - start
+        figures = store.history()[-1]
     clock.seconds["store"] = whole - clock.total
-    return clock, costs
+    return clock, figures
+
+
+def timed_monitor(clock: Clock) -> Any:
+    """A monitor that also keeps each phase's seconds by ``clock``."""
+    from raft_core.monitor import Monitor
+
+    class Timed(Monitor):
+        @contextlib.contextmanager
+        def phase(self, rnd: int, name: Any, policy: Any) -> Iterator[None]:
+            with super().phase(rnd, name, policy), clock.phase(name):
+                yield
+
+    return Timed(stop_when=())
 
 
 def summary(work: TextWork, turns: list[dict[str, Clock]], costs: list[dict[str, float]]) -> dict[str, Any]:
     """Medians, and ratios turn by turn."""
     return {
-        "machine": machine(),
         "work": {"prompts": len(work.prompts), "tokens": statistics.mean(cost["text/tokens"] for cost in costs)}
         | {name: getattr(work, name) for name in ("k", "min_new_tokens", "max_new_tokens", "train_items", "epochs")},
         "repeats": len(turns),

@@ -27,12 +27,12 @@ class RoomyLayer(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
         before = self.get_seq_length()
         after = before + key_states.shape[-2]
-        pairs = [(self.keys, key_states), (self.values, value_states)]
         if not (self._stored and after <= self._stored[0].shape[-2]):
+            pairs = ((self.keys, key_states), (self.values, value_states))
             self._stored = [_with_room(old, new, before, after) for old, new in pairs]
-        for stored, (_, new) in zip(self._stored, pairs, strict=True):
+        for stored, new in zip(self._stored, (key_states, value_states), strict=True):
             stored[..., before:after, :] = new
-        keys, values = (stored[..., :after, :] for stored in self._stored)
+        keys, values = [stored[..., :after, :] for stored in self._stored]
         self.keys, self.values = keys, values
         return keys, values
 
