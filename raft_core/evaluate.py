@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -137,7 +138,9 @@ def evaluate(
         raise DataError(f"there is no {split} prompt to evaluate on: name a prompt file or leave this evaluation out")
     reporter = reporter or Silent()
     asked = requests(prompts, k, seed, "evaluation")
-    with in_words("sample"), policy.resident("sample"), reporter.phase(f"evaluate {split}: sample", 2 * len(asked)) as bar:
+    compared = getattr(policy, "compared", contextlib.nullcontext)
+    phase = reporter.phase(f"evaluate {split}: sample", 2 * len(asked))
+    with in_words("sample"), policy.resident("sample"), compared(), phase as bar:
         drawn = [sampled(policy, asked, reference, bar) for reference in (True, False)]
     with in_words("render"), policy.resident("render"), reporter.phase(f"evaluate {split}: score", 2 * len(asked)) as bar:
         before, after = (rendered(policy, samples, bar) for samples in drawn)
@@ -157,23 +160,23 @@ def evaluate(
     )
 
 
-def scored_together(scorer: Scorer, before: Sequence[Sample], after: Sequence[Sample]) -> tuple[Scores, Scores]:
-    """The scores of both sides, from one call.
+def scored_together(scorer: Scorer, *sides: Sequence[Sample]) -> list[Scores]:
+    """The scores of all sides, such as before and after, from one call.
 
     What compares the samples of a prompt with one another (ranks, scales within a prompt, pairwise judges) then compares before
     with after; of each side by itself its mean would say nothing. Pairs stand side by side, for a judge in a ring asks
     neighbours alone.
     """
-    both = scorer([sample for pair in zip(before, after, strict=True) for sample in pair])
-    return _side(both, 0), _side(both, 1)
+    scores = scorer([sample for group in zip(*sides, strict=True) for sample in group])
+    return [_side(scores, number, len(sides)) for number in range(len(sides))]
 
 
-def _side(both: Scores, first: int) -> Scores:
-    """Every second row, with the failures that are among them."""
-    columns = {name: values[first::2] for name, values in both.columns.items()}
-    missing = {name: int(np.isnan(columns[name]).sum()) for name in both.failures}
-    failures = {name: Failure(missing[name], each.first_error) for name, each in both.failures.items() if missing[name]}
-    return replace(both, columns=columns, failures=failures)
+def _side(scores: Scores, first: int, sides: int) -> Scores:
+    """The rows of one side, with the failures that are among them."""
+    columns = {name: values[first::sides] for name, values in scores.columns.items()}
+    missing = {name: int(np.isnan(columns[name]).sum()) for name in scores.failures}
+    failures = {name: Failure(missing[name], each.first_error) for name, each in scores.failures.items() if missing[name]}
+    return replace(scores, columns=columns, failures=failures)
 
 
 def compare(before: Scores, after: Scores, scorer: Scorer, k: int, seed: int) -> list[Comparison]:

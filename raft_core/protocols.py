@@ -27,7 +27,8 @@ class Policy(Protocol):
 
     May also have ``figures(samples) -> dict[str, float]``, what it says itself of a round's rendered samples, and, if it gives
     samples up before they are finished (``rejected`` in their ``meta``; they are not scored), ``whole_samples()``, a context
-    in which it does not.
+    in which it does not; and ``compared()``, a context in which it draws as the comparison before and after shall; and
+    ``at_strength(strength)``, a context in which what was trained acts so strongly: 0 is the frozen start, 1 as trained.
 
     Attributes:
         modality: ``"image"`` or ``"text"``; names the kind of ``Sample.output``.

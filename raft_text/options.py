@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from raft_core.errors import ConfigError
@@ -81,6 +81,32 @@ class Prompting:
 
 
 @dataclass(frozen=True)
+class Decoding:
+    """How completions are drawn where that is otherwise than in the rounds.
+
+    Args:
+        temperature: of the distribution p^(1/temperature); 0 = always the likeliest token.
+        top_k: draw from so many of the likeliest tokens only; null = from all.
+        top_p: draw from the likeliest tokens that together have this probability; 1 = from all.
+    """
+
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float = 1.0
+
+
+def _decoding_mistakes(at: str, part: Decoding | Sampling) -> list[str]:
+    mistakes = []
+    if part.temperature < 0:
+        mistakes.append(f"{at}.temperature is {part.temperature}, but must not be negative; 0 takes the likeliest token")
+    if not 0 < part.top_p <= 1:
+        mistakes.append(f"{at}.top_p is {part.top_p}, but must be in (0, 1]")
+    if part.top_k is not None and part.top_k < 1:
+        mistakes.append(f"{at}.top_k is {part.top_k}, but at least 1 is needed")
+    return mistakes
+
+
+@dataclass(frozen=True)
 class Sampling:
     """How completions are drawn.
 
@@ -97,6 +123,8 @@ class Sampling:
             the same, whatever it guesses; they come faster if it guesses well.
         draft_tokens: how many tokens it guesses ahead.
         engine: what generates: transformers, or vllm (CUDA only, in an extra).
+        compared: how completions are drawn in the comparison before and after instead; ``{temperature: 0}`` compares what is
+            likeliest, and so the top-1 accuracy. null = as in the rounds.
     """
 
     temperature: float = 1.0
@@ -110,19 +138,16 @@ class Sampling:
     draft: str | None = None
     draft_tokens: int = 4
     engine: Literal["transformers", "vllm"] = "transformers"
+    compared: Decoding | None = None
 
     def __post_init__(self) -> None:
-        mistakes = []
-        if self.temperature < 0:
-            mistakes.append(
-                f"sampling.temperature is {self.temperature}, but must not be negative; 0 takes the likeliest token"
-            )
-        if not 0 < self.top_p <= 1:
-            mistakes.append(f"sampling.top_p is {self.top_p}, but must be in (0, 1]")
+        mistakes = _decoding_mistakes("sampling", self)
+        if self.compared is not None:
+            mistakes += _decoding_mistakes("sampling.compared", self.compared)
         if self.repetition_penalty <= 0:
             mistakes.append(f"sampling.repetition_penalty is {self.repetition_penalty}, but must be positive; 1 is none")
-        for name in ("top_k", "max_new_tokens", "batch_size", "draft_tokens"):
-            if (value := getattr(self, name)) is not None and value < 1:
+        for name in ("max_new_tokens", "batch_size", "draft_tokens"):
+            if (value := getattr(self, name)) < 1:
                 mistakes.append(f"sampling.{name} is {value}, but at least 1 is needed")
         if not 0 <= self.min_new_tokens <= self.max_new_tokens:
             mistakes.append(
@@ -135,6 +160,10 @@ class Sampling:
             mistakes.append("sampling.draft is for the engine transformers; leave it out with vllm")
         _refuse(mistakes)
         object.__setattr__(self, "stop", tuple(self.stop))
+
+    def for_comparison(self) -> Sampling:
+        """As it is in the comparison before and after."""
+        return self if self.compared is None else replace(self, **asdict(self.compared), compared=None)
 
 
 @dataclass(frozen=True)

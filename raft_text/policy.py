@@ -82,7 +82,7 @@ class CausalLM:
         self._vllm: Any = None
         self._watcher: Watcher | None = None
         self._references: list[Sample] = []
-        self._whole = False
+        self._whole = self._compared = False
 
     def check(self) -> list[str]:
         found = hardware.mistakes(self.device, self.dtype, self.lora, self.sampling, self.memory)
@@ -192,7 +192,7 @@ class CausalLM:
             prompts=prompts,
             texts=[request.prompt.text for request in requests],
             seeds=[request.seed for request in requests],
-            sampling=self.sampling,
+            sampling=self.sampling.for_comparison() if self._compared else self.sampling,
             ends=self.engine.ends,
             decode=self.encode.text,
             watcher=None if self._whole else self._watcher,
@@ -238,6 +238,15 @@ class CausalLM:
             yield
         finally:
             self._whole = before
+
+    @contextlib.contextmanager
+    def compared(self) -> Iterator[None]:
+        """Inside, completions are drawn as ``sampling.compared`` says."""
+        before, self._compared = self._compared, True
+        try:
+            yield
+        finally:
+            self._compared = before
 
     def written(self, requests: Sequence[Request], texts: Sequence[str]) -> list[Sample]:
         """Rendered samples of completions that were written elsewhere: by a person, or by a teacher.
