@@ -9,14 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from raft_core.files import replacing, strict
 from raft_core.types import Request, Sample
 
 if TYPE_CHECKING:
+    import torch
     from PIL import Image
 
 
@@ -59,6 +58,8 @@ def save_tensors(path: Path, samples: Sequence[Sample], facts: Mapping[str, Any]
 
     A tensor that all samples have in one shape and dtype is one entry [N, …]; any other has an entry ``name/row`` per sample.
     """
+    from safetensors.torch import save_file
+
     tensors = _stacked(samples)
     header = json.dumps({"facts": dict(facts), "samples": [[*identity(s.request), dict(s.meta)] for s in samples]})
     with replacing(path) as temporary:
@@ -90,6 +91,8 @@ def load_tensors(path: Path, requests: Sequence[Request], facts: Mapping[str, An
 
 
 def _stacked(samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
+    import torch
+
     entries: dict[str, torch.Tensor] = {}
     for name in sorted({name for sample in samples for name in sample.tensors}):
         if "/" in name:
@@ -117,6 +120,8 @@ def _unstacked(entries: Mapping[str, torch.Tensor], n: int) -> list[dict[str, to
 
 def hexdigest(named: Iterable[tuple[str, torch.Tensor]], text: str = "") -> str:
     """SHA-256 over text and over the names, dtypes, shapes and bytes of tensors in the order of their names."""
+    import torch
+
     digest = hashlib.sha256(text.encode())
     for name, tensor in sorted(named, key=lambda item: item[0]):
         flat = tensor.detach().cpu().contiguous().reshape(-1)
