@@ -201,6 +201,15 @@ def bundled_models() -> dict[str, str]:
     }
 
 
+def bundled_runs() -> dict[str, Path]:
+    """``bundled:examples/NAME`` → folder of every finished run that ships with the packages, without its rounds."""
+    return {f"bundled:{found.parent.relative_to(root)}": found.parent for root in _bundled_roots() for found in _runs(root)}
+
+
+def _runs(root: Path) -> list[Path]:
+    return sorted((root / "examples").glob("*/run.json"))
+
+
 def bundled_file(name: str) -> Path:
     """A file that ships with one of the packages, by its path under the package's ``bundled/``.
 

@@ -1,9 +1,10 @@
-"""The frozen start of a policy that is trained in full."""
+"""The frozen start of a policy that is trained in full, and the way from the start to what was trained."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 
@@ -28,3 +29,30 @@ class CopyReference:
         finally:
             for name, parameter in self._parameters.items():
                 parameter.data = current[name]
+
+    @contextlib.contextmanager
+    def at(self, strength: float) -> Iterator[None]:
+        """Inside, the weights lie so far on the straight line from the start (0) to what was trained (1), or beyond it."""
+        current = {name: parameter.data for name, parameter in self._parameters.items()}
+        for name, parameter in self._parameters.items():
+            parameter.data = torch.lerp(self._start[name].to(parameter.device), parameter.data, strength)
+        try:
+            yield
+        finally:
+            for name, parameter in self._parameters.items():
+                parameter.data = current[name]
+
+
+@contextlib.contextmanager
+def adapters_at(modules: Iterable[Any], strength: float) -> Iterator[None]:
+    """Inside, the LoRA of these networks acts so strongly: 0 adds nothing, 1 is what was trained, more goes beyond it."""
+    layers = [layer for module in modules for layer in module.modules() if hasattr(layer, "set_scale")]  # peft's LoRA layers
+    try:
+        for layer in layers:
+            for adapter in layer.active_adapters:
+                layer.set_scale(adapter, strength)
+        yield
+    finally:
+        for layer in layers:
+            for adapter in layer.active_adapters:
+                layer.set_scale(adapter, 1.0)  # of alpha / rank: what it was, to the bit

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
+from raft_core.errors import ConfigError, ModelError
 from raft_core.protocols import Policy
 from raft_core.rng import seed_for
 from raft_core.types import Prompt, Request, Sample
@@ -22,6 +23,24 @@ def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     """Consecutive slices of at most ``size``. The boundaries depend on nothing else, so a resumed run cuts as before."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
+
+
+def at_strength(policy: Policy, strength: float) -> contextlib.AbstractContextManager[None]:
+    """A context in which what was trained acts so strongly: 0 is the frozen start, 1 as trained, more goes beyond it.
+
+    Raises:
+        ConfigError: a negative strength.
+        ModelError: the policy knows only its start and what was trained.
+    """
+    if not strength >= 0:
+        raise ConfigError(
+            f"the strength is {strength}; give 0 (the frozen start), 1 (as trained), or what lies between or above"
+        )
+    if strength == 1:
+        return contextlib.nullcontext()
+    if not hasattr(policy, "at_strength"):
+        raise ModelError(f"{type(policy).__name__} cannot be sampled at strength {strength:g}: leave it at 1")
+    return policy.at_strength(strength)  # type: ignore[attr-defined]
 
 
 def sampled(policy: Policy, asked: Sequence[Request], reference: bool, bar: Any) -> list[Sample]:

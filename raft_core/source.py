@@ -11,7 +11,7 @@ from raft_core.components import Unbuilt, Walk
 from raft_core.config import Override, overridden, read_yaml
 from raft_core.errors import ConfigError, ModelError
 from raft_core.importing import resolve
-from raft_core.listing import bundled_models
+from raft_core.listing import bundled_models, bundled_runs
 from raft_core.manifest import CONFIG, RUN, read_run
 from raft_core.protocols import Policy, Reward
 from raft_core.scoring import Scorer
@@ -75,6 +75,10 @@ class Source:
             StoreError: no such checkpoint.
         """
         policy.load()
+        return self.put_weights(policy, checkpoint)
+
+    def put_weights(self, policy: Policy, checkpoint: str | None = None) -> str:
+        """Put the trained weights into a policy that is loaded, whichever it has; as ``load`` otherwise."""
         if self.kind == "model":
             return "the model as it is"
         if self.kind == "weights":
@@ -90,13 +94,13 @@ class Source:
 
 
 def open_source(target: str, overrides: Sequence[Override], *, models: bool = False) -> Source:
-    """The run, the weights or (with ``models``) the model that ``target`` names.
+    """The run (of the user's, or a bundled one), the weights or (with ``models``) the model that ``target`` names.
 
     Raises:
         ConfigError: it is none of these, a model where none is wanted, or a setting does not fit into it.
         ModelError: a file that holds no weights.
     """
-    path = Path(target).expanduser()
+    path = bundled_runs().get(target) or Path(target).expanduser()
     if (path / RUN).exists():
         return Source(path, "run", overridden(read_yaml(path / CONFIG), overrides))
     policy = next((o.text for o in overrides if o.path == "policy"), usual_policy(target))

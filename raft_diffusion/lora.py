@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from raft_core.errors import ModelError, nearest
+from raft_core.reference import adapters_at
 from raft_diffusion.options import ATTENTION, Lora
 
 #: Attention of a CLIP text encoder, in the names of transformers.
@@ -77,6 +78,10 @@ class AdapterReference:
         finally:
             for module in self._modules:
                 module.enable_adapters()
+
+    def at(self, strength: float) -> contextlib.AbstractContextManager[None]:
+        """Inside, the adapters act so strongly: 0 is the frozen start, 1 what was trained."""
+        return adapters_at(self._modules, strength)
 
 
 @contextlib.contextmanager

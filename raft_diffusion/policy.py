@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -57,9 +57,13 @@ class StableDiffusion:
         device: auto, cpu, cuda or cuda:N.
         dtype: of the frozen weights; auto = half precision on CUDA, float32 elsewhere. Trained parameters are float32 always.
         variant: which of a folder's or Hub repository's weight files, such as fp16.
+
+    Attributes:
+        on_step: told, after each denoising step, how many are done and of how many; nobody by default.
     """
 
     modality = "image"
+    on_step: Callable[[int, int], None] | None = None
 
     def __init__(
         self,
@@ -160,6 +164,7 @@ class StableDiffusion:
                 self.sampling,
                 device=engine.device,
                 trace=trace,
+                on_step=self.on_step,
             )
         meta = {"steps": self.sampling.steps, "guidance_scale": self.sampling.guidance_scale}
         return [
@@ -174,6 +179,12 @@ class StableDiffusion:
             yield
             return
         with torch.no_grad(), self.engine.reference():
+            yield
+
+    @contextlib.contextmanager
+    def at_strength(self, strength: float) -> Iterator[None]:
+        """Inside, what was trained acts so strongly: 0 is the frozen start, 1 as trained, more goes beyond. To draw only."""
+        with torch.no_grad(), self.engine.reference.at(strength):
             yield
 
     def _predict(self, texts: Sequence[str], latent_shape: Sequence[int], reference: bool) -> Any:

@@ -50,6 +50,7 @@ def denoise(
     *,
     device: torch.device,
     trace: bool = False,
+    on_step: Callable[[int, int], None] | None = None,
 ) -> tuple[torch.Tensor, Trajectory | None]:
     """Latents [B, C, h, w] float32 on the CPU, and the trajectory when traced.
 
@@ -62,6 +63,7 @@ def denoise(
         sampling: steps and eta.
         device: where ``predict`` works.
         trace: keep the trajectory.
+        on_step: told how many steps are done, and of how many, after each.
     """
     generators = [torch_rng(seed) for seed in seeds]
     scheduler.set_timesteps(sampling.steps, device=device)
@@ -71,7 +73,7 @@ def denoise(
     extra = _step_arguments(scheduler, sampling, generators)
     x = noise_like(shape, generators).to(device) * scheduler.init_noise_sigma
     kept, log_probs, mask = [x.cpu()], [], []
-    for t in scheduler.timesteps:
+    for number, t in enumerate(scheduler.timesteps, start=1):
         out = predict(scheduler.scale_model_input(x, t), t.expand(len(seeds)))
         previous = scheduler.step(out, t, x, return_dict=False, **extra)[0].float()
         if trace:
@@ -80,6 +82,8 @@ def denoise(
             mask.append(deviation > SMALLEST_DEVIATION)
             kept.append(previous.cpu())
         x = previous
+        if on_step is not None:
+            on_step(number, len(scheduler.timesteps))
     trajectory = None
     if trace:
         trajectory = Trajectory(

@@ -47,6 +47,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rerank", metavar="REWARD", help="take the best by a reward, with --rerank.ARGUMENT VALUE")
     parser.add_argument("--seed", type=int, default=0, help="fixes the samples (0)")
     parser.add_argument("--checkpoint", help="of a run: best, last or a round; by default what it has exported")
+    parser.add_argument("--strength", type=float, default=1.0, help="how strongly the training acts: 0 base, 1 as trained (1)")
     parser.add_argument("--base", action="store_true", help="sample the model as it was before training")
     parser.add_argument("--output", type=Path, help="an empty or new folder; by default generated/NAME")
 
@@ -63,6 +64,7 @@ def main(args: argparse.Namespace) -> None:
     from raft_core.generation import UNSCORED, generate, write_outputs
     from raft_core.prompts import distinct, read_prompts
     from raft_core.run import truncated
+    from raft_core.sampling import at_strength
     from raft_core.source import open_source
     from raft_core.types import Prompt
 
@@ -84,7 +86,8 @@ def main(args: argparse.Namespace) -> None:
         scorer.attach(policy)
     for warning in truncated(policy, prompts):
         reporter.warn(warning)
-    samples = generate(policy, prompts, k=k, seed=args.seed, reporter=reporter, reference=args.base)
+    with at_strength(policy, args.strength):
+        samples = generate(policy, prompts, k=k, seed=args.seed, reporter=reporter, reference=args.base)
     if scorer is None and voter is None:
         write_outputs(folder, samples)
     else:
