@@ -59,7 +59,7 @@ def test_the_strength_comes_back_after_an_error(load):
 def test_a_strength_that_cannot_be_is_refused(load):
     with pytest.raises(ConfigError, match="strength is -1"):
         at_strength(load("sd1"), -1.0)
-    with pytest.raises(ModelError, match="object cannot be sampled at strength 0.5"):
+    with pytest.raises(ModelError, match=r"object cannot be sampled at strength 0\.5"):
         at_strength(object(), 0.5)  # type: ignore[arg-type] - it only lacks what is asked for
 
 
