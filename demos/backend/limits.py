@@ -15,7 +15,8 @@ class Limits:
     Attributes:
         steps: sampling steps of a picture.
         side: of a picture, in pixels.
-        images: pictures of one comparison.
+        images: pictures of one comparison, of each model.
+        models: of one comparison.
         k: samples per prompt and round of an alignment.
         rounds: of an alignment.
         rank: of a LoRA.
@@ -33,6 +34,7 @@ class Limits:
     steps: int = 100
     side: int = 1024
     images: int = 8
+    models: int = 4
     k: int = 64
     rounds: int = 50
     rank: int = 128
