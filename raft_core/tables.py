@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -152,6 +152,46 @@ def read_samples(
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise UnusableError(f"{path.name} is damaged ({error})") from error
     return samples, scores, kept, facts
+
+
+def read_columns(
+    path: Path, wanted: Callable[[str], bool], rows: Collection[int] | None = None
+) -> tuple[dict[str, list], dict[str, Any]]:
+    """(column → values as plain data, facts) of some columns of a file of samples; pictures stay bytes.
+
+    Only the parts of the file are read that hold what is asked for, so that a single picture of a large round is had at once.
+
+    Args:
+        wanted: whether a column of this name is asked for.
+        rows: only these, in ascending order; None = all.
+
+    Raises:
+        UnusableError: the file is damaged, is no table of samples, or has no such row.
+    """
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            names = [name for name in file.schema_arrow.names if wanted(name)]
+            table = file.read(columns=names) if rows is None else _rows(file, names, sorted(rows))
+            facts = json.loads((file.schema_arrow.metadata or {})[b"raft"])
+    except KeyError as error:
+        raise UnusableError(f"{path.name} is not a file of samples") from error
+    except (OSError, IndexError, pa.ArrowException, ValueError) as error:
+        raise UnusableError(f"{path.name} is damaged ({error})") from error
+    return table.to_pydict(), facts
+
+
+def _rows(file: pq.ParquetFile, names: list[str], rows: Sequence[int]) -> pa.Table:
+    """Some rows of a file, of which only their groups are read."""
+    sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    if rows and not 0 <= rows[0] <= rows[-1] < starts[-1]:
+        raise IndexError(f"it has {starts[-1]} rows, and one of {rows} is asked for")
+    parts = [file.schema_arrow.empty_table().select(names)]
+    for group, start in enumerate(starts[:-1]):
+        if own := [row - start for row in rows if start <= row < starts[group + 1]]:
+            read = file.read_row_group(group, columns=names)
+            parts += [read.slice(row, 1) for row in own]
+    return pa.concat_tables(parts)
 
 
 def _sample_columns(table: pa.Table) -> list[str]:

@@ -169,7 +169,7 @@ def learned(runs: Path) -> Iterator[Offer]:
 
 def _published() -> Iterator[Offer]:
     """Published models, offered when all that they load is in the cache: a page never begins a download of gigabytes."""
-    here = _cached()
+    here = hub_cache()
     for each, repositories, file, size in PUBLISHED:
         there = here.issuperset(repositories) and (file is None or _torch_file(file).is_file())
         needs = f"a download of {size}, which `raft score PICTURES --reward {each.kind}` makes once"
@@ -185,7 +185,7 @@ def _asking() -> Iterator[Offer]:
         yield Offer(key, kind, modality, kind, needs=f"{what}, which is {ELSEWHERE}")  # type: ignore[arg-type]
 
 
-def _cached() -> frozenset[str]:
+def hub_cache() -> frozenset[str]:
     """Repositories of which there is a snapshot in the Hub's cache; names alone, nothing is opened."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
