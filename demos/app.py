@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,16 +20,17 @@ from demos.backend.studio import Studio
 from demos.backend.theme import CSS, theme
 from raft_core.errors import ConfigError
 
-#: Each is a module with ``NAME`` and ``build(studio)``, which lays the page out inside its tab.
+#: Each is a module with ``NAME`` and ``build(studio)``, which lays the page out inside its tab; it may have ``CSS`` of its own.
 PAGES: list[ModuleType] = [compare, align, runs, preferences, text, rewards]
 MOTTO = "Sample several, score them, keep the best, fine-tune on those, repeat."
 LOCAL = ("127.0.0.1", "localhost", "::1")
 VISITORS = 40
+FORGET_S = 24 * 3600  # files that were offered for download are kept so long
 
 
 def build(studio: Studio) -> gr.Blocks:
     """The whole app; nothing is loaded before a visitor asks for it."""
-    with gr.Blocks(title="RAFT", analytics_enabled=False) as app:
+    with gr.Blocks(title="RAFT", analytics_enabled=False, delete_cache=(3600, FORGET_S)) as app:
         gr.HTML(f"<div class='raft-head'><h1>RAFT</h1><p>{MOTTO}</p></div>")
         with gr.Tabs(elem_id="pages"):
             for page in PAGES:
@@ -44,7 +49,7 @@ def serve(
     share: bool = False,
     open_browser: bool = False,
 ) -> None:
-    """Serve until interrupted.
+    """Serve until Ctrl-C or a signal to end.
 
     Args:
         folder: of run folders.
@@ -57,16 +62,40 @@ def serve(
         ConfigError: a public address without ``auth``, a port in use.
     """
     check_exposure(host, share, auth)
-    studio = Studio(folder)
+    with stopped_by_signal() as stopped:
+        studio = Studio(folder)
+        try:
+            app = build(studio)
+            address = {"server_name": host, "server_port": port, "auth": auth, "share": share, "inbrowser": open_browser}
+            app.launch(**launch_settings(studio), **address, prevent_thread_lock=True)
+            stopped.wait()
+            print("closing", flush=True)
+            app.close(verbose=False)
+        except OSError as error:
+            raise ConfigError(f"the app cannot listen at {host}:{port or '7860 …'}: {error}; choose another --port") from error
+        finally:
+            studio.close()
+
+
+@contextmanager
+def stopped_by_signal() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set, so that the app ends by itself and takes its worker with it.
+
+    A second Ctrl-C ends at once.
+    """
+    stopped = threading.Event()
+
+    def stop(number: int, frame: Any) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        stopped.set()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        app = build(studio)
-        app.launch(
-            **launch_settings(studio), server_name=host, server_port=port, auth=auth, share=share, inbrowser=open_browser
-        )
-    except OSError as error:
-        raise ConfigError(f"the app cannot listen at {host}:{port or '7860 …'}: {error}; choose another --port") from error
+        yield stopped
     finally:
-        studio.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def check_exposure(host: str, share: bool, auth: tuple[str, str] | None) -> None:
@@ -84,7 +113,8 @@ def launch_settings(studio: Studio) -> dict[str, Any]:
     """What Gradio is told besides the address. Only the runs folder's pictures may be fetched by path."""
     return {
         "theme": theme(),
-        "css": CSS,
+        "css": CSS + "".join(getattr(page, "CSS", "") for page in PAGES),
+        "max_threads": 2 * VISITORS,  # a visitor who waits in the line holds one
         "allowed_paths": [],
         "max_file_size": studio.limits.upload_bytes,
         "show_error": True,

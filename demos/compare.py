@@ -88,17 +88,26 @@ def build(studio: Studio) -> None:
         with gr.Column(scale=5, min_width=320):
             status = gr.HTML(compare_view.progress(""), elem_id="compare-status")
             result = gr.HTML(HINT, elem_id="compare-result", min_height=420)
-            files = gr.Files(
-                label="Download with all settings embedded", visible=False, interactive=False, elem_id="compare-files"
-            )
+            files = gr.Files(label="Download, settings embedded", visible=False, interactive=False, elem_id="compare-files")
 
     asked = [models, prompt, seed, images, view, strength, steps, guidance, size, score]
     shown = [status, result, files]
 
     @spoken
-    def compare(*values: Any) -> Iterator[tuple[Any, ...]]:
+    def compare(
+        models: Any,
+        prompt: Any,
+        seed: Any,
+        images: Any,
+        view: Any,
+        strength: Any,
+        steps: Any,
+        guidance: Any,
+        size: Any,
+        score: Any,
+    ) -> Iterator[tuple[Any, ...]]:
         """Yields (progress, result, files)."""
-        wanted = read(studio, *values)
+        wanted = read(studio, models, prompt, seed, images, view, strength, steps, guidance, size, score)
         yield compare_view.progress("starting"), gr.skip(), gr.update(visible=False)
         comparison: Comparison | None = None
         for event in studio.worker.run(JOB, asked=wanted):
@@ -113,19 +122,29 @@ def build(studio: Studio) -> None:
             done = f"done: {comparison.seconds:.2f} s per picture"
             yield compare_view.progress(done, 1, 1), gr.skip(), gr.update(value=_files(comparison, files), visible=True)
 
+    def own_settings(chosen: list[comparable.Comparable]) -> tuple[Any, ...]:
+        own = _defaults(chosen)
+        sizes = gr.update(choices=comparable.sizes(own.size, studio.limits), value=own.size)
+        return own.steps, own.guidance_scale, sizes, gr.Dataset(samples=[[text] for text in own.prompts])
+
     @spoken
     def model_chosen(keys: Any) -> tuple[Any, ...]:
-        """The run's own settings and prompts, as soon as its name is chosen."""
+        """The first model's own settings and prompts, as soon as it is chosen."""
         now = comparable.comparables(studio.all_runs())
-        own = _defaults(comparable.chosen(keys, now, studio.limits.models)) if keys else _defaults([])
-        sizes = gr.update(choices=comparable.sizes(own.size, studio.limits), value=own.size)
-        samples = gr.Dataset(samples=[[text] for text in own.prompts])
-        return own.steps, own.guidance_scale, sizes, samples
+        return own_settings(comparable.chosen(keys, now, studio.limits.models) if keys else [])
 
     @spoken
     def refresh() -> Any:
         """Runs may have come since the page was opened."""
         return gr.update(choices=[(each.label, each.key) for each in comparable.comparables(studio.all_runs())])
+
+    @spoken
+    def opened() -> tuple[Any, ...]:
+        """Begin with the newest run, as it draws by itself."""
+        now = comparable.comparables(studio.all_runs())
+        chosen = gr.update(choices=[(each.label, each.key) for each in now], value=[each.key for each in now[:1]])
+        text = next(iter(_defaults(now[:1]).prompts), "")
+        return chosen, text, *own_settings(now[:1])
 
     drawing = gr.on(
         [start.click, prompt.submit],
@@ -138,7 +157,9 @@ def build(studio: Studio) -> None:
         trigger_mode="once",
     )
     stop.click(lambda: compare_view.progress("stopped"), None, status, cancels=[drawing], api_visibility="private")
-    models.input(model_chosen, models, [steps, guidance, size, prompts], api_visibility="private", show_progress="hidden")
+    settings = [steps, guidance, size, prompts]
+    models.input(model_chosen, models, settings, api_visibility="private", show_progress="hidden")
+    gr.on(None, opened, None, [models, prompt, *settings], api_visibility="private", show_progress="hidden")
     models.focus(refresh, None, models, api_visibility="private", show_progress="hidden")
     prompts.click(lambda row: row[0], prompts, prompt, api_visibility="private", show_progress="hidden")
 
