@@ -85,7 +85,7 @@ def stopped_by_signal() -> Iterator[threading.Event]:
     """
     stopped = threading.Event()
 
-    def stop(number: int, frame: Any) -> None:
+    def stop(_number: int, _frame: Any) -> None:
         if stopped.is_set():
             raise KeyboardInterrupt
         stopped.set()
