@@ -25,8 +25,8 @@ NAME = "Preferences"
 TWO, FOUR = "two", "four"
 INTRO = (
     "Which one is better? Click it, or use the keys <kbd>←</kbd> <kbd>→</kbd> (with four: <kbd>1</kbd> to <kbd>4</kbd>), "
-    "<kbd>↑</kbd> for equally good, <kbd>↓</kbd> to pass over, <kbd>U</kbd> to undo. Every choice is kept at once; from ten on, a "
-    "reward can be learned from them and followed on the page Align."
+    "<kbd>↑</kbd> for equally good, <kbd>↓</kbd> to pass over, <kbd>U</kbd> to undo. Every choice is kept at once; from ten "
+    "on, a reward can be learned from them and followed on the page Align."
 )
 NO_RUN = empty(
     "Nothing to compare yet", "Samples come from a run: start one on the page <b>Align</b>, then choose between them here."
@@ -37,6 +37,16 @@ IDLE = f"<p class='raft-muted'>From {FEWEST} choices on, for two prompts or more
 def build(studio: Studio) -> None:
     """Lay the page out."""
     box = BallotBox(studio.runs)
+
+    # Functions and not the methods themselves, for Gradio marks what a browser may call.
+    def begin(asked: Any) -> dict[str, Any]:
+        return box.begin(asked)
+
+    def choose(asked: Any) -> dict[str, Any]:
+        return box.choose(asked)
+
+    def undo(asked: Any) -> dict[str, Any]:
+        return box.undo(asked)
 
     def runs_with_samples() -> list[str]:
         return [
@@ -91,21 +101,15 @@ def build(studio: Studio) -> None:
         html_template=asset("preferences.html"),
         css_template=asset("preferences.css"),
         js_on_load=asset("preferences.js"),
-        server_functions=[box.begin, box.choose, box.undo],
+        server_functions=[begin, choose, undo],
         elem_id="preferences-board",
+        apply_default_css=False,
         min_height=420,
     )
-    with gr.Row(equal_height=True):
-        name = gr.Textbox(
-            label="Name of the reward",
-            placeholder="my-taste",
-            max_length=40,
-            elem_id="preferences-name",
-            scale=2,
-            min_width=160,
-        )
-        learn = gr.Button("Learn a reward from the choices", variant="primary", elem_id="preferences-learn", scale=2)
-        export = gr.DownloadButton("Download the choices (Parquet)", elem_id="preferences-export", scale=1, min_width=200)
+    name = gr.Textbox(label="Name of the reward", placeholder="my-taste", max_length=40, elem_id="preferences-name")
+    with gr.Row():
+        learn = gr.Button("Learn a reward from the choices", variant="primary", elem_id="preferences-learn", min_width=240)
+        export = gr.DownloadButton("Download the choices (Parquet)", elem_id="preferences-export", min_width=240)
     told = gr.HTML(IDLE, elem_id="preferences-outcome", min_height=72)
 
     tab = Context.block

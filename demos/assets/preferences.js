@@ -36,6 +36,8 @@ async function begin() {
   supply = found.questions;
   tell(found);
   show();
+  // From choosing a run to choosing between samples without a click in between.
+  if (document.activeElement && document.activeElement.closest("#preferences-run, #preferences-candidates")) find(".board").focus({ preventScroll: true });
 }
 
 function tell(found) {

@@ -201,7 +201,7 @@ def _table(pool: Pool, made: Sequence[Choice]) -> str:
         f"<td>{_rate(rate)}</td><td>{_rate(random[name])}</td></tr>"
         for name, rate in sorted(everything.items(), key=lambda item: item[0] != pool.scored.reward)
     )
-    head = "<tr><th scope=col>agrees with you</th><th scope=col>all questions</th><th scope=col>random ones</th></tr>"
+    head = "<tr><th scope=col>How often it agrees with you</th><th scope=col>all questions</th><th scope=col>random ones</th></tr>"
     return f"<table class=raft-table><thead>{head}</thead><tbody>{rows}</tbody></table>"
 
 
