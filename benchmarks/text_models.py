@@ -27,8 +27,7 @@ def random_llama(folder: Path, *, layers: int = 4, width: int = 256, context: in
     from raft_text.loading import quiet
     from raft_text.testing import tiny_tokenizer
 
-    tokenizer = tiny_tokenizer()
-    tokenizer.model_max_length = context
+    tokenizer = tiny_tokenizer(context=context)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=width,

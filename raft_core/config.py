@@ -24,7 +24,7 @@ from raft_core.processes import Processes
 from raft_core.prompts import Gathered, PromptFiles, PromptSet, gather
 from raft_core.protocols import Objective, Policy, Reward, Selector
 from raft_core.schema import Typed, from_yaml
-from raft_core.scoring import Scorer
+from raft_core.scoring import Scorer, with_parts
 from raft_core.selectors import BestOfK
 from raft_core.trackers import TensorBoard
 from raft_core.trainer import Trainer
@@ -264,6 +264,9 @@ def check(raw: Mapping[str, Any], *, base: Path | None = None, name: str = "run"
             walk.note("prompts", error.mistakes)
         except RaftError as error:
             walk.note("prompts", str(error))
+    if gathered is not None:
+        for where, message in unfit_prompts(built, gathered):
+            walk.note(where, message)
     if walk.mistakes or gathered is None or prompts is None:
         raise ConfigError(walk.mistakes)
     plain = settled_plain(plain_arguments(parts), given, built)
@@ -302,6 +305,18 @@ def disagreements(built: Mapping[str, Any]) -> list[str]:
         found.extend(built["objective"].suits(built["policy"]))
     if "reward" in built and "judges" in built:
         found.extend(Scorer(built["reward"], tuple(built["judges"])).check())
+    return found
+
+
+def unfit_prompts(built: Mapping[str, Any], gathered: Gathered) -> list[tuple[str, str]]:
+    """Where and why the prompts lack what a part needs of them; what could not be built is passed over."""
+    judges = [(f"judges.{number}", judge) for number, judge in enumerate(built.get("judges", ()))]
+    parts = [(key, built[key]) for key in ("policy", "reward", "objective") if key in built]
+    found = []
+    for where, part in [*parts, *judges]:
+        for each in with_parts(part):
+            if objects := getattr(each, "check_prompts", None):
+                found += [(where, message) for message in objects(gathered.train, gathered.held_out)]
     return found
 
 

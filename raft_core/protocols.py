@@ -29,6 +29,8 @@ class Policy(Protocol):
     samples up before they are finished (``rejected`` in their ``meta``; they are not scored), ``whole_samples()``, a context
     in which it does not; and ``compared()``, a context in which it draws as the comparison before and after shall; and
     ``at_strength(strength)``, a context in which what was trained acts so strongly: 0 is the frozen start, 1 as trained.
+    And, as rewards and objectives may, ``check_prompts(train, held_out) -> list[str]``, what these prompts lack that it
+    needs, in words; called before a weight is loaded.
 
     Attributes:
         modality: ``"image"`` or ``"text"``; names the kind of ``Sample.output``.

@@ -15,7 +15,7 @@ from typing import Any
 from raft_core.checkpoint import Keep, checkpoint_folder, load_weights, read_state, read_tensors, taken_as_best
 from raft_core.claim import require_empty
 from raft_core.config import Checked, check, overridden, read_yaml
-from raft_core.errors import StoreError
+from raft_core.errors import DataError, StoreError
 from raft_core.evaluate import Evaluation, evaluate
 from raft_core.evaluation_files import FOLDER as EVALUATION
 from raft_core.evaluation_files import read_results, write_results
@@ -135,8 +135,23 @@ def _load(checked: Checked, reporter: Reporter) -> None:
 
 
 def truncated(policy: Policy, prompts: Sequence[Prompt]) -> list[str]:
-    """A warning for the first prompts that are longer than the model takes in, with what it sees of them."""
-    cut = [(prompt.text, seen) for prompt in prompts if (seen := policy.visible(prompt.text)) != prompt.text]
+    """A warning for the first prompts that are longer than the model takes in, with what it sees of them.
+
+    Raises:
+        DataError: prompts that the policy refuses.
+    """
+    cut: list[tuple[str, str]] = []
+    refused: list[str] = []
+    for prompt in prompts:
+        try:
+            seen = policy.visible(prompt.text)
+        except DataError as error:
+            refused.append(str(error))
+        else:
+            cut += [(prompt.text, seen)] if seen != prompt.text else []
+    if refused:
+        more = f" ({len(refused)} of {len(prompts)} prompts are refused likewise)" if len(refused) > 1 else ""
+        raise DataError(refused[0] + more)
     lines = [f"a prompt is longer than the model takes in; it sees only: {seen!r}" for _, seen in cut[:TRUNCATED_SHOWN]]
     if len(cut) > TRUNCATED_SHOWN:
         lines.append(f"{len(cut) - TRUNCATED_SHOWN} more prompts are cut off likewise")

@@ -26,19 +26,16 @@ def response(prompt: Prompt) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def require_responses(prompts: Sequence[Prompt]) -> None:
-    """Every prompt must have a response.
-
-    Raises:
-        DataError: some have none; names the first.
-    """
+def lacking_responses(prompts: Sequence[Prompt]) -> list[str]:
+    """In words, naming the first, that some of the prompts have no response to learn; empty when all have one."""
     lacking = [prompt.text for prompt in prompts if response(prompt) is None]
-    if lacking:
-        more = f" ({len(lacking)} of {len(prompts)} prompts have none)" if len(lacking) > 1 else ""
-        raise DataError(
-            f"the prompt {shortened(lacking[0])!r} has no response to learn{more}: the prompts' table needs a text in the "
-            f"column {' or '.join(RESPONSES)}"
-        )
+    if not lacking:
+        return []
+    more = f" ({len(lacking)} of {len(prompts)} prompts have none)" if len(lacking) > 1 else ""
+    return [
+        f"the prompt {shortened(lacking[0])!r} has no response to learn{more}: the prompts' table needs a text in the column "
+        f"{' or '.join(RESPONSES)}"
+    ]
 
 
 class Demonstrated(CausalLM):
@@ -47,6 +44,10 @@ class Demonstrated(CausalLM):
     In the rounds it "draws" the responses (column response, completion, answer or chosen), so K is 1 and all are kept; in
     comparisons it draws as ``CausalLM`` does. Its arguments are those of ``CausalLM``.
     """
+
+    def check_prompts(self, train: Sequence[Prompt], held_out: Sequence[Prompt]) -> list[str]:
+        """Prompts without a response, which held-out ones do not need, and those of ``CausalLM.check_prompts``."""
+        return [*lacking_responses(train), *super().check_prompts(train, held_out)]
 
     #: Whether samples say how likely the model finds the response that the table gives; ``ResponseLoss`` asks for it.
     measures_responses = False
@@ -71,7 +72,8 @@ class Demonstrated(CausalLM):
         ]
 
     def _given(self, requests: Sequence[Request]) -> list[Sample]:
-        require_responses([request.prompt for request in requests])
+        if mistakes := lacking_responses([request.prompt for request in requests]):
+            raise DataError(mistakes[0])
         return self.written(requests, [response(request.prompt) or "" for request in requests])
 
 

@@ -37,6 +37,7 @@ class Engine:
         ends: ids of the tokens that end a text.
         device: where the network works.
         dtype: of the frozen weights; of the computation where everything is trained.
+        vocabulary: tokens that the network knows.
         parameters: trained parameters by stable name, float32.
         reference: enters a context in which the network is the frozen start.
     """
@@ -49,6 +50,7 @@ class Engine:
         self.ends = tuple(ends)
         self.device = device
         self.dtype: torch.dtype = network.dtype
+        self.vocabulary: int = network.get_input_embeddings().num_embeddings
         self._memory = memory
         self.adapter = None if lora is None else add_adapters(network, lora)
         if lora is None:

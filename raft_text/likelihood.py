@@ -15,6 +15,8 @@ Both = tuple[torch.Tensor, torch.Tensor]  # log-probs [T], values [T]
 
 #: A batch is cut where rows are shorter than this share of its longest.
 LENGTH_RATIO = 0.7
+#: Predictions (rows × tokens × vocabulary) held at once where no gradient is wanted: 1 GiB in float32.
+MOST_PREDICTIONS = 2**28
 
 
 def token_log_probs(network: Any, rows: Sequence[Row], device: torch.device, *, packed: bool = False) -> list[torch.Tensor]:
@@ -59,6 +61,15 @@ def by_length(lengths: Sequence[int], ratio: float = LENGTH_RATIO) -> Iterator[l
         group.append(index)
     if group:
         yield group
+
+
+def rows_at_once(rows: Sequence[Row], vocabulary: int) -> int:
+    """How many of these rows can be read together without a gradient, at least 1: large vocabularies make large logits.
+
+    A prompt of 10 tokens with a completion of 90 and a vocabulary of 2**17: 2**28 / (100 · 2**17) = 20.
+    """
+    longest = max((len(prompt) + len(tokens) for prompt, tokens in rows), default=1)
+    return max(1, MOST_PREDICTIONS // (longest * vocabulary))
 
 
 def _padded(network: Any, critic: ValueHead | None, rows: Sequence[Row], device: torch.device) -> list[Both]:

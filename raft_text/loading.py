@@ -183,6 +183,13 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def _not_loaded(what: str, model: str, error: Exception) -> str:
+    """The message about files that could not be read or fetched."""
+    place, where = locate(model)
+    remedy = "; without a network, or to be sure of what is loaded, give the folder of a copy" if place == "hub" else ""
+    return f"model: {what} of {where} could not be loaded: {' '.join(str(error).split())}{remedy}"
+
+
 def load_tokenizer(model: str, *, chat: bool) -> Any:
     """The tokenizer of a model.
 
@@ -197,7 +204,7 @@ def load_tokenizer(model: str, *, chat: bool) -> Any:
         with quiet():
             tokenizer: Any = AutoTokenizer.from_pretrained(where)
     except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise ModelError(f"model: the tokenizer of {model} could not be loaded: {error}") from error
+        raise ModelError(_not_loaded("the tokenizer", model, error)) from error
     if chat and not tokenizer.chat_template:
         raise ModelError(no_chat_template(model))
     return tokenizer
@@ -220,7 +227,7 @@ def load_config(model: str) -> Any:
         with quiet():
             config: Any = AutoConfig.from_pretrained(where)
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"model: the configuration of {model} could not be loaded: {error}") from error
+        raise ModelError(_not_loaded("the configuration", model, error)) from error
     if mistakes := config_mistakes(config.to_dict(), model):
         raise ModelError("; ".join(mistakes))
     if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
@@ -235,9 +242,15 @@ def load_model(model: str, dtype: Any, *, attention: str = "sdpa", quantization:
         ModelError: it cannot be loaded, or keeps a state that is no attention cache.
     """
     config = load_config(model)
-    from transformers import AutoModelForCausalLM
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
 
     _, where = locate(model)
+    known: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    if getattr(known, "_is_stateful", False) or "linear_attention" in (getattr(config, "layer_types", None) or []):
+        raise ModelError(
+            f"model: {model} is a {known.__name__}, which keeps a recurrent state; only models whose every layer is attention "
+            "can be sampled here"
+        )
     placed: dict[str, Any] = {} if quantization is None else {"quantization_config": quantization, "device_map": {"": 0}}
     try:
         with quiet():
@@ -251,15 +264,10 @@ def load_model(model: str, dtype: Any, *, attention: str = "sdpa", quantization:
                 **placed,
             )
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
-        raise ModelError(f"model: {model} could not be loaded: {error}") from error
+        raise ModelError(_not_loaded("the model", model, error)) from error
     network, info = loaded
     if missing := sorted(info["missing_keys"]):  # the library would go on with random ones
         raise ModelError(f"model: the weights of {model} lack {missing[0]!r} ({len(missing)} such tensors): fetch them again")
-    if network._is_stateful or "linear_attention" in (getattr(config, "layer_types", None) or []):
-        raise ModelError(
-            f"model: {model} is a {type(network).__name__}, which keeps a recurrent state; only models whose every layer is "
-            "attention can be sampled here"
-        )
     network.requires_grad_(False)
     return network.eval()
 

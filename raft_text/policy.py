@@ -16,14 +16,14 @@ from raft_core.devices import resolve_device
 from raft_core.errors import DataError, DeviceError, ModelError, RaftError
 from raft_core.protocols import Phase
 from raft_core.sampling import chunks
-from raft_core.types import Request, Sample
+from raft_core.types import Prompt, Request, Sample
 from raft_text import export, hardware, loading, metrics
 from raft_text.critic import ValueHead, load_critic
 from raft_text.engine import Engine, load_draft, room_mistakes
 from raft_text.features import ngram_features
-from raft_text.likelihood import Row, padded
+from raft_text.likelihood import Row, padded, rows_at_once
 from raft_text.options import Critic, Lora, Memory, Prompting, Rejection, Sampling
-from raft_text.prompting import PromptEncoder
+from raft_text.prompting import PromptEncoder, refusals, surely_fit
 from raft_text.rejection import Watcher
 from raft_text.sampler import Drawn, Task, draw, first_stop
 
@@ -110,6 +110,20 @@ class CausalLM:
         except ModelError as error:
             return [str(error)]
 
+    def check_prompts(self, train: Sequence[Prompt], held_out: Sequence[Prompt]) -> list[str]:
+        """Prompts that leave no room for a completion; of the Hub's models that is told when they are loaded."""
+        texts = [prompt.text for prompt in (*train, *held_out)]
+        try:
+            place, where = loading.locate(self.model)
+            context = None if place == "hub" else loading.read_facts(Path(where)).context
+            if surely_fit(self.prompting, texts, context, self.sampling.max_new_tokens):
+                return []
+            tokenizer = loading.load_tokenizer(self.model, chat=self.prompting.chat)
+        except ModelError:  # told by ``check``
+            return []
+        ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+        return refusals(PromptEncoder(tokenizer, self.prompting, context, self.sampling.max_new_tokens, ends), texts)
+
     def load(self) -> None:
         """Load the weights and add fresh adapters.
 
@@ -137,7 +151,10 @@ class CausalLM:
             return []
         from raft_core.prompts import read_prompts
 
-        prompts = read_prompts(self.references)
+        try:
+            prompts = read_prompts(self.references)
+        except DataError as error:
+            raise DataError(f"references: {error}") from error
         column = next((name for name in RESPONSES if name in prompts[0].meta), None)
         if column is None or any(not isinstance(prompt.meta.get(column), str) for prompt in prompts):
             raise DataError(
@@ -308,7 +325,9 @@ class CausalLM:
     def _parts(self, samples: Sequence[Sample]) -> Iterator[Sequence[Row]]:
         """Prompts and completions. Without gradients a large batch is taken in parts."""
         rows = [(self.encode(sample.prompt.text), sample.tensors["tokens"]) for sample in samples]
-        return chunks(rows, max(len(rows) if torch.is_grad_enabled() else self.sampling.batch_size, 1))
+        if torch.is_grad_enabled():
+            return chunks(rows, max(len(rows), 1))
+        return chunks(rows, min(self.sampling.batch_size, rows_at_once(rows, self.engine.vocabulary)))
 
     # ------------------------------------------------------------------ measuring
 

@@ -12,6 +12,8 @@ from raft_text.options import PLACE, Prompting
 
 #: Prompts whose tokens are kept, so that a round tokenises each of its own once.
 REMEMBERED = 4096
+#: Tokens that a tokenizer may put around a prompt, with its chat template and without.
+CHAT_ROOM, PLAIN_ROOM = 512, 8
 
 
 class PromptEncoder:
@@ -58,7 +60,7 @@ class PromptEncoder:
         return tuple(ids)
 
     def _plain(self, text: str) -> list[int]:
-        ids = list(self.tokenizer(text)["input_ids"])
+        ids = list(self._ids(text, add_special_tokens=True))
         while ids and ids[-1] in self._ends and len(ids) > 1:  # some tokenizers close every text; here it is to go on
             ids.pop()
         return ids
@@ -67,14 +69,18 @@ class PromptEncoder:
         system = [{"role": "system", "content": self._prompting.system}] if self._prompting.system is not None else []
         messages = [*system, {"role": "user", "content": text}]
         rendered = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        return list(self.tokenizer(rendered, add_special_tokens=False)["input_ids"])  # the template brings its own
+        return list(self._ids(rendered))  # the template brings its own special tokens
+
+    def _ids(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
+        """Token ids; what is too long is told by this class, in its own words."""
+        return self.tokenizer(text, add_special_tokens=add_special_tokens, verbose=False)["input_ids"]
 
     def visible(self, text: str) -> str:
         """The part of a prompt that the model takes in: of one longer than ``max_tokens`` its end."""
         limit = self._prompting.max_tokens
         if limit is None:
             return text
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids = self._ids(text)
         return text if len(ids) <= limit else self.tokenizer.decode(ids[-limit:])
 
     def completion(self, prompt: str, text: str) -> tuple[int, ...]:
@@ -84,7 +90,7 @@ class PromptEncoder:
             DataError: prompt and completion together exceed the model's context.
         """
         end = self.tokenizer.eos_token_id
-        ids = (*self.tokenizer(text, add_special_tokens=False)["input_ids"], min(self._ends) if end is None else end)
+        ids = (*self._ids(text), min(self._ends) if end is None else end)
         length = len(self(prompt)) + len(ids)
         if self._context is not None and length > self._context:
             raise DataError(
@@ -96,6 +102,27 @@ class PromptEncoder:
     def text(self, tokens: Sequence[int] | torch.Tensor) -> str:
         """What a person reads of a completion's tokens."""
         return self.tokenizer.decode(torch.as_tensor(tokens).tolist(), skip_special_tokens=True)
+
+
+def refusals(encode: PromptEncoder, texts: Sequence[str]) -> list[str]:
+    """Why the first of the prompts that cannot be used is refused, and how many others are; empty when all can."""
+    found = []
+    for text in texts:
+        try:
+            encode(text)
+        except DataError as error:
+            found.append(str(error))
+    more = f" ({len(found)} of {len(texts)} prompts are refused likewise)" if len(found) > 1 else ""
+    return [found[0] + more] if found else []
+
+
+def surely_fit(prompting: Prompting, texts: Sequence[str], context: int | None, room: int) -> bool:
+    """Whether prompts leave room for their completions whatever the tokenizer: a token is a byte at least."""
+    if context is None:
+        return True
+    around = prompting.template.replace(PLACE, "") + (prompting.system or "")
+    longest = max((len(text.encode()) for text in texts), default=0) + len(around.encode())
+    return longest + (CHAT_ROOM if prompting.chat else PLAIN_ROOM) + room <= context
 
 
 def shortened(text: str, width: int = 60) -> str:

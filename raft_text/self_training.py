@@ -10,8 +10,8 @@ import torch
 
 from raft_core.errors import ConfigError, DataError
 from raft_core.protocols import Policy
-from raft_core.types import Request, Sample, Selection, Weighted
-from raft_text.demonstrations import response
+from raft_core.types import Prompt, Request, Sample, Selection, Weighted
+from raft_text.demonstrations import lacking_responses, response
 from raft_text.policy import RESPONSES, CausalLM
 
 
@@ -41,6 +41,10 @@ class SftWithGold:
         if hasattr(policy, "written"):
             return []
         return [f"the objective SftWithGold learns written responses, which the policy {type(policy).__name__} cannot read"]
+
+    def check_prompts(self, train: Sequence[Prompt], held_out: Sequence[Prompt]) -> list[str]:
+        """Prompts without a written response; held-out ones need none."""
+        return lacking_responses(train)
 
     def __call__(self, policy: Policy, samples: Sequence[Sample], part: Weighted, seeds: Sequence[int]) -> torch.Tensor:
         """[B]

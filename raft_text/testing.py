@@ -14,8 +14,10 @@ CHAT_TEMPLATE = (
 )
 
 
-def tiny_model(folder: Path, kind: Kind = "llama", *, seed: int = 0, chat: bool = False, width: int = 32) -> Path:
-    """Write a random transformers folder: 2 layers, a context of 128 tokens, one token per byte.
+def tiny_model(
+    folder: Path, kind: Kind = "llama", *, seed: int = 0, chat: bool = False, width: int = 32, context: int = CONTEXT
+) -> Path:
+    """Write a random transformers folder: 2 layers, one token per byte.
 
     Args:
         folder: where; made if it does not exist.
@@ -24,6 +26,7 @@ def tiny_model(folder: Path, kind: Kind = "llama", *, seed: int = 0, chat: bool 
         seed: of the weights; the global generator is left as it was.
         chat: give the tokenizer a chat template.
         width: of the hidden states.
+        context: longest text in tokens.
 
     Returns:
         ``folder``.
@@ -35,23 +38,24 @@ def tiny_model(folder: Path, kind: Kind = "llama", *, seed: int = 0, chat: bool 
 
     from raft_text.loading import quiet
 
-    tokenizer = tiny_tokenizer(begin=kind == "llama", chat=chat)
+    tokenizer = tiny_tokenizer(begin=kind == "llama", chat=chat, context=context)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _model(kind, tokenizer, width)
+        model = _model(kind, tokenizer, width, context)
     with quiet():
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
 
-def tiny_tokenizer(*, begin: bool = False, chat: bool = False, end: bool = True) -> Any:
+def tiny_tokenizer(*, begin: bool = False, chat: bool = False, end: bool = True, context: int = CONTEXT) -> Any:
     """One token per byte, and no merges, so that every text tokenises; no padding token.
 
     Args:
         begin: put a begin-of-text token before every text.
         chat: with a chat template.
         end: with an end-of-text token.
+        context: longest text in tokens.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -66,13 +70,13 @@ def tiny_tokenizer(*, begin: bool = False, chat: bool = False, end: bool = True)
             single="<s> $A", special_tokens=[("<s>", vocabulary["<s>"])]
         )
     specials: dict[str, Any] = ({"bos_token": "<s>"} if begin else {}) | ({"eos_token": "</s>"} if end else {})
-    made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=CONTEXT, **specials)
+    made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=context, **specials)
     if chat:
         made.chat_template = CHAT_TEMPLATE
     return made
 
 
-def _model(kind: Kind, tokenizer: Any, width: int) -> Any:
+def _model(kind: Kind, tokenizer: Any, width: int, context: int) -> Any:
     import transformers
 
     tokens: dict[str, Any] = {
@@ -84,7 +88,7 @@ def _model(kind: Kind, tokenizer: Any, width: int) -> Any:
         "initializer_range": 0.2,
     }
     if kind == "gpt2":
-        config = transformers.GPT2Config(n_positions=CONTEXT, n_embd=width, n_layer=2, n_head=4, **tokens)
+        config = transformers.GPT2Config(n_positions=context, n_embd=width, n_layer=2, n_head=4, **tokens)
         return transformers.GPT2LMHeadModel(config)
     sizes: dict[str, Any] = {
         "hidden_size": width,
@@ -92,7 +96,7 @@ def _model(kind: Kind, tokenizer: Any, width: int) -> Any:
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
-        "max_position_embeddings": CONTEXT,
+        "max_position_embeddings": context,
         "tie_word_embeddings": kind == "qwen2",
     }
     if kind == "qwen2":

@@ -55,27 +55,26 @@ def checked_sft(args: argparse.Namespace) -> Checked:
 
     Raises:
         ConfigError: with every mistake that there is.
-        DataError: prompts without a response to learn.
+        StoreError: the run whose samples are to be learned is none, or has none.
     """
     from raft_core.cli.settings import find_config
     from raft_core.config import check, overridden, parse_overrides, read_yaml
     from raft_core.errors import ConfigError
+    from raft_core.manifest import read_run
 
     path = find_config(args.target)
     raw = completed(read_yaml(path))
     if args.per_prompt < 1:
         raise ConfigError(f"--per_prompt is {args.per_prompt}, but at least 1 sample of each prompt is needed")
     if args.winners is not None:
+        read_run(args.winners)  # which says so where there is none
         winners = _module().write_winners(args.winners.resolve(), args.per_prompt)
         found = {"train": str(winners), "column": None, "held_out": None, "every_row": True}
         raw["prompts"] = {**(raw.get("prompts") or {}), **found}
     elif args.per_prompt > 1:
         raise ConfigError("--per_prompt tells how many of a run's samples are learned: name the run with --winners RUN")
     raw = overridden(raw, parse_overrides(args.settings))
-    checked = check(raw, base=path.parent, name=path.stem, begins=not args.print_config)
-    if type(checked.config.policy) is _module().Demonstrated:
-        _module().require_responses(checked.prompts.train)
-    return checked
+    return check(raw, base=path.parent, name=path.stem, begins=not args.print_config)
 
 
 def completed(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -76,6 +76,15 @@ class AnswerReward:
         problem = Sandbox.unsupported() if self.reader.sandbox else None
         return [problem] if problem else []
 
+    def check_prompts(self, train: Sequence[Prompt], held_out: Sequence[Prompt]) -> list[str]:
+        """Prompts of which not one has a readable reference answer."""
+        sides = {"the prompts": train, "the held-out prompts": held_out}
+        return [
+            f"of {which} not one can be scored: {self._without_reference(prompts[0])}"
+            for which, prompts in sides.items()
+            if prompts and all(self.reference(prompt) is None for prompt in prompts)
+        ]
+
     def load(self) -> None:
         """Start the sandbox, if there is one, and say which layers of it are in force."""
         if self.reader.sandbox:

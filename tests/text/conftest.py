@@ -13,10 +13,10 @@ def tiny(tmp_path_factory):
     root = tmp_path_factory.mktemp("tiny")
 
     @functools.cache
-    def folder(kind="llama", *, chat=False, seed=0):
+    def folder(kind="llama", *, chat=False, seed=0, context=128):
         from raft_text.testing import tiny_model
 
-        return tiny_model(root / f"{kind}-{chat}-{seed}", kind, chat=chat, seed=seed)
+        return tiny_model(root / f"{kind}-{chat}-{seed}-{context}", kind, chat=chat, seed=seed, context=context)
 
     return folder
 

@@ -9,14 +9,14 @@ import pytest
 from raft_core.checkpoint import checkpoint_folder
 from raft_core.cli import main
 from raft_core.config import check
-from raft_core.errors import DataError
+from raft_core.errors import ConfigError, DataError
 from raft_core.loop import align
 from raft_core.monitor import Monitor, Silent
 from raft_core.objectives import Sft
 from raft_core.optim import Optimizer
 from raft_core.prompts import PromptSet
 from raft_core.protocols import RewardInfo
-from raft_core.run import align_run
+from raft_core.run import align_run, truncated
 from raft_core.scoring import Scorer
 from raft_core.selectors import BestOfK, TopFraction
 from raft_core.store import Store, read_history, read_round
@@ -130,6 +130,8 @@ def test_references_without_responses_are_refused(recipe):
     root, raw = recipe
     policy = CausalLM(raw["policy"]["init_args"]["model"], references=str(root / "train.txt"))
     assert any("needs a text in the column response" in mistake for mistake in policy.check())
+    absent = CausalLM(raw["policy"]["init_args"]["model"], references="absent.jsonl")
+    assert any(mistake.startswith("references: prompt file absent.jsonl") for mistake in absent.check())
     with pytest.raises(DataError):
         policy._read_references()
 
@@ -145,6 +147,36 @@ def test_files_beside_the_configuration_are_found_from_any_folder(recipe, monkey
     stored = checked.plain["policy"]["init_args"]
     assert stored["references"] == str(root / "references.jsonl") == checked.config.policy.references
     assert stored["rejection"]["bound"] == f"{root}/mine.py:share" == checked.config.policy.rejection.bound
+
+
+@pytest.mark.parametrize(
+    ("files", "reward", "told"),
+    [
+        ({"long.txt": "x" * 200 + "\n" + "y" * 300 + "\nshort\n"}, None, "a prompt has 201 tokens"),
+        (
+            {"q.jsonl": '{"question": "a", "answer": "#### 2"}\n' * 2 + '{"question": "b", "answer": "#### 3"}\n'},
+            "AnswerReward",
+            "prompts have no field 'answer_value' with the reference answer (did you mean 'answer'?)",
+        ),
+        ({"svamp.jsonl": '{"Body": "a", "Question": "b", "Answer": 3}\n'}, None, "has the columns Body, Question, Answer"),
+    ],
+    ids=["prompts longer than the context", "answers that are not there", "unknown layout"],
+)
+def test_prompts_that_will_not_do_are_told_before_a_weight_is_loaded(recipe, tmp_path, monkeypatch, files, reward, told):
+    monkeypatch.chdir(tmp_path)
+    _, raw = recipe
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    changed = raw | {"prompts": {"train": next(iter(files))}} | ({"reward": reward} if reward else {})
+    with pytest.raises(ConfigError) as caught:
+        check(changed)
+    assert told in str(caught.value)
+
+
+def test_prompts_of_a_hub_model_that_are_too_long_are_counted(load):
+    long = [Prompt("x" * 121), Prompt("short"), Prompt("y" * 200)]
+    with pytest.raises(DataError, match=r"122 tokens, .* \(2 of 3 prompts are refused likewise\)"):
+        truncated(load(), long)
 
 
 def small_run(folder, policy, *, rounds, k, selector, trainer, calls=None):

@@ -87,6 +87,21 @@ def test_packed_rows_do_not_see_each_other(fresh, load, kind):
         assert torch.allclose(packed.nll(samples, None), fresh(kind).nll(samples, None), atol=TOLERANCE)
 
 
+def test_a_large_vocabulary_is_read_in_small_parts_where_no_gradient_is_wanted(fresh, monkeypatch):
+    policy, seen = fresh("llama"), []
+    samples = policy.sample(asked(4))
+    with torch.no_grad():
+        whole = policy.nll(samples, None)
+        longest = max(len(policy.encode(s.prompt.text)) + len(s.tensors["tokens"]) for s in samples)
+        monkeypatch.setattr("raft_text.likelihood.MOST_PREDICTIONS", 2 * longest * policy.engine.vocabulary)
+        count = lambda _, __, kwargs: seen.append(len(kwargs["input_ids"]))  # noqa: E731
+        handle = policy.engine.network.register_forward_pre_hook(count, with_kwargs=True)
+        parts = policy.nll(samples, None)
+        handle.remove()
+    assert torch.allclose(whole, parts, atol=TOLERANCE)
+    assert sum(seen) == len(samples) and max(seen) == 2
+
+
 def test_checkpointed_gradients_are_the_same(load):
     gradients = []
     for checkpointing in (False, True):
@@ -265,6 +280,12 @@ def test_a_model_that_cannot_be_used_is_told_by_its_configuration(tiny, tmp_path
     assert message in mistake
     with pytest.raises((ModelError, ConfigError), match=message):
         CausalLM(str(folder)).load()
+
+
+def test_a_model_that_keeps_a_recurrent_state_is_told(tiny, tmp_path):
+    folder = edited(tiny("llama"), tmp_path, model_type="mamba", architectures=["MambaForCausalLM"])
+    with pytest.raises(ModelError, match="is a MambaForCausalLM, which keeps a recurrent state"):
+        CausalLM(str(without_weights(folder)), sampling=Sampling(max_new_tokens=8)).load()
 
 
 def test_a_tokenizer_without_an_end_token_is_told(tiny, tmp_path):
