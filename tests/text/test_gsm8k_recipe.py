@@ -1,0 +1,67 @@
+"""The recipe for a real chat model on GSM8K: the same path, up to its export, on tiny random models with a chat template."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from raft_core.cli import main
+from raft_core.store import read_history, read_round
+
+RECIPE = Path(__file__).parents[2] / "configs" / "text" / "gsm8k_qwen.yaml"
+
+
+def answers(texts):
+    return [{"question": text, "answer": f"It is <<1+1=2>>2.\n#### {1000 + number}"} for number, text in enumerate(texts)]
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """Problems in GSM8K's own layout."""
+    monkeypatch.chdir(tmp_path)
+    for name, texts in (("train", ("What?", "How many?", "How much?")), ("test", ("Why?",))):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answers(texts)))
+    return ["--prompts.train", "train.jsonl", "--prompts.held_out", "test.jsonl", "--output", "run"]
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "llama", "gpt2"])
+def test_a_tiny_chat_model_goes_the_whole_way(kind, tiny, files, tmp_path, monkeypatch):
+    # Random bytes are no answer: where a sample ends in the right one is decided here, by the file's own answers.
+    right = lambda self, samples: [float(s.request.index % 2 and self.reference(s.prompt) >= 1001) for s in samples]  # noqa: E731
+    monkeypatch.setattr("raft_text.reasoning.reward.AnswerReward.__call__", right)
+    settings = {
+        "policy.model": tiny(kind, chat=True, context=256),
+        "policy.sampling.max_new_tokens": 4,
+        "rounds": 1,
+        "k": 4,
+        "evaluation.prompts": 1,
+        "trainer.batch_size": 4,
+        "trackers": "[]",
+    }
+    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    assert main(["align", str(RECIPE), *files, *words]) == 0
+    (row,) = read_history(tmp_path / "run")
+    samples, _, kept = read_round(tmp_path / "run", 1)
+    assert row["train/steps"] == 1 and row["reward/mean"] == pytest.approx(1 / 3)
+    assert [s.request.index for s, chosen in zip(samples, kept, strict=True) if chosen] == [1, 3, 1, 3]
+    assert {s.prompt.text for s, chosen in zip(samples, kept, strict=True) if chosen} == {"How many?", "How much?"}
+    assert (tmp_path / "run" / "export" / "adapter_model.safetensors").is_file()
+
+
+def test_it_is_checked_up_to_the_weights_without_a_network(files, capsys):
+    assert main(["plan", str(RECIPE), *files, "--no_probe"]) == 0
+    assert "3 to train on" in capsys.readouterr().out
+
+
+def test_missing_data_and_weights_are_told(files, capsys, monkeypatch):
+    assert main(["align", str(RECIPE), *files, "--prompts.train", "tain.jsonl"]) == 2
+    assert "tain.jsonl does not exist (did you mean 'train.jsonl'?)" in capsys.readouterr().err
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert main(["align", str(RECIPE), *files]) == 2
+    told = capsys.readouterr().err
+    assert "model: the tokenizer of Qwen/Qwen2.5-0.5B-Instruct could not be loaded" in told
+    assert "give the folder of a copy" in told
+    assert not Path("run").exists()
