@@ -40,18 +40,22 @@ CSS = """
 .raft-chip { position: absolute; top: .4rem; padding: .1rem .5rem; border-radius: 1rem; font-size: .75rem; color: #fff;
   background: rgb(15 23 42 / .72); pointer-events: none; }
 .raft-chip.left { left: .4rem; } .raft-chip.right { right: .4rem; }
-.raft-grid { border-collapse: separate; border-spacing: .5rem; margin: 0 -.5rem; }
-.raft-grid th { font-weight: 600; text-align: left; padding: 0; min-width: 116px; }
-.raft-cell { vertical-align: top; min-width: 116px; width: 200px; }
-.raft-cell img { border-radius: var(--radius-md); }
-.raft-cell dl { display: grid; grid-template-columns: 1fr auto; gap: 0 .4rem; margin: .3rem 0 0; font-size: .8rem; }
-.raft-cell dt, .raft-cell dd { margin: 0; } .raft-cell dd { text-align: right; font-variant-numeric: tabular-nums; }
+.raft-grid { display: grid; grid-auto-flow: column; grid-auto-columns: minmax(118px, 1fr); gap: .8rem .6rem; }
+.raft-cell { margin: 0; min-width: 0; } .raft-cell img { border-radius: var(--radius-md); }
+.raft-cell figcaption { font-weight: 600; margin-bottom: .2rem; }
+.raft-cell table { width: 100%; margin: .3rem 0 0 !important; font-size: .76rem; border: 0 !important; }
+.raft-cell tr { border: 0 !important; }
+.raft-cell th, .raft-cell td { padding: .05rem 0 !important; border: 0 !important; text-align: right; font-weight: 400;
+  font-variant-numeric: tabular-nums; }
+.raft-cell th { text-align: left; color: var(--body-text-color-subdued); overflow-wrap: anywhere; }
 .raft-table td { font-variant-numeric: tabular-nums; }
 .raft-notes { margin: .5rem 0 0; padding-left: 1.2rem; color: var(--body-text-color-subdued); }
 .raft-bar { height: .5rem; border-radius: 1rem; background: var(--border-color-primary); overflow: hidden; }
 .raft-bar > div { height: 100%; background: var(--color-accent); transition: width .2s; }
-.raft-progress { min-height: 2.6rem; }
-.raft-card .raft-table { font-size: .8rem; } .raft-card .raft-table th, .raft-card .raft-table td { padding: .2rem .3rem; }
+.raft-progress { min-height: 2.2rem; }
+.raft-card .raft-table { font-size: .8rem; margin: 0; }
+.raft-card .raft-table th, .raft-card .raft-table td { padding: .15rem .3rem !important; }
+#compare-result caption { text-align: left; padding: 0 .6rem; }
 """
 
 
@@ -83,7 +87,7 @@ def summary(comparison: Comparison) -> str:
     more = "<th scope='col'>change</th>" if single else ""
     of = "" if comparison.asked.k == 1 else f", mean of {comparison.asked.k} pictures"
     return (
-        "<div class='raft-scroll'><table class='raft-table'><caption class='raft-muted' style='text-align:left'>"
+        "<div class='raft-scroll'><table class='raft-table'><caption class='raft-muted'>"
         f"Scores{of}</caption><thead><tr><th scope='col'>measure</th>{heads}{more}</tr></thead><tbody>{rows}</tbody>"
         "</table></div><br>"
     )
@@ -117,7 +121,7 @@ def _change(value: float, measure: Measure) -> str:
     sign = "+" if value > 0 else "−" if value < 0 else "±"
     good = value if measure.higher_is_better else -value
     kind = "raft-better" if good > 0 else "raft-worse" if good < 0 else "raft-muted"
-    return f"<span class='{kind}'>{sign}{figure(abs(value))}</span>"
+    return f"<span class='{kind}'>{sign}{_short(abs(value))}</span>"
 
 
 def _pairs(comparison: Comparison) -> str:
@@ -154,28 +158,32 @@ def _slide(comparison: Comparison, i: int) -> str:
 
 
 def _grid(comparison: Comparison) -> str:
-    heads = "".join(f"<th scope='col'>{escape(column.label)}</th>" for column in comparison.columns)
-    rows = "".join(
-        "<tr>" + "".join(_cell(comparison, column, i) for column in comparison.columns) + "</tr>"
-        for i in range(comparison.asked.k)
-    )
+    """A column per model and strength, a row per noise."""
+    rows = comparison.asked.k
+    cells = "".join(_cell(comparison, column, i) for column in comparison.columns for i in range(rows))
     return (
-        f"<div class='raft-scroll'><table class='raft-grid'><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
+        f"<div class='raft-scroll'><div class='raft-grid' style='grid-template-rows: repeat({rows}, auto)'>{cells}</div></div>"
     )
 
 
 def _cell(comparison: Comparison, column: Column, i: int) -> str:
     is_base = comparison.columns[column.base] is column
     lines = "".join(
-        f"<dt>{escape(measure.name)}</dt><dd>{_score(column, measure, i)}"
-        f"{'' if is_base else ' ' + _change(difference(comparison, column, measure, i), measure)}</dd>"
+        f"<tr><th scope='row'>{escape(measure.name)}</th><td>{_score(column, measure, i)}</td>"
+        f"<td>{'' if is_base else _change(difference(comparison, column, measure, i), measure)}</td></tr>"
         for measure in comparison.measures
     )
-    return f"<td class='raft-cell'>{_picture(comparison, column, i)}<dl>{lines}</dl></td>"
+    head = f"<figcaption>{escape(column.label)}</figcaption>"
+    return f"<figure class='raft-cell'>{head}{_picture(comparison, column, i)}<table>{lines}</table></figure>"
 
 
 def _score(column: Column, measure: Measure, i: int) -> str:
-    return figure(column.scores[measure.name][i])
+    return _short(column.scores[measure.name][i])
+
+
+def _short(value: float) -> str:
+    """Three significant digits, which fit under a picture; – for NaN."""
+    return f"{value:.3g}" if 0.001 <= abs(value) < 999.5 or value == 0 else figure(value, 8)
 
 
 def _picture(comparison: Comparison, column: Column, i: int) -> str:

@@ -8,15 +8,17 @@ SANS = ["ui-sans-serif", "system-ui", "Segoe UI", "Roboto", "Helvetica Neue", "A
 MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 
 CSS = """
-.gradio-container { max-width: 1240px !important; margin: 0 auto !important; }
+.gradio-container { width: 100%; max-width: 1240px !important; margin: 0 auto !important; }
 .raft-head h1 { font-size: 1.35rem; margin: 0; }
 .raft-head p { margin: .15rem 0 0; color: var(--body-text-color-subdued); }
 .raft-empty { padding: 2.5rem 1rem; text-align: center; color: var(--body-text-color-subdued);
   border: 1px dashed var(--border-color-primary); border-radius: var(--radius-lg); }
 .raft-empty b { color: var(--body-text-color); }
 .raft-table { width: 100%; border-collapse: collapse; font-size: .92rem; }
-.raft-table th, .raft-table td { padding: .35rem .6rem; text-align: right;
-  border-bottom: 1px solid var(--border-color-primary); }
+.raft-table, .raft-table tr { border: 0 !important; }
+.raft-table th, .raft-table td { padding: .35rem .6rem !important; text-align: right; border: 0 !important;
+  border-bottom: 1px solid var(--border-color-primary) !important; }
+.raft-table tbody tr:last-child > * { border-bottom: 0 !important; }
 .raft-table th:first-child, .raft-table td:first-child { text-align: left; }
 .raft-scroll { overflow-x: auto; }
 .raft-better { color: #15803d; } .raft-worse { color: #b91c1c; }
@@ -24,7 +26,7 @@ CSS = """
 .raft-muted { color: var(--body-text-color-subdued); }
 footer { display: none !important; }
 @media (max-width: 640px) {
-  .gradio-container { padding: .4rem !important; }
+  .gradio-container > .main { padding: .4rem !important; }
   .raft-table { font-size: .82rem; }
 }
 """
