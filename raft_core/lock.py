@@ -52,3 +52,22 @@ class Lock:
             with contextlib.suppress(OSError):
                 os.close(self._handle)
             self._handle = None
+
+
+def holder(folder: Path) -> str | None:
+    """Who writes to a folder now, in words; None when nobody does, or the system has no such locks."""
+    try:
+        import fcntl
+
+        handle = os.open(folder / NAME, os.O_RDONLY)
+    except (ImportError, OSError):  # nobody ever wrote there
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.read(handle, 200).decode(errors="replace").strip() or "another process"
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
+    return None

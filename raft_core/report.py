@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raft_core.evaluation_files import as_plain
 from raft_core.evaluation_table import Row, notes, rows, sentences, split_name
@@ -24,6 +25,9 @@ from raft_core.report_data import (
     size,
 )
 from raft_core.report_pictures import PairView, Sheet, best_median_worst, first_of_each, sheet
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 PAGE, NUMBERS = "index.html", "report.json"
 
@@ -69,6 +73,16 @@ def write_report(run_folder: Path) -> Path:
 
 def render(page: Page) -> str:
     """The page as one self-contained HTML file."""
+    return _templates().get_template("report.html.j2").render(page=page)
+
+
+def render_chart(drawn: Chart) -> str:
+    """A chart alone, as an HTML figure with an SVG; its colours are what the page around it sets (``.chart`` in report.css)."""
+    return str(_templates().get_template("parts.html.j2").module.chart_svg(drawn))  # type: ignore[attr-defined] - a macro
+
+
+@cache
+def _templates() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -79,7 +93,7 @@ def render(page: Page) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"duration": duration, "size": size}
-    return environment.get_template("report.html.j2").render(page=page)
+    return environment
 
 
 def page_of(data: RunData) -> Page:

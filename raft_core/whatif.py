@@ -95,6 +95,11 @@ def best_of_scored(stored: Stored, column: str) -> float:
     return sign * mean_scored(np.array([row.max() for row in rows if len(row)]))
 
 
+def doublings(k: int) -> list[int]:
+    """1, 2, 4 … and k itself."""
+    return sorted({2**i for i in range(k.bit_length()) if 2**i <= k} | {k})
+
+
 @dataclass(frozen=True)
 class Choice:
     """What a selector would have kept of a round, beside what was kept.

@@ -31,7 +31,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     from raft_core import progress
     from raft_core.config import parse_overrides
-    from raft_core.whatif import known_column, stored_rounds
+    from raft_core.whatif import doublings, known_column, stored_rounds
 
     stored = stored_rounds(Path(args.target), args.rounds)
     column = known_column(stored[0], args.by)
@@ -70,11 +70,6 @@ def chosen_selector(overrides) -> Selector | None:
         return walk.component(raw["selector"], "selector", "selector").make()
     except Unbuilt:
         raise ConfigError(walk.mistakes) from None
-
-
-def doublings(k: int) -> list[int]:
-    """1, 2, 4 … and k itself."""
-    return sorted({2**i for i in range(k.bit_length()) if 2**i <= k} | {k})
 
 
 def best_table(stored: list[Stored], column: str, ks: list[int]):
