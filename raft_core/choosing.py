@@ -16,6 +16,7 @@ from raft_core.files import write_text
 from raft_core.out_of_memory import in_words
 from raft_core.protocols import Reporter
 from raft_core.scoring import Scorer, Scores
+from raft_core.source import Source
 from raft_core.types import Sample
 from raft_core.voting import Row, Vote, Voter, accuracy_table, is_answer, rerank, vote
 
@@ -77,6 +78,19 @@ def choose(
         best=[] if grid is None else [rerank(row) for row in grid],
         table=accuracy_table(answers, references, voter.same, grid) if voter is not None and known else [],
     )
+
+
+def voter_of(source: Source) -> Voter | None:
+    """The reward, part or judge of a run that reads answers, the first of several, not loaded; None when it has none.
+
+    Raises:
+        ConfigError: the run's rewards cannot be built.
+    """
+    if "reward" not in source.raw:
+        return None
+    _, scorer = source.build(rewards=True)
+    assert scorer is not None  # asked for
+    return next((reward for reward in scorer.all if isinstance(reward, Voter)), None)
 
 
 def _scored(samples: Sequence[Sample], scorer: Scorer, reporter: Reporter) -> Scores:

@@ -65,15 +65,27 @@ def vote(answers: Sequence[Any], same: Same) -> Vote | None:
 
     Source: self-consistency (2203.11171), unweighted.
     """
-    elected: dict[int, int] = {}  # index of the first voter → voters, in order of appearance
+    parties = groups(answers, same)
+    if not parties:
+        return None
+    winner = max(parties, key=len)
+    return Vote(answers[winner[0]], winner[0], len(winner), sum(map(len, parties)))
+
+
+def groups(answers: Sequence[Any], same: Same) -> list[list[int]]:
+    """Indices of the samples that give one answer, in order of appearance; those without an answer are in no group.
+
+    An answer belongs to the first group whose first answer it is the ``same`` as.
+    """
+    found: list[list[int]] = []
     for index, answer in enumerate(answers):
         if is_answer(answer):
-            first = next((i for i in elected if same(answer, answers[i])), index)
-            elected[first] = elected.get(first, 0) + 1
-    if not elected:
-        return None
-    winner = max(elected, key=lambda index: elected[index])
-    return Vote(answers[winner], winner, elected[winner], sum(elected.values()))
+            party = next((party for party in found if same(answer, answers[party[0]])), None)
+            if party is None:
+                found.append([index])
+            else:
+                party.append(index)
+    return found
 
 
 def rerank(scores: Sequence[float] | np.ndarray) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -48,9 +48,14 @@ class CausalLM:
         dtype: of the frozen weights; auto = bfloat16 on CUDA where it is native, float32 elsewhere. What is trained is float32.
         references: table of prompts and responses (columns prompt and response) whose perplexity is measured in each round.
         critic: what PPO needs beside the policy; null = none. It is trained and kept with the policy, and not exported.
+
+    Attributes:
+        on_step: told, after each token, how many the longest completion of a batch has and how many it may have; nobody by
+            default. The engine vllm tells nothing.
     """
 
     modality = "text"
+    on_step: Callable[[int, int], None] | None = None
 
     def __init__(
         self,
@@ -214,6 +219,7 @@ class CausalLM:
             decode=self.encode.text,
             watcher=None if self._whole else self._watcher,
             trace=trace,
+            on_step=self.on_step,
         )
 
     def _drawn(self, task: Task, reference: bool) -> list[Drawn]:

@@ -51,6 +51,7 @@ class Task:
         decode: token ids to text, for stop texts and rules.
         watcher: says which beginnings are hopeless; None = nothing is given up.
         trace: keep log-probs.
+        on_step: told how many tokens the longest has, and how many it may have, after each.
     """
 
     prompts: Sequence[Sequence[int]]
@@ -61,6 +62,7 @@ class Task:
     decode: Callable[[torch.Tensor], str]
     watcher: Any = None
     trace: bool = False
+    on_step: Callable[[int, int], None] | None = None
 
 
 class Reader:
@@ -250,6 +252,8 @@ def draw(network: Any, task: Task, device: torch.device, draft: Any = None) -> l
     while len(growing):
         token = growing.pick(picker, reader.logits)
         growing.write(token, reader.logits, torch.ones_like(growing.alive))
+        if task.on_step is not None:
+            task.on_step(int(growing.count.max()), growing.tokens.shape[1])
         moved = growing.compacted()
         if moved is not None:
             if not len(moved):

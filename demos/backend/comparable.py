@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from demos.backend.limits import Limits, within
-from demos.backend.runs import RunInfo
+from demos.backend.runs import Modality, RunInfo, info
 from raft_core.errors import ConfigError, DataError, RaftError
 from raft_core.listing import bundled_runs
 from raft_core.manifest import read_config
 from raft_core.prompts import distinct, read_prompts
+from raft_core.types import Prompt
 
 OWN_SIZE = "the model's own"
 SIDES = (32, 64, 128, 256, 512, 768, 1024)
@@ -55,13 +56,13 @@ class Defaults:
     prompts: Sequence[str]
 
 
-def comparables(runs: Sequence[RunInfo]) -> list[Comparable]:
-    """All that can be compared, the newest run first, the bundled examples last."""
-    return [*(each for run in runs for each in _of_run(run)), *_examples()]
+def comparables(runs: Sequence[RunInfo], modality: Modality = "image") -> list[Comparable]:
+    """All of one kind that can be compared, the newest run first, the bundled examples last."""
+    return [*(each for run in runs for each in _of_run(run, modality)), *_examples(modality)]
 
 
-def _of_run(run: RunInfo) -> Iterator[Comparable]:
-    if run.modality != "image" or run.status == "damaged":
+def _of_run(run: RunInfo, modality: Modality) -> Iterator[Comparable]:
+    if run.modality != modality or run.status == "damaged":
         return
     if run.is_exported:
         yield Comparable(run.name, run.name, str(run.folder), run.folder)
@@ -71,9 +72,9 @@ def _of_run(run: RunInfo) -> Iterator[Comparable]:
             yield Comparable(f"{run.name}@{rnd}", f"{run.name}, round {rnd}", str(run.folder), run.folder, str(rnd))
 
 
-def _examples() -> Iterator[Comparable]:
+def _examples(modality: Modality) -> Iterator[Comparable]:
     for target, folder in bundled_runs().items():
-        if (folder / "export").is_dir():
+        if (folder / "export").is_dir() and info(folder).modality == modality:
             yield Comparable(target, f"{folder.name} (bundled example)", target, folder)
 
 
@@ -112,8 +113,14 @@ def defaults(folder: Path) -> Defaults:
 
 
 def _prompts(config: Mapping[str, Any]) -> list[str]:
+    found = [prompt.text for prompt in run_prompts(config)]
+    return found[:: max(1, len(found) // PROMPTS_SHOWN)][:PROMPTS_SHOWN]
+
+
+def run_prompts(config: Mapping[str, Any]) -> list[Prompt]:
+    """A run's prompts with what their tables say besides, held-out ones first; none of files that are gone."""
     files = config.get("prompts") or {}
-    found: list[str] = []
+    found: list[Prompt] = []
     for name in ("held_out", "train"):
         source = files.get(name) if isinstance(files, dict) else None
         if not source or str(source).startswith("hub:"):  # nothing is fetched to show an example
@@ -122,8 +129,8 @@ def _prompts(config: Mapping[str, Any]) -> list[str]:
             once, _ = distinct(read_prompts(source, column=files.get("column")))
         except RaftError:  # the file may have moved since; the run's weights are what is compared
             continue
-        found += [prompt.text for prompt in once]
-    return found[:: max(1, len(found) // PROMPTS_SHOWN)][:PROMPTS_SHOWN]
+        found += once
+    return found
 
 
 def sizes(own: str, limits: Limits) -> list[str]:

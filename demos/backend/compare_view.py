@@ -107,21 +107,21 @@ def _summary_row(comparison: Comparison, measure: Measure, single: bool) -> str:
         change = sum(known) / len(known) if known else math.nan
         changes.append(change)
         is_base = comparison.columns[column.base] is column
-        beside = "" if single or is_base else f"<br>{_change(change, measure)}"
+        beside = "" if single or is_base else f"<br>{change(change, measure)}"
         cells.append(f"<td>{figure(mean)}{beside}</td>")
     if single:
-        cells.append(f"<td>{_change(changes[1], measure)}</td>")
+        cells.append(f"<td>{change(changes[1], measure)}</td>")
     return f"<tr>{''.join(cells)}</tr>"
 
 
-def _change(value: float, measure: Measure) -> str:
+def change(value: float, measure: Measure) -> str:
     """A signed figure, coloured by whether it is for the better; the sign says it to who sees no colour."""
     if math.isnan(value):
         return "<span class='raft-muted'>–</span>"
     sign = "+" if value > 0 else "−" if value < 0 else "±"
     good = value if measure.higher_is_better else -value
     kind = "raft-better" if good > 0 else "raft-worse" if good < 0 else "raft-muted"
-    return f"<span class='{kind}'>{sign}{_short(abs(value))}</span>"
+    return f"<span class='{kind}'>{sign}{short(abs(value))}</span>"
 
 
 def _pairs(comparison: Comparison) -> str:
@@ -131,7 +131,7 @@ def _pairs(comparison: Comparison) -> str:
         name = f"picture {i + 1}"
         rows = "".join(
             f"<tr><th scope='row'>{escape(measure.name)}</th><td>{_score(before, measure, i)}</td>"
-            f"<td>{_score(after, measure, i)}</td><td>{_change(difference(comparison, after, measure, i), measure)}</td></tr>"
+            f"<td>{_score(after, measure, i)}</td><td>{change(difference(comparison, after, measure, i), measure)}</td></tr>"
             for measure in comparison.measures
         )
         head = (
@@ -170,7 +170,7 @@ def _cell(comparison: Comparison, column: Column, i: int) -> str:
     is_base = comparison.columns[column.base] is column
     lines = "".join(
         f"<tr><th scope='row'>{escape(measure.name)}</th><td>{_score(column, measure, i)}</td>"
-        f"<td>{'' if is_base else _change(difference(comparison, column, measure, i), measure)}</td></tr>"
+        f"<td>{'' if is_base else change(difference(comparison, column, measure, i), measure)}</td></tr>"
         for measure in comparison.measures
     )
     head = f"<figcaption>{escape(column.label)}</figcaption>"
@@ -178,10 +178,10 @@ def _cell(comparison: Comparison, column: Column, i: int) -> str:
 
 
 def _score(column: Column, measure: Measure, i: int) -> str:
-    return _short(column.scores[measure.name][i])
+    return short(column.scores[measure.name][i])
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
     """Three significant digits, which fit under a picture; – for NaN."""
     return f"{value:.3g}" if 0.001 <= abs(value) < 999.5 or value == 0 else figure(value, 8)
 

@@ -16,6 +16,7 @@ class Limits:
         steps: sampling steps of a picture.
         side: of a picture, in pixels.
         images: pictures of one comparison, of each model.
+        completions: texts of one comparison, before and after each.
         models: of one comparison.
         k: samples per prompt and round of an alignment.
         rounds: of an alignment.
@@ -34,6 +35,7 @@ class Limits:
     steps: int = 100
     side: int = 1024
     images: int = 8
+    completions: int = 8
     models: int = 4
     k: int = 64
     rounds: int = 50

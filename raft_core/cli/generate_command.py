@@ -125,6 +125,7 @@ def chooser(args: argparse.Namespace, own: Sequence[Override], source: Source) -
     Raises:
         ConfigError: with every mistake that there is.
     """
+    from raft_core.choosing import voter_of
     from raft_core.scoring import Scorer
     from raft_core.voting import Voter
 
@@ -134,7 +135,7 @@ def chooser(args: argparse.Namespace, own: Sequence[Override], source: Source) -
     built = _built(named, own)
     voter = built.get("voter")
     if voter is None and (args.vote is not None or (args.rerank and "reward" in source.raw)):
-        voter = _voter_of(source)
+        voter = voter_of(source)
     if voter is None and args.vote is not None:
         voter = _built({"voter": VOTER}, [])["voter"]
     if voter is not None and not isinstance(voter, Voter):
@@ -161,17 +162,6 @@ def _built(named: dict[str, Any], own: Sequence[Override]) -> dict[str, Any]:
     if walk.mistakes:
         raise ConfigError(walk.mistakes)
     return built
-
-
-def _voter_of(source: Source) -> Voter | None:
-    """The reward, part or judge of a run that reads answers, the first of several; None when it has none."""
-    from raft_core.voting import Voter
-
-    if "reward" not in source.raw:
-        return None
-    _, scorer = source.build(rewards=True)
-    assert scorer is not None  # asked for
-    return next((reward for reward in scorer.all if isinstance(reward, Voter)), None)
 
 
 def facts(chosen: Chosen, kept: Sequence[bool]) -> list[dict[str, Any]]:
