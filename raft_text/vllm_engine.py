@@ -6,7 +6,9 @@ default engine it does not promise the same tokens in every batch.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,7 +42,8 @@ class VllmEngine:
         except ImportError:
             raise MissingDependency("vllm", "vllm", "sampling.engine vllm") from None
         self._save = save
-        self._folder = tempfile.TemporaryDirectory(prefix="raft-lora-")
+        self._folder = Path(tempfile.mkdtemp(prefix="raft-lora-"))
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._adapters: tuple[str, Any] | None = None
         self._given = 0
         # Half of the GPU: the trained copy of the model and its optimiser need the rest.
@@ -83,7 +86,7 @@ class VllmEngine:
             from vllm.lora.request import LoRARequest  # pyright: ignore[reportMissingImports]
 
             self._given += 1  # vLLM caches adapters by their number
-            folder = Path(self._folder.name, str(self._given))
+            folder = self._folder / str(self._given)
             self._save(folder)
             self._adapters = version, LoRARequest(f"round-{self._given}", self._given, str(folder))
         return self._adapters[1]
