@@ -98,19 +98,19 @@ def _summary_row(comparison: Comparison, measure: Measure, single: bool) -> str:
     cells = [
         f"<th scope='row' title='{escape(measure.scale)}'>{escape(measure.name)} <span class='raft-muted'>{role}</span></th>"
     ]
-    changes = []
+    gains = []
     for column in comparison.columns:
         values = [value for value in column.scores.get(measure.name, ()) if not math.isnan(value)]
         mean = sum(values) / len(values) if values else math.nan
         found = [difference(comparison, column, measure, i) for i in range(comparison.asked.k)]
         known = [value for value in found if not math.isnan(value)]
-        change = sum(known) / len(known) if known else math.nan
-        changes.append(change)
+        gain = sum(known) / len(known) if known else math.nan
+        gains.append(gain)
         is_base = comparison.columns[column.base] is column
-        beside = "" if single or is_base else f"<br>{change(change, measure)}"
+        beside = "" if single or is_base else f"<br>{change(gain, measure)}"
         cells.append(f"<td>{figure(mean)}{beside}</td>")
     if single:
-        cells.append(f"<td>{change(changes[1], measure)}</td>")
+        cells.append(f"<td>{change(gains[1], measure)}</td>")
     return f"<tr>{''.join(cells)}</tr>"
 
 
