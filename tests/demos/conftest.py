@@ -123,7 +123,7 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
         page.goto(f"{url}/?__theme={'dark' if dark else 'light'}")
         page.get_by_role("heading", name="RAFT", exact=True).wait_for()
         if tab:
-            page.get_by_role("tab", name=tab, exact=True).click()
+            go_to(page, tab)
         return page
 
     yield opened
@@ -131,6 +131,17 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
         context.close()
     serious = [text for text in errors if not HARMLESS.search(text)]
     assert not serious, f"the browser's console shows errors: {serious}"
+
+
+def go_to(page: Any, tab: str) -> None:
+    """Open a page of the app; in a narrow window it may be behind "More tabs"."""
+    page.wait_for_timeout(500)  # what fits is measured after the row was drawn
+    shown = page.get_by_role("tab", name=tab, exact=True)
+    if shown.is_visible():
+        shown.click()
+    else:
+        page.get_by_role("button", name="More tabs").click()
+        page.locator(".overflow-dropdown").get_by_role("button", name=tab, exact=True).click()
 
 
 def shot(page: Any, name: str) -> None:
