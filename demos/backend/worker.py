@@ -280,8 +280,10 @@ def _function(name: str) -> Any:
 
 
 def _in_words(error: Exception) -> str:
+    if isinstance(error, RaftError) and not isinstance(error, DeviceError):
+        return str(error)
     from raft_core.out_of_memory import is_out_of_memory
 
     if is_out_of_memory(error) or isinstance(error, DeviceError):
         return f"The device cannot do this: {error}. Ask for fewer or smaller samples."
-    return str(error) if isinstance(error, RaftError) else UNEXPECTED
+    return UNEXPECTED
