@@ -1,4 +1,4 @@
-"""The recipe for a real chat model on GSM8K: the same path, up to its export, on tiny random models with a chat template."""
+"""The recipes for real models: the same path, up to the export, on tiny random models; and what is told without network."""
 
 from __future__ import annotations
 
@@ -6,11 +6,19 @@ import json
 from pathlib import Path
 
 import pytest
+from tiny_text_models import causal_classifier
 
 from raft_core.cli import main
 from raft_core.store import read_history, read_round
 
-RECIPE = Path(__file__).parents[2] / "configs" / "text" / "gsm8k_qwen.yaml"
+CONFIGS = Path(__file__).parents[2] / "configs" / "text"
+GSM8K, HH = CONFIGS / "gsm8k_qwen.yaml", CONFIGS / "hh_llama.yaml"
+KINDS = ("qwen2", "llama", "gpt2")
+
+
+def words(settings):
+    """Settings as they are typed."""
+    return [word for name, value in settings.items() for word in (f"--{name}", str(value))]
 
 
 def answers(texts):
@@ -26,8 +34,8 @@ def files(tmp_path, monkeypatch):
     return ["--prompts.train", "train.jsonl", "--prompts.held_out", "test.jsonl", "--output", "run"]
 
 
-@pytest.mark.parametrize("kind", ["qwen2", "llama", "gpt2"])
-def test_a_tiny_chat_model_goes_the_whole_way(kind, tiny, files, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_chat_model_is_aligned_with_right_answers(kind, tiny, files, tmp_path, monkeypatch):
     # Random bytes are no answer: where a sample ends in the right one is decided here, by the file's own answers.
     right = lambda self, samples: [float(s.request.index % 2 and self.reference(s.prompt) >= 1001) for s in samples]  # noqa: E731
     monkeypatch.setattr("raft_text.reasoning.reward.AnswerReward.__call__", right)
@@ -40,8 +48,7 @@ def test_a_tiny_chat_model_goes_the_whole_way(kind, tiny, files, tmp_path, monke
         "trainer.batch_size": 4,
         "trackers": "[]",
     }
-    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
-    assert main(["align", str(RECIPE), *files, *words]) == 0
+    assert main(["align", str(GSM8K), *files, *words(settings)]) == 0
     (row,) = read_history(tmp_path / "run")
     samples, _, kept = read_round(tmp_path / "run", 1)
     assert row["train/steps"] == 1 and row["reward/mean"] == pytest.approx(1 / 3)
@@ -50,17 +57,43 @@ def test_a_tiny_chat_model_goes_the_whole_way(kind, tiny, files, tmp_path, monke
     assert (tmp_path / "run" / "export" / "adapter_model.safetensors").is_file()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_plain_model_is_aligned_in_full_with_a_reward_model(kind, tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = {
+        "policy.model": tiny(kind, context=256),
+        "policy.prompting.max_tokens": 16,
+        "policy.sampling.max_new_tokens": 4,
+        "prompts.per_round": 2,
+        "reward.model": causal_classifier(tmp_path / "rewarding"),
+        "reward.max_tokens": 32,
+        "trainer.mixed_precision": "no",
+        "trainer.batch_size": 2,
+        "rounds": 1,
+        "k": 3,
+        "evaluation.prompts": 1,
+        "trackers": "[]",
+        "output": "run",
+    }
+    assert main(["align", str(HH), *words(settings)]) == 0
+    (row,) = read_history(tmp_path / "run")
+    _, scores, kept = read_round(tmp_path / "run", 1)
+    best = scores.grid(3).argmax(axis=1)
+    assert row["train/steps"] == 2 and kept.reshape(2, 3)[[0, 1], best].all() and kept.sum() == 2
+    assert (tmp_path / "run" / "export" / "model.safetensors").is_file()
+
+
 def test_it_is_checked_up_to_the_weights_without_a_network(files, capsys):
-    assert main(["plan", str(RECIPE), *files, "--no_probe"]) == 0
+    assert main(["plan", str(GSM8K), *files, "--no_probe"]) == 0
     assert "3 to train on" in capsys.readouterr().out
 
 
 def test_missing_data_and_weights_are_told(files, capsys, monkeypatch):
-    assert main(["align", str(RECIPE), *files, "--prompts.train", "tain.jsonl"]) == 2
+    assert main(["align", str(GSM8K), *files, "--prompts.train", "tain.jsonl"]) == 2
     assert "tain.jsonl does not exist (did you mean 'train.jsonl'?)" in capsys.readouterr().err
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert main(["align", str(RECIPE), *files]) == 2
+    assert main(["align", str(GSM8K), *files]) == 2
     told = capsys.readouterr().err
     assert "model: the tokenizer of Qwen/Qwen2.5-0.5B-Instruct could not be loaded" in told
     assert "give the folder of a copy" in told
