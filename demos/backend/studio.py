@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from demos.backend.alignments import Alignments
 from demos.backend.limits import Limits
 from demos.backend.runs import RunInfo, all_runs, inside
 from demos.backend.worker import Worker
@@ -18,6 +19,7 @@ class Studio:
         runs: folder of run folders; made when it is not there.
         worker: does what needs a model.
         limits: what a visitor may ask for.
+        alignments: those that were begun from a page, in their line.
     """
 
     runs: Path
@@ -27,6 +29,8 @@ class Studio:
         self.runs = self.runs.expanduser().resolve()
         self.runs.mkdir(parents=True, exist_ok=True)
         self.worker = Worker(self.limits.waiting)
+        self.alignments = Alignments(self.runs, self.limits.queued_runs)
+        self.alignments.start()
 
     def all_runs(self) -> list[RunInfo]:
         return all_runs(self.runs)
@@ -40,4 +44,5 @@ class Studio:
         return inside(self.runs, name)
 
     def close(self) -> None:
+        self.alignments.close()
         self.worker.close()
