@@ -50,9 +50,9 @@ def inside(folder: Path, name: str) -> Path:
         DataError: the name leads out of the folder, or nothing is there.
     """
     root = folder.resolve()
-    place = (root / str(name)).resolve()
-    if place.parent != root or not place.exists():
-        raise DataError(f"there is no {str(name)!r} among the runs; choose one of the list")
+    place = next((entry.resolve() for entry in root.iterdir() if entry.name == name), None)  # a name, and never a path
+    if place is None or place.parent != root:
+        raise DataError(f"there is no {str(name)[:100]!r} among the runs; choose one of the list")
     return place
 
 
