@@ -74,7 +74,7 @@ def progress(text: str, done: int = 0, total: int = 0) -> str:
 def shown(comparison: Comparison) -> str:
     """The whole result."""
     body = _pairs(comparison) if comparison.is_pairs else _grid(comparison)
-    return f"{summary(comparison)}{body}{_notes(comparison.notes)}"
+    return f"{summary(comparison)}{body}{notes(comparison.notes)}"
 
 
 def summary(comparison: Comparison) -> str:
@@ -207,7 +207,7 @@ def _data_url(picture: Image) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode()}"
 
 
-def _notes(notes: Sequence[str]) -> str:
+def notes(notes: Sequence[str]) -> str:
     if not notes:
         return ""
     return f"<ul class='raft-notes'>{''.join(f'<li>{escape(note)}</li>' for note in notes)}</ul>"

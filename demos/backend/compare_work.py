@@ -154,20 +154,20 @@ def _scored(
             scorer.attach(_ready(model, asked)[0])
         sides = scored_together(scorer, *samples)
         names = {name: name if name not in measures else f"{name} ({model.label})" for name in column_roles(scorer)}
-        measures |= {shown: _measure(scorer, name, shown) for name, shown in names.items()}
+        measures |= {shown: measure_of(scorer, name, shown) for name, shown in names.items()}
         for found, side in zip(scores, sides, strict=True):
             found |= {shown: side.columns[name].tolist() for name, shown in names.items()}
-        notes += _unscored(sides)
+        notes += unscored(sides)
     filled = tuple(replace(column, scores=found) for column, found in zip(columns, scores, strict=True))
     return filled, tuple(measures.values()), notes
 
 
-def _measure(scorer: Scorer, name: str, shown: str) -> Measure:
+def measure_of(scorer: Scorer, name: str, shown: str) -> Measure:
     scale, higher_is_better = scorer.infos[name]
     return Measure(shown, column_roles(scorer)[name], scale, higher_is_better)
 
 
-def _unscored(sides: Sequence[Scores]) -> list[str]:
+def unscored(sides: Sequence[Scores]) -> list[str]:
     """One line for each reward that could not score some pictures, with its first reason."""
     counts: dict[str, tuple[int, str]] = {}
     for side in sides:
