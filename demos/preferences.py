@@ -31,6 +31,7 @@ INTRO = (
 NO_RUN = empty(
     "Nothing to compare yet", "Samples come from a run: start one on the page <b>Align</b>, then choose between them here."
 )
+PRESS = "() => document.querySelector('#preferences-file a, a#preferences-file, #preferences-file').click()"
 IDLE = f"<p class='raft-muted'>From {FEWEST} choices on, for two prompts or more, a reward can be learned here.</p>"
 
 
@@ -109,7 +110,9 @@ def build(studio: Studio) -> None:
     name = gr.Textbox(label="Name of the reward", placeholder="my-taste", max_length=40, elem_id="preferences-name")
     with gr.Row():
         learn = gr.Button("Learn a reward from the choices", variant="primary", elem_id="preferences-learn", min_width=240)
-        export = gr.DownloadButton("Download the choices (Parquet)", elem_id="preferences-export", min_width=240)
+        export = gr.Button("Download the choices (Parquet)", elem_id="preferences-export", min_width=240)
+    # A download button hands out what it held before it was pressed; this one is filled, then pressed by the script.
+    file = gr.DownloadButton("file", visible="hidden", elem_id="preferences-file")
     told = gr.HTML(IDLE, elem_id="preferences-outcome", min_height=72)
 
     tab = Context.block
@@ -126,7 +129,8 @@ def build(studio: Studio) -> None:
         api_visibility="private",
         trigger_mode="once",
     )
-    export.click(exported, run, export, show_progress="hidden", api_visibility="private")
+    made = export.click(exported, run, file, show_progress="hidden", api_visibility="private")
+    made.success(None, None, None, js=PRESS)
 
 
 def _progress(text: str, done: int = 0, total: int = 0) -> str:

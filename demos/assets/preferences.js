@@ -47,13 +47,14 @@ function tell(found) {
   const more = left ? ` · ${left} more and a reward can be learned` : "";
   find(".counts").textContent = parts.filter(Boolean).join(" · ") + more;
   find(".agreement").innerHTML = found.agreement
-    ? found.agreement + "<p>With 95 % intervals. Most questions are ones that rewards find hard; the random ones say how well they do on ordinary samples.</p>"
+    ? found.agreement + "<p>With 95 % intervals; ties and what was passed over do not count, and chance is 50 % with two, 25 % with four. Most questions are ones that rewards find hard: the random ones say how well they do on ordinary samples.</p>"
     : "<p>How often each reward of the run agrees with you will be shown here.</p>";
 }
 
 function show() {
   const question = supply[0], area = find(".candidates");
   for (const button of element.querySelectorAll(".act")) button.disabled = button.dataset.act === "undo" ? !history.length : !question;
+  find(".board").classList.toggle("image", modality === "image");
   area.className = `candidates ${modality}${question && question.samples.length > 2 ? " many" : ""}${question ? "" : " done"}`;
   if (!question) {
     find(".prompt").textContent = "";
@@ -71,7 +72,7 @@ function candidate(question, output, i) {
   button.type = "button"; button.className = "candidate"; button.dataset.choice = i;
   const which = document.createElement("span");
   which.className = "which";
-  which.innerHTML = `<kbd>${pair ? (i ? "→" : "←") : i + 1}</kbd> round ${question.samples[i][0]}`;
+  which.innerHTML = `<kbd>${pair ? (i ? "→" : "←") : i + 1}</kbd>`; // and not its round: who chooses should not know it
   const name = pair ? (i ? "right" : "left") : String(i + 1);
   if (modality === "text") {
     const text = document.createElement("span");
@@ -79,7 +80,7 @@ function candidate(question, output, i) {
     button.append(text, which);
   } else {
     const image = document.createElement("img");
-    image.alt = `${name} sample of round ${question.samples[i][0]} for: ${question.prompt}`;
+    image.alt = `${pair ? `the ${name} sample` : `sample ${name}`} for: ${question.prompt}`;
     image.onload = () => image.classList.toggle("small", image.naturalWidth <= 128);
     image.src = output;
     button.append(image, which);

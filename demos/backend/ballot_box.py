@@ -201,11 +201,15 @@ def _table(pool: Pool, made: Sequence[Choice]) -> str:
         f"<td>{_rate(rate)}</td><td>{_rate(random[name])}</td></tr>"
         for name, rate in sorted(everything.items(), key=lambda item: item[0] != pool.scored.reward)
     )
-    head = "<tr><th scope=col>How often it agrees with you</th><th scope=col>all questions</th><th scope=col>random ones</th></tr>"
+    head = (
+        "<tr><th scope=col>agrees with you</th>"
+        f"<th scope=col>in all {sum(len(c.best) == 1 for c in made)}</th>"
+        f"<th scope=col>in {sum(len(c.best) == 1 and c.drawn == 'random' for c in made)} random</th></tr>"
+    )
     return f"<table class=raft-table><thead>{head}</thead><tbody>{rows}</tbody></table>"
 
 
 def _rate(rate: Rate) -> str:
     if not rate.n:
         return "–"
-    return f"{rate.value:.0%} <span class=raft-muted>({rate.low:.0%}–{rate.high:.0%}, n = {rate.n})</span>"
+    return f"{rate.value:.0%} <span class=raft-muted>{100 * rate.low:.0f}–{100 * rate.high:.0f}</span>"
