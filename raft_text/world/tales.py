@@ -15,7 +15,7 @@ import numpy as np
 
 from raft_core.rng import numpy_rng, seed_for
 from raft_text.world.tales_plots import PLOTS, Mood
-from raft_text.world.tales_words import AFTER_ALL, BOYS, FELT, GIRLS, KIN, OPENINGS, SAID, SKY, TIMES
+from raft_text.world.tales_words import AFTER_ALL, BOYS, CALLS, FELT, GIRLS, KIN, OPENINGS, SAID, SKY, TIMES
 
 Split = Literal["read", "check", "train", "held_out"]
 
@@ -27,6 +27,7 @@ STAYS = 0.55
 SKY_TOLD, SAID_TOLD, FELT_TOLD = 0.5, 0.6, 0.5
 #: Of a hundred tales, how many are in each split; who plans what with whom decides which one.
 SHARES: dict[Split, int] = {"held_out": 10, "check": 5, "train": 20, "read": 65}
+ROLL_CALL = 14
 
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _ARTICLE = re.compile(r"\b([Aa]) (?=[aeiou])")
@@ -98,6 +99,20 @@ def write_tale(rng: np.random.Generator) -> Tale:
     told.append(_pick(rng, plot.last[last] if last == then and rng.random() < 0.75 else AFTER_ALL[last]))
     rest = " ".join(_worded(rng, sentence, bound) for sentence in told)
     return Tale(_capitals(opening), _capitals(rest), (name, thing, people["hero"], people["friend"]), (first, then, last))
+
+
+def roll_call(rng: np.random.Generator) -> str:
+    """Short sentences in which the same two people and the same thing come up again and again.
+
+    In a tale that is rare, and a model that reads tales alone is slow to find out that a name is one that was told before.
+    """
+    hero, friend = (str(name) for name in rng.permutation(GIRLS + BOYS)[:2])
+    thing = re.sub(r"^(an?|some|the) ", "", _pick(rng, PLOTS[_pick(rng, tuple(PLOTS))].things))
+    told: list[str] = []
+    for _ in range(ROLL_CALL):
+        one, other = (hero, friend) if rng.random() < 0.5 else (friend, hero)
+        told.append(_worded(rng, _pick(rng, CALLS), {"hero": one, "friend": other, "thing": thing}))
+    return _capitals(" ".join(told))
 
 
 def _mood(rng: np.random.Generator, before: Mood | None = None) -> Mood:

@@ -11,7 +11,7 @@ import numpy as np
 from raft_core.statistics import mean_interval
 from raft_text.metrics import text_figures
 from raft_text.world.tales_files import chosen_tales
-from raft_text.world.tales_model import foreseen, told
+from raft_text.world.tales_model import BATCH, SIZE, foreseen, told
 
 SHOWN = 6
 #: Bounds of the parts of VADER's compound score that a story is called by.
@@ -31,9 +31,11 @@ of two sentences, in which somebody plans something, by three to six sentences i
 
 {stories}
 
-Made from seed {seed} by `python -m raft_text.world.make --stage tales`, on procedurally written tales alone (no data of other
-people): {steps} steps of 32 tales that were never read twice, {minutes:.0f} minutes on {machine}. Training takes the same steps
-for the same seed; on another machine the last bits differ.
+Made from seed {seed} by `python -m raft_text.world.make --stage tales`, on procedurally written texts alone (no data of other
+people): {steps} steps of {batch} texts, none of them read twice, in {minutes:.0f} minutes on {machine}. Besides tales it
+reads, in the beginning, short sentences in which the same names come up again and again: from tales alone it is slow to find
+out that a name is one that was told before. Training takes the same steps for the same seed; on another machine the last bits
+differ.
 
 ## What it reaches
 
@@ -106,7 +108,6 @@ def write_tales_card(folder: Path, figures: Mapping[str, Any], measured: Mapping
         seed: of the making.
         machine: in words.
     """
-    from raft_text.world.tales_model import SIZE
     from raft_text.world.tales_plots import PLOTS
 
     text = CARD.format(
@@ -114,6 +115,7 @@ def write_tales_card(folder: Path, figures: Mapping[str, Any], measured: Mapping
         size=SIZE,
         stories="\n\n".join(f"> {opening}\n> **{continuation.strip()}**" for opening, continuation in measured["stories"]),
         steps=figures["steps"],
+        batch=BATCH,
         minutes=figures["seconds"] / 60,
         seed=seed,
         machine=machine,

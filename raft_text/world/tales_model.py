@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
 import torch
 
-from raft_core.rng import seed_for
+from raft_core.rng import numpy_rng, seed_for
 from raft_text.world.sums import Piece, batch_of
-from raft_text.world.tales import Split, Tale, tales
+from raft_text.world.tales import Split, Tale, roll_call, tales
 from raft_text.world.tokenizer import byte_level
 
 WIDTH, LAYERS, INNER = 128, 4, 448
 SIZE, CONTEXT = 2048, 512
 BATCH = 32
-STEPS = 2000
+STEPS = 1600
+#: Of a hundred batches, how many are roll calls at first; they fade out until this part of the steps.
+DRILLS, DRILLED = 80, 0.4
 MAX_NEW_TOKENS = 160
 
 
@@ -52,20 +54,17 @@ def build_tales_model(tokenizer: Any, seed: int) -> Any:
         return LlamaForCausalLM(config)
 
 
-def batch_of_tales(told: Iterable[Tale], tokenizer: Any, *, opening: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(tokens [B, T], mask [B, T], labels [B, T] with −100 where nothing is learnt), padded on the right.
-
-    Args:
-        told: B tales.
-        tokenizer: of the model.
-        opening: whether openings are learnt as well, or only how the tales go on.
-    """
-    return batch_of([[Piece(tale.opening, opening), Piece(f" {tale.rest}", True)] for tale in told], tokenizer)
+def pieces(tale: Tale, *, opening: bool) -> list[Piece]:
+    """A tale to be learnt, with its opening or without."""
+    return [Piece(tale.opening, opening), Piece(f" {tale.rest}", True)]
 
 
-def read_tales(seed: int, step: int) -> list[Tale]:
-    """What the model reads in a step: tales it has not read before."""
-    return list(islice(tales(seed, "lesson", step, split="read"), BATCH))
+def lesson(seed: int, step: int, steps: int) -> list[list[Piece]]:
+    """What the model reads in a step: tales that it has not read before, in the beginning roll calls too."""
+    rng = numpy_rng(seed, "tales", "drill", step)
+    if 100 * rng.random() < DRILLS * (1 - step / (DRILLED * steps)):
+        return [[Piece(roll_call(rng), True)] for _ in range(BATCH)]
+    return [pieces(tale, opening=True) for tale in islice(tales(seed, "lesson", step, split="read"), BATCH)]
 
 
 def some_tales(split: Split, count: int, seed: int = 0) -> list[Tale]:
@@ -79,7 +78,7 @@ def foreseen(model: Any, tokenizer: Any, told: Sequence[Tale]) -> tuple[float, f
     right = tokens = 0
     loss = 0.0
     for start in range(0, len(told), BATCH):
-        ids, mask, labels = batch_of_tales(told[start : start + BATCH], tokenizer, opening=False)
+        ids, mask, labels = batch_of([pieces(tale, opening=False) for tale in told[start : start + BATCH]], tokenizer)
         logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1].transpose(1, 2)  # [B, V, T − 1]
         labels = labels[:, 1:]
         loss += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))

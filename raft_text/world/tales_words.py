@@ -145,3 +145,12 @@ AFTER_ALL: Wordings = {
         "A week later {hero} fell [ill|sick], and nobody came to [help|visit].",
     ),
 }
+
+#: Sentences of the roll calls with which a model begins to learn.
+CALLS = (
+    "{hero} [smiled|cried|laughed|wept|nodded|sang|sighed|waited|listened].",
+    "{hero} [thanked|hugged|saw|met|asked|told|praised] {friend}.",
+    '"[Well|Now|Here|Then]," said {hero}.',
+    "{hero} and {friend} [looked at|took|saw] the {thing}.",
+    "the {thing} [stood|lay] [here|there].",
+)
