@@ -140,8 +140,11 @@ def build(studio: Studio) -> None:
 
     @spoken
     def opened() -> tuple[Any, ...]:
-        """Begin with the newest run, as it draws by itself."""
+        """Begin with the newest run, as it draws by itself; what was there from the start is left alone, for a person may
+        have begun to write."""
         now = comparable.comparables(studio.all_runs())
+        if [each.key for each in now[:1]] == [each.key for each in known[:1]]:
+            return (gr.skip(),) * 6
         chosen = gr.update(choices=[(each.label, each.key) for each in now], value=[each.key for each in now[:1]])
         text = next(iter(_defaults(now[:1]).prompts), "")
         return chosen, text, *own_settings(now[:1])

@@ -24,37 +24,37 @@ LOSSLESS = 256  # up to this side what is shown is exact; what is downloaded alw
 ROLES = {"reward": "reward", "part": "part of the reward", "judge": "judge, never trained on"}
 
 CSS = """
-.raft-pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 230px), 1fr)); gap: 1rem; }
-.raft-card { margin: 0; border: 1px solid var(--border-color-primary); border-radius: var(--radius-lg); overflow: hidden;
+.compare-pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 280px), 1fr)); gap: 1rem; }
+.compare-card { margin: 0; border: 1px solid var(--border-color-primary); border-radius: var(--radius-lg); overflow: hidden;
   background: var(--block-background-fill); }
-.raft-card > .raft-scroll { padding: .35rem .5rem .5rem; }
-.raft-slide { position: relative; --at: 50%; background: var(--background-fill-secondary); }
-.raft-slide img, .raft-cell img { display: block; width: 100%; height: auto; margin: 0; }
-.raft-slide img + img { position: absolute; inset: 0; height: 100%; clip-path: inset(0 0 0 var(--at)); }
-.raft-pixel { image-rendering: pixelated; }
-.raft-slide input { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; opacity: 0; cursor: ew-resize;
+.compare-card > .raft-scroll { padding: .35rem .5rem .5rem; }
+.compare-slide { position: relative; --at: 50%; background: var(--background-fill-secondary); }
+.compare-slide img, .compare-cell img { display: block; width: 100%; height: auto; margin: 0; }
+.compare-slide img + img { position: absolute; inset: 0; height: 100%; clip-path: inset(0 0 0 var(--at)); }
+.compare-pixel { image-rendering: pixelated; }
+.compare-slide input { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; opacity: 0; cursor: ew-resize;
   touch-action: pan-y; }
-.raft-slide::after { content: ""; position: absolute; inset: 0 auto 0 var(--at); width: 2px; margin-left: -1px;
+.compare-slide::after { content: ""; position: absolute; inset: 0 auto 0 var(--at); width: 2px; margin-left: -1px;
   background: #fff; box-shadow: 0 0 0 1px rgb(0 0 0 / .45); pointer-events: none; }
-.raft-slide:focus-within { outline: 3px solid var(--color-accent); outline-offset: -3px; }
-.raft-chip { position: absolute; top: .4rem; padding: .1rem .5rem; border-radius: 1rem; font-size: .75rem; color: #fff;
+.compare-card:focus-within { outline: 3px solid var(--color-accent); }
+.compare-chip { position: absolute; top: .4rem; padding: .1rem .5rem; border-radius: 1rem; font-size: .75rem; color: #fff;
   background: rgb(15 23 42 / .72); pointer-events: none; }
-.raft-chip.left { left: .4rem; } .raft-chip.right { right: .4rem; }
-.raft-grid { display: grid; grid-auto-flow: column; grid-auto-columns: minmax(118px, 1fr); gap: .8rem .6rem; }
-.raft-cell { margin: 0; min-width: 0; } .raft-cell img { border-radius: var(--radius-md); }
-.raft-cell figcaption { font-weight: 600; margin-bottom: .2rem; }
-.raft-cell table { width: 100%; margin: .3rem 0 0 !important; font-size: .76rem; border: 0 !important; }
-.raft-cell tr { border: 0 !important; }
-.raft-cell th, .raft-cell td { padding: .05rem 0 !important; border: 0 !important; text-align: right; font-weight: 400;
+.compare-chip.left { left: .4rem; } .compare-chip.right { right: .4rem; }
+.compare-grid { display: grid; grid-auto-flow: column; grid-auto-columns: minmax(118px, 1fr); gap: .8rem .6rem; }
+.compare-cell { margin: 0; min-width: 0; } .compare-cell img { border-radius: var(--radius-md); }
+.compare-cell figcaption { font-weight: 600; margin-bottom: .2rem; }
+.compare-cell table { width: 100%; margin: .3rem 0 0 !important; font-size: .76rem; border: 0 !important; }
+.compare-cell tr { border: 0 !important; }
+.compare-cell th, .compare-cell td { padding: .05rem 0 !important; border: 0 !important; text-align: right; font-weight: 400;
   font-variant-numeric: tabular-nums; }
-.raft-cell th { text-align: left; color: var(--body-text-color-subdued); overflow-wrap: anywhere; }
+.compare-cell th { text-align: left; color: var(--body-text-color-subdued); overflow-wrap: anywhere; }
 .raft-table td { font-variant-numeric: tabular-nums; }
 .raft-notes { margin: .5rem 0 0; padding-left: 1.2rem; color: var(--body-text-color-subdued); }
 .raft-bar { height: .5rem; border-radius: 1rem; background: var(--border-color-primary); overflow: hidden; }
 .raft-bar > div { height: 100%; background: var(--color-accent); transition: width .2s; }
 .raft-progress { min-height: 2.2rem; }
-.raft-card .raft-table { font-size: .8rem; margin: 0; }
-.raft-card .raft-table th, .raft-card .raft-table td { padding: .15rem .3rem !important; }
+.compare-card .raft-table { font-size: .8rem; margin: 0; }
+.compare-card .raft-table th, .compare-card .raft-table td { padding: .15rem .3rem !important; }
 #compare-result caption { text-align: left; padding: 0 .6rem; }
 """
 
@@ -138,10 +138,10 @@ def _pairs(comparison: Comparison) -> str:
             f"<tr><th scope='col'>{name}</th><th scope='col'>before</th><th scope='col'>after</th><th scope='col'>±</th></tr>"
         )
         cards.append(
-            f"<figure class='raft-card'>{_slide(comparison, i)}<div class='raft-scroll'><table class='raft-table'>"
+            f"<figure class='compare-card'>{_slide(comparison, i)}<div class='raft-scroll'><table class='raft-table'>"
             f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></figure>"
         )
-    return f"<div class='raft-pairs'>{''.join(cards)}</div>"
+    return f"<div class='compare-pairs'>{''.join(cards)}</div>"
 
 
 def _slide(comparison: Comparison, i: int) -> str:
@@ -149,9 +149,9 @@ def _slide(comparison: Comparison, i: int) -> str:
     # An attribute may hold code here because it is the app's own and takes nothing from a visitor.
     move = "oninput=\"this.parentNode.style.setProperty('--at', this.value + '%')\""
     return (
-        f"<div class='raft-slide'>{_picture(comparison, before, i)}{_picture(comparison, after, i)}"
-        f"<span class='raft-chip left'>{escape(before.label)}</span>"
-        f"<span class='raft-chip right'>{escape(after.label)}</span>"
+        f"<div class='compare-slide'>{_picture(comparison, before, i)}{_picture(comparison, after, i)}"
+        f"<span class='compare-chip left'>{escape(before.label)}</span>"
+        f"<span class='compare-chip right'>{escape(after.label)}</span>"
         f"<input type='range' min='0' max='100' value='50' {move} "
         f"aria-label='Picture {i + 1}: how much of it is shown before training'></div>"
     )
@@ -161,9 +161,7 @@ def _grid(comparison: Comparison) -> str:
     """A column per model and strength, a row per noise."""
     rows = comparison.asked.k
     cells = "".join(_cell(comparison, column, i) for column in comparison.columns for i in range(rows))
-    return (
-        f"<div class='raft-scroll'><div class='raft-grid' style='grid-template-rows: repeat({rows}, auto)'>{cells}</div></div>"
-    )
+    return f"<div class='raft-scroll'><div class='compare-grid' style='grid-template-rows: repeat({rows}, auto)'>{cells}</div></div>"
 
 
 def _cell(comparison: Comparison, column: Column, i: int) -> str:
@@ -174,7 +172,7 @@ def _cell(comparison: Comparison, column: Column, i: int) -> str:
         for measure in comparison.measures
     )
     head = f"<figcaption>{escape(column.label)}</figcaption>"
-    return f"<figure class='raft-cell'>{head}{_picture(comparison, column, i)}<table>{lines}</table></figure>"
+    return f"<figure class='compare-cell'>{head}{_picture(comparison, column, i)}<table>{lines}</table></figure>"
 
 
 def _score(column: Column, measure: Measure, i: int) -> str:
@@ -189,7 +187,7 @@ def short(value: float) -> str:
 def _picture(comparison: Comparison, column: Column, i: int) -> str:
     picture = column.pictures[i]
     alt = f"{column.label}, picture {i + 1}, seed {comparison.asked.seed}: {comparison.asked.prompt}"
-    kind = "raft-pixel" if max(picture.size) <= PIXELATED else ""
+    kind = "compare-pixel" if max(picture.size) <= PIXELATED else ""
     return (
         f"<img src='{_data_url(picture)}' alt='{escape(alt)}' class='{kind}' width='{picture.width}' height='{picture.height}'>"
     )

@@ -206,13 +206,13 @@ def test_a_person_compares_slides_and_takes_a_pair_away(app, open_page):
     shot(page, "compare-empty-wide")
     page.get_by_role("button", name="Compare", exact=True).click()
     page.get_by_text("per picture").wait_for()
-    slides = page.locator(".raft-slide")
+    slides = page.locator(".compare-slide")
     assert slides.count() == 4
     before, after = (slides.first.locator("img").nth(i).get_attribute("src") for i in (0, 1))
     assert before != after
     assert "before, picture 1, seed 0: a large red star" in slides.first.locator("img").first.get_attribute("alt")
     for name in ("aesthetic", "clip_score", "gold"):
-        assert page.locator(".raft-pairs").get_by_text(name).count() == 4
+        assert page.locator(".compare-pairs").get_by_text(name).count() == 4
     handle = slides.first.get_by_role("slider")
     handle.focus()
     page.keyboard.press("ArrowRight")
@@ -224,9 +224,9 @@ def test_a_person_compares_slides_and_takes_a_pair_away(app, open_page):
     assert told["prompt"].startswith("a large red star") and len(told["pictures"]) == 2
     page.get_by_label("Strength strip").check()
     page.get_by_role("button", name="Compare", exact=True).click()
-    page.locator(".raft-cell").nth(19).wait_for()
+    page.locator(".compare-cell").nth(19).wait_for()
     page.get_by_text("per picture").wait_for()
-    assert page.locator(".raft-cell figcaption").all_inner_texts()[::4] == [
+    assert page.locator(".compare-cell figcaption").all_inner_texts()[::4] == [
         "before",
         *(f"strength {strength:g}" for strength in compare.STRIP_STRENGTHS),
     ]
