@@ -161,7 +161,8 @@ def _grid(comparison: Comparison) -> str:
     """A column per model and strength, a row per noise."""
     rows = comparison.asked.k
     cells = "".join(_cell(comparison, column, i) for column in comparison.columns for i in range(rows))
-    return f"<div class='raft-scroll'><div class='compare-grid' style='grid-template-rows: repeat({rows}, auto)'>{cells}</div></div>"
+    style = f"grid-template-rows: repeat({rows}, auto)"
+    return f"<div class='raft-scroll'><div class='compare-grid' style='{style}'>{cells}</div></div>"
 
 
 def _cell(comparison: Comparison, column: Column, i: int) -> str:
