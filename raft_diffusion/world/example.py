@@ -5,16 +5,13 @@ its figures and the LoRA. `raft compare bundled:examples/resolution --prompts FI
 """
 
 import argparse
-import shutil
 import tempfile
 from pathlib import Path
 
-from raft_core.files import write_json, write_text
-from raft_core.manifest import METRICS, RUN, read_config, read_run, write_config
+from raft_core.example import align, keep
 
 EXAMPLES = Path(__file__).parents[1] / "bundled" / "examples"
 RECIPE = "shapes/resolution"
-KEPT = (METRICS, "evaluation/evaluation.json")
 README = """---
 license: apache-2.0
 library_name: diffusers
@@ -24,8 +21,8 @@ tags: [text-to-image, lora, raft]
 
 # The bundled model after an alignment
 
-What `raft align {recipe}` leaves (seed {seed}, {rounds} rounds), without its samples: the configuration, the figures of
-every round, the comparison before and after (`evaluation/evaluation.json`), and a LoRA of rank 8 for the bundled Stable
+What `raft align shapes/resolution` leaves (seed {seed}, {rounds} rounds), without its samples: the configuration, the figures
+of every round, the comparison before and after (`evaluation/evaluation.json`), and a LoRA of rank 8 for the bundled Stable
 Diffusion of shapes. It was made by
 
     python -m raft_diffusion.world.example
@@ -33,15 +30,6 @@ Diffusion of shapes. It was made by
 and is there so that something can be compared before anything has been aligned: `raft demo`, or
 `raft compare bundled:examples/{name} --prompts bundled:prompts/resolution_heldout.txt`.
 """
-
-
-def align(folder: Path) -> Path:
-    """The run of the recipe, in this folder."""
-    from raft_core import progress
-    from raft_core.cli.settings import checked_config
-    from raft_core.run import align_run
-
-    return align_run(checked_config(RECIPE, ["--output", str(folder)], begins=True), progress.reporter())
 
 
 def write_example(run: Path, target: Path) -> None:
@@ -53,22 +41,10 @@ def write_example(run: Path, target: Path) -> None:
     from raft_diffusion.export import DIFFUSERS_FILE
     from raft_diffusion.weights_file import header, read_tensors, write_tensors
 
-    facts, config = read_run(run), read_config(run)
-    rounds = len((run / METRICS).read_text(encoding="utf-8").splitlines())
-    if target.exists():
-        shutil.rmtree(target)
-    for name in KEPT:
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(run / name, target / name)
-    here = {**config, "output": None}  # and not the place where it lay on this machine
-    write_config(target, here)
-    write_json(target / RUN, {**facts, "config": here, "exported": [f"export/{DIFFUSERS_FILE}"]})
-    weights = run / "export" / DIFFUSERS_FILE
-    (target / "export").mkdir()
-    note = header(weights)["__metadata__"] | {"raft.recipe": RECIPE}
-    write_tensors(target / "export" / DIFFUSERS_FILE, read_tensors(weights), note)
-    text = README.format(recipe=RECIPE, seed=facts["seed"], rounds=rounds, name=target.name)
-    write_text(target / "README.md", text)
+    weights = f"export/{DIFFUSERS_FILE}"
+    keep(run, target, [weights], README)
+    note = header(run / weights)["__metadata__"] | {"raft.recipe": RECIPE}
+    write_tensors(target / weights, read_tensors(run / weights), note)
 
 
 def main() -> None:
@@ -77,7 +53,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=EXAMPLES / Path(RECIPE).name)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        write_example(args.run or align(Path(folder) / "run"), args.out)
+        write_example(args.run or align(RECIPE, Path(folder) / "run"), args.out)
 
 
 if __name__ == "__main__":
