@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -28,12 +28,12 @@ VISITORS = 40
 FORGET_S = 24 * 3600  # files that were offered for download are kept so long
 
 
-def build(studio: Studio) -> gr.Blocks:
-    """The whole app; nothing is loaded before a visitor asks for it."""
+def build(studio: Studio, pages: Sequence[ModuleType] = PAGES) -> gr.Blocks:
+    """The app, with these pages; nothing is loaded before a visitor asks for it."""
     with gr.Blocks(title="RAFT", analytics_enabled=False, delete_cache=(3600, FORGET_S)) as app:
         gr.HTML(f"<div class='raft-head'><h1>RAFT</h1><p>{MOTTO}</p></div>")
         with gr.Tabs(elem_id="pages"):
-            for page in PAGES:
+            for page in pages:
                 with gr.Tab(page.NAME, id=page.NAME.lower(), elem_id=f"page-{page.NAME.lower()}"):
                     page.build(studio)
     app.queue(default_concurrency_limit=VISITORS, max_size=4 * VISITORS)
@@ -109,11 +109,11 @@ def check_exposure(host: str, share: bool, auth: tuple[str, str] | None) -> None
         raise ConfigError(f"{where}: add --auth USER:PASSWORD")
 
 
-def launch_settings(studio: Studio) -> dict[str, Any]:
+def launch_settings(studio: Studio, pages: Sequence[ModuleType] = PAGES) -> dict[str, Any]:
     """What Gradio is told besides the address. Only the runs folder's pictures may be fetched by path."""
     return {
         "theme": theme(),
-        "css": CSS + "".join(getattr(page, "CSS", "") for page in PAGES),
+        "css": CSS + "".join(getattr(page, "CSS", "") for page in pages),
         "max_threads": 2 * VISITORS,  # a visitor who waits in the line holds one
         "allowed_paths": [],
         "max_file_size": studio.limits.upload_bytes,

@@ -122,7 +122,7 @@ def build(studio: Studio) -> None:
                 stop = gr.Button("Stop", elem_id="text-stop")
         with gr.Column(scale=5, min_width=320):
             status = gr.HTML(progress(""), elem_id="text-status")
-            mark = gr.Radio(MARKS, value=MARKS[0], label="Mark", elem_id="text-mark")
+            mark = gr.Radio(MARKS, value=MARKS[0], label="Mark", container=False, elem_id="text-mark")
             result = gr.HTML(HINT if known else NO_MODEL, elem_id="text-result", min_height=420)
 
     inputs = [view, model, prompt, seed, temperature, tokens, k, votes, side, reranker, count, answer]
@@ -177,8 +177,11 @@ def build(studio: Studio) -> None:
 
     @spoken
     def opened() -> tuple[Any, ...]:
-        """Begin with the newest run, as it writes by itself."""
+        """Begin with the newest run, as it writes by itself; what was there from the start is left alone, for a person may have
+        begun to write."""
         now = _known(studio)
+        if now[:1] == known[:1]:
+            return (gr.skip(),) * 8
         chosen = gr.update(choices=_choices(now), value=now[0].key if now else None)
         return chosen, gr.update(choices=_rerankers(studio)), HINT if now else NO_MODEL, *own_settings(now[:1])
 

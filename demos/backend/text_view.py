@@ -14,6 +14,13 @@ from raft_core.monitor import figure
 
 DIFFERENCES, LIKELIHOOD, NOTHING = "what differs", "what training made likelier", "nothing"
 FULL = 3.0  # nats at which a token's shade is the strongest
+WEAKEST = 0.1  # share of that from which a token is marked
+KEY = (
+    "<p class='raft-key'><span class='raft-of-differences raft-said'><del>struck out</del>: in the text before training alone; "
+    "<ins>underlined</ins>: in the one after alone.</span>"
+    "<span class='raft-of-likelihood raft-said'><span data-up style='--by:.8'>underlined, blue</span>: training made the token "
+    "likelier; <span data-down style='--by:.8'>dotted, orange</span>: less likely. Point at one to see both figures.</span></p>"
+)
 METHODS = {"top-1": "one chain", "vote": "the majority", "rerank": "the reward's choice"}
 
 CSS = """
@@ -29,12 +36,19 @@ CSS = """
 .raft-said ins { background: rgb(22 163 74 / .18); text-decoration: underline; text-decoration-color: rgb(22 163 74); }
 [data-mark=likelihood] .raft-said :is(del, ins), [data-mark=nothing] .raft-said :is(del, ins) {
   background: none; text-decoration: none; }
-[data-mark=likelihood] .raft-said [data-up] { background: rgb(37 99 235 / calc(var(--by) * .55)); border-radius: .2rem; }
-[data-mark=likelihood] .raft-said [data-down] { background: rgb(234 88 12 / calc(var(--by) * .55)); border-radius: .2rem;
+[data-mark=likelihood] .raft-said :is([data-up], [data-down]) { border-radius: .2rem; text-underline-offset: .2em; }
+[data-mark=likelihood] .raft-said [data-up] { background: rgb(37 99 235 / calc(.08 + var(--by) * .5));
+  text-decoration: underline; }
+[data-mark=likelihood] .raft-said [data-down] { background: rgb(234 88 12 / calc(.08 + var(--by) * .5));
   text-decoration: underline dotted; }
+.raft-key { margin: 0 0 .6rem; min-height: 1.4rem; font-size: .85rem; color: var(--body-text-color-subdued); }
+.raft-key > span { display: none; } [data-mark=likelihood] .raft-key > .raft-of-likelihood { display: inline; }
+#text-result:not([data-mark=likelihood], [data-mark=nothing]) .raft-key > .raft-of-differences { display: inline; }
+#text-mark { padding: 0 !important; border: 0 !important; box-shadow: none !important; background: none !important; }
 .raft-text > .raft-scroll { border-top: 1px solid var(--border-color-primary); padding: 0 .3rem; }
 .raft-text .raft-table { font-size: .82rem; margin: 0; }
 .raft-text .raft-table :is(th, td) { padding: .15rem .5rem !important; }
+.raft-key .raft-said { min-height: 0; }
 .raft-verdict { margin: 0 0 .8rem; font-size: 1.02rem; line-height: 1.6; } .raft-verdict b { font-size: 1.15em; }
 .raft-party { border: 1px solid var(--border-color-primary); border-radius: var(--radius-lg); margin: 0 0 .6rem;
   background: var(--block-background-fill); }
@@ -44,7 +58,8 @@ CSS = """
 .raft-party summary b { font-variant-numeric: tabular-nums; }
 .raft-party .raft-bar { min-width: 3rem; } .raft-party ol { list-style: none; margin: 0; padding: 0 .8rem .4rem; }
 .raft-party li { border-top: 1px solid var(--border-color-primary); padding: .5rem 0; margin: 0; }
-.raft-party li p { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; } .raft-party li small { opacity: .75; }
+.raft-party li p { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; }
+.raft-party li small { display: block; color: var(--body-text-color-subdued); }
 .raft-tags { grid-column: 1 / -1; display: flex; flex-wrap: wrap; gap: .3rem; }
 .raft-tag { font-size: .75rem; padding: 0 .5rem; border: 1px solid currentColor; border-radius: 1rem; }
 #text-result caption { text-align: left; padding: 0 .6rem; }
@@ -57,7 +72,7 @@ CSS = """
 def shown(found: Completions) -> str:
     """A card per seed, with the mean scores above."""
     cards = "".join(_card(found, i) for i in range(len(found.before)))
-    return f"{summary(found)}{cards}{notes(found.notes)}"
+    return f"{KEY}{summary(found)}{cards}{notes(found.notes)}"
 
 
 def summary(found: Completions) -> str:
@@ -127,7 +142,7 @@ def _runs(said: Completion, marked: Sequence[bool], tag: str) -> Iterator[str]:
 def _token(piece: str, before: float, after: float) -> str:
     """A token with how likely it was to either model."""
     by = min(1.0, abs(after - before) / FULL)
-    kind = "" if by < 0.05 else " data-up" if after > before else " data-down"
+    kind = "" if by < WEAKEST else " data-up" if after > before else " data-down"
     told = f"before {_percent(before)}, after {_percent(after)}"
     return f"<span{kind} style='--by:{by:.2f}' title='{told}'>{escape(piece)}</span>"
 
