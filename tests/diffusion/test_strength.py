@@ -68,3 +68,18 @@ def test_each_denoising_step_is_told(load):
     policy.on_step = lambda done, total: told.append((done, total))
     policy.sample(ASKED)
     assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_the_bundled_example_is_compared_like_any_run_and_never_written_to(tmp_path, monkeypatch, capsys):
+    from raft_core.cli import main
+    from raft_core.listing import bundled_runs
+
+    example = bundled_runs()["bundled:examples/resolution"]
+    before = sorted(example.rglob("*"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "one.txt").write_text("a large red circle on the left, on a gray background\n")
+    command = ["compare", "bundled:examples/resolution", "--prompts", "one.txt", "--k", "2", "--strength", "0.5"]
+    assert main([*command, "--policy.sampling.steps", "2"]) == 0
+    assert "aesthetic" in capsys.readouterr().out
+    assert (tmp_path / "compare" / "resolution" / "before_after.png").is_file()
+    assert sorted(example.rglob("*")) == before
