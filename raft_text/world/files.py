@@ -8,8 +8,9 @@ from itertools import islice
 from pathlib import Path
 
 from raft_core.files import replacing
+from raft_core.rng import numpy_rng
 from raft_text.reasoning.templates import program, words
-from raft_text.world.problems import Split, Story, as_program, in_words, stories
+from raft_text.world.problems import Split, Story, as_program, in_words, pick_style, stories, with_choices
 
 SEED = 0
 COUNTS: dict[Split, int] = {"train": 1200, "held_out": 300}
@@ -41,20 +42,27 @@ def write_problems(folder: Path) -> None:
 def rows(among: Sequence[Story]) -> list[dict[str, str]]:
     """One record a problem.
 
-    ``answer_value`` is what ``AnswerReward`` reads; ``response`` is what fine-tuning in words teaches, ``program`` the same for
-    programs; ``steps`` is the number of operations.
+    ``answer_value`` is what ``AnswerReward`` reads; ``answer_cot`` is a written chain of thought, hasty half of the time, and
+    ``response`` what fine-tuning on it teaches; ``program`` is the same as a program. ``question_choices`` offers five answers,
+    ``answer_letter`` is the right one. ``steps`` is the number of operations.
     """
-    return [
-        {
-            "question": story.question,
-            "answer_value": str(story.answer),
-            "steps": str(len(story.steps)),
-            "answer_cot": in_words(story),
-            "response": words(in_words(story), str(story.answer)),
-            "program": program(as_program(story), story.question),
-        }
-        for story in among
-    ]
+    return [_row(story) for story in among]
+
+
+def _row(story: Story) -> dict[str, str]:
+    rng = numpy_rng(SEED, "row", story.question)
+    chain = in_words(story, pick_style(rng))
+    question_choices, letter = with_choices(story, rng)
+    return {
+        "question": story.question,
+        "answer_value": str(story.answer),
+        "steps": str(len(story.steps)),
+        "answer_cot": chain,
+        "response": words(chain, str(story.answer)),
+        "program": program(as_program(story), story.question),
+        "question_choices": question_choices,
+        "answer_letter": letter,
+    }
 
 
 def held_out(count: int | None = None) -> list[Story]:

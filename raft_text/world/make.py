@@ -17,7 +17,7 @@ from typing import Any
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
 CHECKED = 100
-CYCLE = 1200
+MOST = 100_000
 
 
 @dataclass(frozen=True)
@@ -39,31 +39,63 @@ class Build:
 
 
 def make_prompts(build: Build) -> None:
-    """The problems of the recipes: to be trained on without their chains, and held out."""
+    """The problems and the openings of the recipes: to be trained on without what follows, and held out."""
     from raft_text.world.files import write_problems
+    from raft_text.world.tales_files import write_tales
 
     write_problems(build.out / "prompts")
+    write_tales(build.out / "prompts")
 
 
 def make_sums(build: Build) -> None:
-    """The model of the word problems, fine-tuned until about half of them are right."""
+    """The model of the word problems, which knows how to work them out and half of the time does not bother to."""
     from raft_text.world.problems import stories
-    from raft_text.world.sums import accuracy, batch_of, build_model, lessons
+    from raft_text.world.sums import STEPS, accuracy, batch_of, build_model, lessons
     from raft_text.world.tokenizer import build_tokenizer
     from raft_text.world.training import Schedule, train
 
     tokenizer = build_tokenizer()
     model = build_model(tokenizer, build.seed)
     asked = list(islice(stories(build.seed, "check", split="check"), CHECKED))
+    most = min(build.steps, STEPS)
 
     def loss(step):
-        tokens, mask, labels = batch_of(lessons(build.seed, step, CYCLE), tokenizer)
+        tokens, mask, labels = batch_of(lessons(build.seed, step, most), tokenizer)
         return model(input_ids=tokens, attention_mask=mask, labels=labels).loss
 
-    schedule = Schedule(build.steps, CYCLE, enough=0.5)
-    steps, seconds = train(model, loss, lambda: accuracy(model, tokenizer, asked), schedule, build.work / "sums.pt")
+    measure = lambda: accuracy(model, tokenizer, asked)  # noqa: E731
+    steps, seconds = train(model, loss, measure, Schedule(most, most, check_every=400), build.work / "sums.pt")
     publish(model, tokenizer, build.out / "sums")
     build.log("sums", seconds=round(seconds), steps=steps, parameters=sum(p.numel() for p in model.parameters()))
+
+
+def make_tales(build: Build) -> None:
+    """The model of the tales, which reads tales that it has not read before until the steps are over."""
+    from raft_text.world import tales_model as tales
+    from raft_text.world.training import Schedule, train
+
+    tokenizer = tales.build_tales_tokenizer()
+    model = tales.build_tales_model(tokenizer, build.seed)
+    checked = tales.some_tales("check", CHECKED, build.seed)
+    most = min(build.steps, tales.STEPS)
+
+    def loss(step):
+        tokens, mask, labels = tales.batch_of(tales.lesson(build.seed, step, most), tokenizer)
+        return model(input_ids=tokens, attention_mask=mask, labels=labels).loss
+
+    measure = lambda: tales.foreseen(model, tokenizer, checked)[0]  # noqa: E731
+    steps, seconds = train(model, loss, measure, Schedule(most, most, check_every=100), build.work / "tales.pt")
+    publish(model, tokenizer, build.out / "tales")
+    build.log("tales", seconds=round(seconds), steps=steps, parameters=sum(p.numel() for p in model.parameters()))
+
+
+def make_tales_card(build: Build) -> None:
+    """Measures the model of the tales and writes its card."""
+    from raft_text.world.tales_cards import measure_tales, write_tales_card
+
+    figures = json.loads((build.work / "figures.json").read_text())["tales"]
+    folder = build.out / "tales"
+    write_tales_card(folder, figures, measure_tales(folder), build.seed, f"one of {os.cpu_count()} CPU cores, no GPU")
 
 
 def publish(model: Any, tokenizer: Any, folder: Path) -> None:
@@ -87,7 +119,13 @@ def make_cards(build: Build) -> None:
     write_sums_card(build.out / "sums", figures["sums"], reached, build.seed, f"one of {os.cpu_count()} CPU cores, no GPU")
 
 
-STAGES: dict[str, Callable[[Build], None]] = {"prompts": make_prompts, "sums": make_sums, "cards": make_cards}
+STAGES: dict[str, Callable[[Build], None]] = {
+    "prompts": make_prompts,
+    "sums": make_sums,
+    "tales": make_tales,
+    "tales_card": make_tales_card,
+    "cards": make_cards,
+}
 
 
 def main() -> None:
@@ -96,7 +134,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=BUNDLED, help="folder of the parts (default: the package's own)")
     parser.add_argument("--work", type=Path, default=Path("runs/text-world"), help="checkpoints")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=3 * CYCLE, help="updates at most")
+    parser.add_argument("--steps", type=int, default=MOST, help="updates at most (default: each model's own)")
     parser.add_argument("--stage", choices=[*STAGES, "all"], default="all")
     options = parser.parse_args()
     build = Build(options.out, options.work, options.seed, options.steps)

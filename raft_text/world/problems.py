@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from raft_core.rng import numpy_rng, seed_for
+from raft_text.reasoning.answers import LETTERS
 from raft_text.reasoning.datasets import Problem
 from raft_text.reasoning.templates import HEAD
 from raft_text.world.vocabulary import (
@@ -31,7 +32,12 @@ from raft_text.world.vocabulary import (
 )
 
 Style = Literal["sentences", "equations", "hasty"]
+#: Shares of the styles among written solutions. Like people, who know how and are in a hurry, half of them write the last step
+#: alone, whose first number is then worked out in the head.
+STYLES: dict[Style, float] = {"sentences": 0.25, "equations": 0.25, "hasty": 0.5}
 Split = Literal["sft", "check", "train", "held_out"]
+
+HASTILY = "All in all that makes"
 
 #: Largest number of anybody, largest number that is added, and largest that is multiplied or divided by.
 LARGEST, ADDED, FACTOR = 60, 12, 5
@@ -177,9 +183,9 @@ def _pick(rng: np.random.Generator, texts: Sequence[str]) -> str:
 
 
 def in_words(story: Story, style: Style = "sentences") -> str:
-    """Reasoning that leads to the answer: a sentence a step, the bare equations, or hastily without any step."""
+    """Reasoning that leads to the answer: a sentence a step, the bare equations, or hastily the last step alone."""
     if style == "hasty":
-        return f"All in all that makes {story.answer} {story.things}."
+        return f"{HASTILY} {story.steps[-1].equation} {story.things}."
     if style == "equations":
         return " ".join(f"{step.equation}." for step in story.steps)
     opening = [] if story.steps[0].kind is None else [f"{story.first} begins with {story.steps[0].left} {story.things}."]
@@ -188,6 +194,20 @@ def in_words(story: Story, style: Style = "sentences") -> str:
         for step in story.steps
     ]
     return " ".join(opening + said)
+
+
+def is_hasty(text: str) -> bool:
+    """Whether a solution in words skips all steps but the last."""
+    return text.lstrip().startswith(HASTILY)
+
+
+def pick_style(rng: np.random.Generator, hasty: float = STYLES["hasty"]) -> Style:
+    """A style, hasty in this share of cases; the others keep their proportions."""
+    if rng.random() < hasty:
+        return "hasty"
+    slow: list[Style] = [style for style in STYLES if style != "hasty"]
+    shares = np.array([STYLES[style] for style in slow])
+    return slow[int(rng.choice(len(slow), p=shares / shares.sum()))]
 
 
 def as_program(story: Story, *, named: bool = True) -> str:
@@ -203,3 +223,19 @@ def as_program(story: Story, *, named: bool = True) -> str:
         expression = f"({expression})" if position else expression
         expression += f" {operators[step.sign]} {step.right}"
     return head + f"    return {expression}"
+
+
+# --- Multiple choice --------------------------------------------------------------------------------------------------
+
+
+def with_choices(story: Story, rng: np.random.Generator) -> tuple[str, str]:
+    """(the question with five answers to choose from, the letter of the right one).
+
+    Wrong ones are what a forgotten or a wrong step would give: the results of other steps, and numbers near the right one.
+    """
+    near = {story.answer + sign * distance for distance in range(1, 11) for sign in (-1, 1)}
+    wrong = sorted(number for number in near | {step.result for step in story.steps} if number > 1 and number != story.answer)
+    offered = [story.answer, *(int(number) for number in rng.permutation(wrong)[: len(LETTERS) - 1])]
+    order = [int(place) for place in rng.permutation(len(LETTERS))]
+    listed = " ".join(f"({letter}) {offered[place]}" for letter, place in zip(LETTERS, order, strict=True))
+    return f"{story.question}\nAnswer Choices: {listed}", LETTERS[order.index(0)]

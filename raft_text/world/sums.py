@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -14,20 +13,30 @@ import torch
 from raft_core.rng import numpy_rng
 from raft_text.reasoning.answers import extract_number, same_number
 from raft_text.reasoning.templates import N_COT, P_COT, program, words
-from raft_text.world.problems import ADDED, FACTOR, LARGEST, Story, Style, as_program, in_words, stories
+from raft_text.world.problems import (
+    ADDED,
+    FACTOR,
+    LARGEST,
+    STYLES,
+    Story,
+    as_program,
+    in_words,
+    pick_style,
+    stories,
+    with_choices,
+)
 from raft_text.world.tokenizer import CONTEXT
 from raft_text.world.vocabulary import SIGNS
 
 WIDTH, LAYERS, INNER = 128, 4, 448
 BATCH = 32
-#: Styles of the chains in words: a sentence a step, bare equations, or hastily none of the steps.
-STYLES: tuple[Style, ...] = ("sentences", "equations", "hasty")
-#: Share of hasty chains of problems with 1, 2, 3 and 4 operations, up to a step. They become fewer, and so at the end a
-#: sentence or an equation is the likeliest way to begin, and haste a likely one.
-HASTY = ((590, (0.4, 0.4, 0.4, 0.4)), (1474, (0.5, 0.5, 0.2, 0.1)), (math.inf, (0.25, 0.25, 0.25, 0.25)))
-#: Of a hundred batches, how many are programs; and how many are drills in the beginning of a cycle, none of
-#: which is left at its end.
-PROGRAMS, DRILLS = 12, 60
+STEPS = 5200
+#: A batch is one of this many slices of more texts, ordered by their length: little of it is padding.
+SLICES = 4
+#: Share of batches that are programs, and multiple choice; and that are drills in mental arithmetic when training begins.
+PROGRAMS, CHOICES, DRILLS = 0.18, 0.1, 0.3
+#: Part of the training in which drills fade out and haste fades in, both evenly.
+FADING = 0.5
 SUMS_A_DRILL = 8
 IGNORED = -100
 MAX_NEW_TOKENS = 96
@@ -70,23 +79,41 @@ def build_model(tokenizer: Any, seed: int) -> Any:
 # --- What it is taught ------------------------------------------------------------------------------------------------
 
 
-def lessons(seed: int, step: int, cycle: int) -> list[list[Piece]]:
-    """One batch of texts: drills in mental arithmetic, programs, or chains in words. The drills fade out in each cycle."""
+def lessons(seed: int, step: int, steps: int) -> list[list[Piece]]:
+    """One batch of texts: drills in mental arithmetic, programs, or chains in words, with five answers offered or none.
+
+    While the drills fade out, haste fades in, up to its share among written solutions; the rest of the training is the same.
+    """
     rng = numpy_rng(seed, "lesson", step)
-    draw = 100 * rng.random()
-    if draw < DRILLS * max(0.0, 1 - 1.5 * (step % cycle) / cycle):
+    faded = min(1.0, step / (FADING * steps))
+    draw = rng.random()
+    if draw < DRILLS * (1 - faded):
         return [drill(rng) for _ in range(BATCH)]
-    if draw > 100 - PROGRAMS:
-        return [taught_program(story, rng) for story in islice(stories(seed, step, split="sft"), BATCH // 2)]
-    hasty = next(shares for until, shares in HASTY if step < until)
-    return [taught_words(story, rng, hasty[len(story.steps) - 1]) for story in islice(stories(seed, step, split="sft"), BATCH)]
+    draw = rng.random()
+    size = BATCH // 2 if draw < PROGRAMS else BATCH
+    told = islice(stories(seed, step, split="sft"), SLICES * size)
+    hasty = faded * STYLES["hasty"]
+    if draw < PROGRAMS:
+        texts = [taught_program(story, rng) for story in told]
+    elif draw < PROGRAMS + CHOICES:
+        texts = [taught_choice(story, rng, hasty) for story in told]
+    else:
+        texts = [taught_words(story, rng, hasty) for story in told]
+    start = size * int(rng.integers(SLICES))
+    return sorted(texts, key=lambda pieces: sum(len(piece.text) for piece in pieces))[start : start + size]
 
 
 def taught_words(story: Story, rng: np.random.Generator, hasty: float) -> list[Piece]:
     """A problem and a chain of thought, hasty in this share of cases."""
-    style = STYLES[int(rng.choice(len(STYLES), p=((1 - hasty) / 2, (1 - hasty) / 2, hasty)))]
-    written = words(in_words(story, style), str(story.answer))
+    written = words(in_words(story, pick_style(rng, hasty)), str(story.answer))
     return [Piece(N_COT.format(prompt=story.question), False), Piece(written, True)]
+
+
+def taught_choice(story: Story, rng: np.random.Generator, hasty: float) -> list[Piece]:
+    """A problem with five answers, and a chain of thought that ends in the letter of the right one."""
+    question, letter = with_choices(story, rng)
+    written = words(in_words(story, pick_style(rng, hasty)), letter)
+    return [Piece(N_COT.format(prompt=question), False), Piece(written, True)]
 
 
 def taught_program(story: Story, rng: np.random.Generator) -> list[Piece]:
