@@ -112,7 +112,7 @@ def build(studio: Studio) -> None:
         learn = gr.Button("Learn a reward from the choices", variant="primary", elem_id="preferences-learn", min_width=240)
         export = gr.Button("Download the choices (Parquet)", elem_id="preferences-export", min_width=240)
     # A download button hands out what it held before it was pressed; this one is filled, then pressed by the script.
-    file = gr.DownloadButton("file", visible="hidden", elem_id="preferences-file")
+    file = gr.DownloadButton("Download", visible="hidden", elem_id="preferences-file")
     told = gr.HTML(IDLE, elem_id="preferences-outcome", min_height=72)
 
     tab = Context.block

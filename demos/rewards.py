@@ -23,7 +23,7 @@ from raft_core.errors import DataError
 NAME = "Rewards"
 PICTURES, TEXTS = "pictures", "texts"
 MODALITIES: dict[str, Modality] = {PICTURES: "image", TEXTS: "text"}
-INTRO = "What would each reward say? Bring pictures or texts of your own; nothing of them is kept."
+INTRO = "What would each reward say? Bring pictures or texts of your own. Pictures are removed from here within a day."
 EMPTY = {
     PICTURES: empty("No scores yet", "Drop some pictures above, choose rewards, and press Score."),
     TEXTS: empty("No scores yet", "Paste some texts above, a line for each, choose rewards, and press Score."),
@@ -35,8 +35,8 @@ CSS = """
 .rewards-scores td { font-variant-numeric: tabular-nums; white-space: nowrap; }
 .rewards-place { color: var(--body-text-color-subdued); }
 .rewards-by { background: var(--background-fill-secondary); }
-.rewards-thumb { display: flex; align-items: center; width: 96px; height: 96px; }
-.rewards-thumb img { max-width: 96px; max-height: 96px; min-width: 64px; border-radius: var(--radius-sm); }
+.rewards-thumb img { width: 96px; height: 96px; object-fit: contain; border-radius: var(--radius-sm); }
+.rewards-scores .rewards-what { text-align: left; }
 .rewards-name { display: block; max-width: 12rem; overflow: hidden; text-overflow: ellipsis; white-space: nowrap;
   font-size: .85rem; color: var(--body-text-color-subdued); }
 .rewards-text { display: block; max-width: 34rem; white-space: pre-wrap; overflow-wrap: anywhere; }

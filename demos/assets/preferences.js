@@ -47,7 +47,7 @@ function tell(found) {
   const more = left ? ` · ${left} more and a reward can be learned` : "";
   find(".counts").textContent = parts.filter(Boolean).join(" · ") + more;
   find(".agreement").innerHTML = found.agreement
-    ? found.agreement + "<p>With 95 % intervals; ties and what was passed over do not count, and chance is 50 % with two, 25 % with four. Most questions are ones that rewards find hard: the random ones say how well they do on ordinary samples.</p>"
+    ? found.agreement + "<p>With 95 % intervals; ties and what was passed over do not count, and chance is 50 % with two, 25 % with four. Half of the questions are ones over which rewards quarrel or waver: the random ones say how well they do on ordinary samples.</p>"
     : "<p>How often each reward of the run agrees with you will be shown here.</p>";
 }
 

@@ -57,6 +57,7 @@ class BallotBox:
 
     def _choose(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         pool, choices = self._opened(asked)
+        check_number(asked.get("n"))
         drawn = asked.get("drawn")
         if drawn not in HOWS:
             raise DataError(f"a question is drawn for its value or at random, not {str(drawn)[:40]!r}")
@@ -92,6 +93,16 @@ def answered(call: Callable[[Mapping[str, Any]], dict[str, Any]], asked: Any) ->
         return {"error": UNEXPECTED}
 
 
+def check_number(n: Any) -> None:
+    """Of candidates of a question.
+
+    Raises:
+        DataError: neither 2 nor 4.
+    """
+    if n not in (2, 4):
+        raise DataError(f"a question has 2 or 4 candidates, not {str(n)[:40]}")
+
+
 def places(pool: Pool, samples: Any) -> list[int]:
     """Places in the pool of (round, row) pairs from a page.
 
@@ -121,8 +132,7 @@ def questions_for(
     """
     from raft_core.rng import numpy_rng
 
-    if n not in (2, 4):
-        raise DataError(f"a question has 2 or 4 candidates, not {str(n)[:40]}")
+    check_number(n)
     number = visitor if isinstance(visitor, int) else 0
     done = {*(frozenset(pool.places[key] for key in choice.samples) for choice in made if known(pool, choice)), *pending}
     found: list[dict[str, Any]] = []

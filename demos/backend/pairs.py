@@ -1,19 +1,21 @@
 """Which samples a person is asked to choose between: those whose comparison teaches most, and some at random.
 
-The value of comparing samples a and b of one prompt, in [0, 1], follows from their scores. With d_j the difference of their
-scores by the j-th reward or judge, in standard deviations of that column over the run, higher is better:
+The value of comparing samples a and b of one prompt follows from their scores. With d_j the difference of their scores by the
+j-th of J rewards and judges, in standard deviations of that column over the run, higher is better:
 
-    tie       u = 4·p·(1 − p), p = σ(d) by the reward that selected: 1 where it cannot tell them apart
+    tie       u = 4·p·(1 − p), p = σ(d) by the reward that selected: 1 where it cannot tell them apart, 0 where it is sure
     quarrel   v = 1 − |Σ_j d_j| / Σ_j |d_j|: 1 where rewards and judges pull equally hard in opposite directions, 0 where
               all agree
-    value     (u + v) / 2
+    stake     s = Σ_j |d_j| / J: how far apart anything puts them
+    value     (u + v) / 2 · s
 
-u alone is uncertainty sampling (Lewis and Gale 1994) by the model of Bradley and Terry; v is query by committee (Seung, Opper
-and Sompolinsky 1992). What is not scored counts nothing, so a run without scores is sampled at random.
+u alone is uncertainty sampling (Lewis and Gale 1994) by the model of Bradley and Terry, v is query by committee (Seung, Opper
+and Sompolinsky 1992). Without s both prefer samples that are all but the same, of which a choice teaches nothing. What is not
+scored counts nothing, so a run without scores is sampled at random.
 
-The prompt with the fewest choices so far comes next. Three times in four (``EXPLORED``) the most valuable of ``ENTRANTS``
-random pairs of it that nobody has compared is taken, else any one of them: labels of valuable pairs alone would say nothing of
-how well a reward does on ordinary ones.
+The prompt with the fewest choices so far comes next. Every other time (``EXPLORED``) the most valuable of ``ENTRANTS`` random
+pairs of it that nobody has compared is taken, else any one of them: labels of valuable pairs alone would say nothing of how well
+a reward does on ordinary ones.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from typing import Literal
 
 import numpy as np
 
-EXPLORED = 0.25
+EXPLORED = 0.5
 ENTRANTS = 64
 How = Literal["teaching", "random"]
 
@@ -79,15 +81,16 @@ def standardised(values: np.ndarray, descending: bool = False) -> np.ndarray:
 
 def value(scored: Scored, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """[M] what the comparison of samples a [M] with b [M] teaches, as the module says."""
-    differences = np.array([column[a] - column[b] for column in scored.columns.values()]).reshape(-1, len(a))  # [J, M]
-    known = np.nan_to_num(differences)
-    strength = np.abs(known).sum(axis=0)
-    quarrel = np.where(strength > 0, 1 - np.abs(known.sum(axis=0)) / np.where(strength > 0, strength, 1), 0.0)
-    if scored.reward not in scored.columns:
-        return quarrel / 2
-    own = scored.columns[scored.reward][a] - scored.columns[scored.reward][b]
-    tie = np.nan_to_num(1 / np.cosh(own / 2) ** 2)  # 4·σ(d)·σ(−d)
-    return (tie + quarrel) / 2
+    if not scored.columns:
+        return np.zeros(len(a))
+    apart = np.nan_to_num(np.array([column[a] - column[b] for column in scored.columns.values()]))  # [J, M]
+    strength = np.abs(apart).sum(axis=0)
+    quarrel = 1 - np.abs(apart.sum(axis=0)) / np.where(strength > 0, strength, 1)
+    tie = np.zeros(len(a))
+    if scored.reward in scored.columns:
+        own = scored.columns[scored.reward]
+        tie = np.nan_to_num(1 / np.cosh((own[a] - own[b]) / 2) ** 2)  # 4·σ(d)·σ(−d)
+    return (tie + quarrel) / 2 * strength / len(apart)
 
 
 def draw(scored: Scored, done: Collection[frozenset[int]], n: int, rng: np.random.Generator) -> Drawn | None:

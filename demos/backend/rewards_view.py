@@ -21,9 +21,9 @@ def ranking(marks: Mapping[str, Any], by: str) -> list[int]:
 
 
 def best(marks: Mapping[str, Any], key: str) -> float | None:
-    """The best score of a column."""
+    """The best score of a column; None when nothing stands out."""
     scored = [value for value in marks["columns"][key] if value is not None]
-    return (min if key in marks["descending"] else max)(scored, default=None)
+    return (min if key in marks["descending"] else max)(scored) if len(set(scored)) > 1 else None
 
 
 def table(marks: Mapping[str, Any], by: str) -> str:
@@ -31,16 +31,15 @@ def table(marks: Mapping[str, Any], by: str) -> str:
     keys = list(marks["columns"])
     heads = "".join(_head(marks, key, key == by) for key in keys)
     tops = {key: best(marks, key) for key in keys}
-    several = len(marks["names"]) > 1
     rows = "".join(
         f"<tr><td class='rewards-place'>{place}</td><th scope='row'>{_output(marks, i)}</th>"
-        + "".join(_cell(marks["columns"][key][i], several and marks["columns"][key][i] == tops[key], key == by) for key in keys)
+        + "".join(_cell(marks["columns"][key][i], marks["columns"][key][i] == tops[key], key == by) for key in keys)
         + "</tr>"
         for place, i in enumerate(ranking(marks, by), 1)
     )
     return (
         "<div class='raft-scroll' tabindex='0' role='region' aria-label='Scores'><table class='raft-table rewards-scores'>"
-        f"<thead><tr><th scope='col'><span class='sr-only'>place</span></th><th scope='col'>output</th>{heads}</tr></thead>"
+        f"<thead><tr><th scope='col'>place</th><th scope='col' class='rewards-what'>output</th>{heads}</tr></thead>"
         f"<tbody>{rows}</tbody></table></div>{_remarks(marks)}"
     )
 
@@ -80,7 +79,10 @@ def figure(value: float) -> str:
 
 def _remarks(marks: Mapping[str, Any]) -> str:
     """Why something has no score, or was not taken."""
-    said = [f"{html.escape(marks['labels'][key])}: not scored, for {html.escape(why)}" for key, why in marks["reasons"].items()]
+    of_reason: dict[str, list[str]] = {}
+    for key, why in marks["reasons"].items():
+        of_reason.setdefault(why, []).append(marks["labels"][key])
+    said = [f"Not scored by {html.escape(', '.join(labels))}: {html.escape(why)}" for why, labels in of_reason.items()]
     said += [f"{html.escape(name)} was refused: it {html.escape(why)}" for name, why in marks["refused"]]
     return f"<ul class='rewards-remarks'>{''.join(f'<li>{line}</li>' for line in said)}</ul>" if said else ""
 

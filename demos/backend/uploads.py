@@ -44,6 +44,8 @@ def picture(path: Path, limits: Limits) -> Image:
                 return opaque(image)
     except RaftError:
         raise
+    except Image.DecompressionBombError:
+        raise DataError(f"has far more than the {limits.upload_pixels / 1e6:g} million pixels that are taken") from None
     except UnidentifiedImageError:
         raise DataError(f"is no picture of a known format ({', '.join(FORMATS)})" if data else "is empty") from None
     except Exception as error:  # noqa: BLE001 - decoders raise whatever a damaged file makes them trip over
