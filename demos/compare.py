@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -24,32 +26,22 @@ STRIP_STRENGTHS = (0.25, 0.5, 0.75, 1.0)  # before training is the first of the 
 STRONGEST = 1.5
 LARGEST_SEED = 2**31 - 1
 HINT = empty("Nothing drawn yet", "Choose a prompt and press <b>Compare</b>: every picture is drawn before and after training.")
+#: In a narrow window the result lies below the settings.
+SHOW_RESULT = "() => { if (innerWidth < 700) document.querySelector('#compare-result').scrollIntoView({behavior: 'smooth'}) }"
 JOB = "demos.backend.compare_work:compare"
 
 
 def build(studio: Studio) -> None:
     """Lay the page out."""
     known = comparable.comparables(studio.all_runs())
-    first = _defaults(known[:1])
+    first = _defaults(studio, known[:1])
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
-            models = gr.Dropdown(
-                [(each.label, each.key) for each in known],
-                value=[each.key for each in known[:1]],
-                multiselect=True,
-                allow_custom_value=True,  # runs come while the page is open; a key that is not on the list is refused in words
-                max_choices=studio.limits.models,
-                label="Models",
-                info="Runs, their checkpoints, and the bundled example",
-                elem_id="compare-models",
-            )
-            prompt = gr.Textbox(
-                next(iter(first.prompts), ""),
-                label="Prompt",
-                lines=2,
-                max_length=studio.limits.prompt_characters,
-                elem_id="compare-prompt",
-            )
+            models, prompt, seed, images = _what(studio, known, first)
+            with gr.Row():
+                start = gr.Button("Compare", variant="primary", min_width=100, elem_id="compare-start")
+                stop = gr.Button("Stop", min_width=100, elem_id="compare-stop")
+            status = gr.HTML(compare_view.progress(""), elem_id="compare-status")
             prompts = gr.Dataset(
                 components=[prompt],
                 samples=[[text] for text in first.prompts],
@@ -57,36 +49,8 @@ def build(studio: Studio) -> None:
                 samples_per_page=4,
                 elem_id="compare-prompts",
             )
-            with gr.Row():
-                seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=LARGEST_SEED, elem_id="compare-seed")
-                images = gr.Slider(1, studio.limits.images, 4, step=1, label="Pictures", elem_id="compare-images")
-            view = gr.Radio([PAIRS, STRIP], value=PAIRS, label="Show", elem_id="compare-view")
-            strength = gr.Slider(
-                0,
-                STRONGEST,
-                1,
-                step=0.05,
-                label="Strength",
-                info="of what was trained: 0 none, 1 as trained, more goes beyond",
-                elem_id="compare-strength",
-            )
-            with gr.Accordion("Sampling", open=False):
-                steps = gr.Slider(1, studio.limits.steps, first.steps, step=1, label="Steps", elem_id="compare-steps")
-                guidance = gr.Slider(0, 20, first.guidance_scale, step=0.1, label="Guidance", elem_id="compare-guidance")
-                size = gr.Dropdown(
-                    comparable.sizes(first.size, studio.limits),
-                    value=first.size,
-                    allow_custom_value=True,
-                    label="Size",
-                    info="width × height in pixels",
-                    elem_id="compare-size",
-                )
-                score = gr.Checkbox(True, label="Score with the run's rewards and judges", elem_id="compare-score")
-            with gr.Row():
-                start = gr.Button("Compare", variant="primary", elem_id="compare-start")
-                stop = gr.Button("Stop", elem_id="compare-stop")
+            view, strength, steps, guidance, size, score = _how(studio, first)
         with gr.Column(scale=5, min_width=320):
-            status = gr.HTML(compare_view.progress(""), elem_id="compare-status")
             result = gr.HTML(HINT, elem_id="compare-result", min_height=420)
             files = gr.Files(label="Download, settings embedded", visible=False, interactive=False, elem_id="compare-files")
 
@@ -110,22 +74,28 @@ def build(studio: Studio) -> None:
         wanted = read(studio, models, prompt, seed, images, view, strength, steps, guidance, size, score)
         yield compare_view.progress("starting"), gr.skip(), gr.update(visible=False)
         comparison: Comparison | None = None
-        for event in studio.worker.run(JOB, asked=wanted):
-            if isinstance(event, Waiting):
-                yield compare_view.progress(waiting(event)), gr.skip(), gr.skip()
-            elif isinstance(event, Progress):
-                yield compare_view.progress(event.text, event.done, event.total), gr.skip(), gr.skip()
-            else:
-                comparison = event
-                yield gr.skip(), compare_view.shown(event), gr.skip()
+        with contextlib.closing(studio.worker.run(JOB, asked=wanted)) as events:
+            for event in events:
+                if isinstance(event, Waiting):
+                    yield compare_view.progress(waiting(event)), gr.skip(), gr.skip()
+                elif isinstance(event, Progress):
+                    yield compare_view.progress(event.text, event.done, event.total), gr.skip(), gr.skip()
+                else:
+                    comparison = event
+                    yield gr.skip(), compare_view.shown(event), gr.skip()
         if comparison is not None:
             done = f"done: {comparison.seconds:.2f} s per picture"
             yield compare_view.progress(done, 1, 1), gr.skip(), gr.update(value=_files(comparison, files), visible=True)
 
     def own_settings(chosen: list[comparable.Comparable]) -> tuple[Any, ...]:
-        own = _defaults(chosen)
+        own = _defaults(studio, chosen)
         sizes = gr.update(choices=comparable.sizes(own.size, studio.limits), value=own.size)
-        return own.steps, own.guidance_scale, sizes, gr.Dataset(samples=[[text] for text in own.prompts])
+        return (
+            own.steps,
+            own.guidance_scale,
+            sizes,
+            gr.Dataset(samples=[[text] for text in own.prompts]),
+        )
 
     @spoken
     def model_chosen(keys: Any) -> tuple[Any, ...]:
@@ -146,7 +116,7 @@ def build(studio: Studio) -> None:
         if [each.key for each in now[:1]] == [each.key for each in known[:1]]:
             return (gr.skip(),) * 6
         chosen = gr.update(choices=[(each.label, each.key) for each in now], value=[each.key for each in now[:1]])
-        text = next(iter(_defaults(now[:1]).prompts), "")
+        text = next(iter(_defaults(studio, now[:1]).prompts), "")
         return chosen, text, *own_settings(now[:1])
 
     drawing = gr.on(
@@ -159,6 +129,8 @@ def build(studio: Studio) -> None:
         show_progress="hidden",
         trigger_mode="once",
     )
+    drawing.failure(lambda: compare_view.progress(""), None, status, api_visibility="private", show_progress="hidden")
+    drawing.success(None, js=SHOW_RESULT)
     stop.click(lambda: compare_view.progress("stopped"), None, status, cancels=[drawing], api_visibility="private")
     settings = [steps, guidance, size, prompts]
     models.input(model_chosen, models, settings, api_visibility="private", show_progress="hidden")
@@ -167,11 +139,64 @@ def build(studio: Studio) -> None:
     prompts.click(lambda row: row[0], prompts, prompt, api_visibility="private", show_progress="hidden")
 
 
-def _defaults(models: list[comparable.Comparable]) -> comparable.Defaults:
-    """Of the first model; as usual where there is none."""
+def _what(studio: Studio, known: list[comparable.Comparable], first: comparable.Defaults) -> tuple[Any, ...]:
+    """Models, prompt, seed, number of pictures."""
+    models = gr.Dropdown(
+        [(each.label, each.key) for each in known],
+        value=[each.key for each in known[:1]],
+        multiselect=True,
+        allow_custom_value=True,  # runs come while the page is open; a key that is not on the list is refused in words
+        max_choices=studio.limits.models,
+        label="Models",
+        info="Runs, their checkpoints, and the bundled example",
+        elem_id="compare-models",
+    )
+    prompt = gr.Textbox(
+        next(iter(first.prompts), ""),
+        label="Prompt",
+        lines=2,
+        max_length=studio.limits.prompt_characters,
+        elem_id="compare-prompt",
+    )
+    with gr.Row():
+        seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=LARGEST_SEED, min_width=100, elem_id="compare-seed")
+        images = gr.Slider(1, studio.limits.images, 4, step=1, label="Pictures", min_width=100, elem_id="compare-images")
+    return models, prompt, seed, images
+
+
+def _how(studio: Studio, first: comparable.Defaults) -> tuple[Any, ...]:
+    """View, strength, steps, guidance, size, whether to score."""
+    view = gr.Radio([PAIRS, STRIP], value=PAIRS, label="Show", elem_id="compare-view")
+    strength = gr.Slider(
+        0,
+        STRONGEST,
+        1,
+        step=0.05,
+        label="Strength",
+        info="of what was trained: 0 none, 1 as trained, more goes beyond",
+        elem_id="compare-strength",
+    )
+    with gr.Accordion("Sampling", open=False):
+        steps = gr.Slider(1, studio.limits.steps, first.steps, step=1, label="Steps", elem_id="compare-steps")
+        guidance = gr.Slider(0, 20, first.guidance_scale, step=0.1, label="Guidance", elem_id="compare-guidance")
+        size = gr.Dropdown(
+            comparable.sizes(first.size, studio.limits),
+            value=first.size,
+            allow_custom_value=True,
+            label="Size",
+            info="width × height in pixels",
+            elem_id="compare-size",
+        )
+        score = gr.Checkbox(True, label="Score with the run's rewards and judges", elem_id="compare-score")
+    return view, strength, steps, guidance, size, score
+
+
+def _defaults(studio: Studio, models: list[comparable.Comparable]) -> comparable.Defaults:
+    """Of the first model, within the limits; as usual where there is none."""
     if not models:
-        return comparable.Defaults(25, 7.5, comparable.OWN_SIZE, ())
-    return comparable.defaults(models[0].folder)
+        return comparable.NO_DEFAULTS
+    own = comparable.defaults(models[0].folder)
+    return replace(own, steps=min(own.steps, studio.limits.steps))
 
 
 def read(

@@ -19,7 +19,7 @@ from raft_core.types import Prompt
 OWN_SIZE = "the model's own"
 SIDES = (32, 64, 128, 256, 512, 768, 1024)
 PROMPTS_SHOWN = 12
-USUAL = {"steps": 25, "guidance_scale": 7.5, "width": None, "height": None}  # of raft_diffusion's Sampling
+USUAL: dict[str, Any] = {"steps": 25, "guidance_scale": 7.5, "width": None, "height": None}  # of raft_diffusion's Sampling
 
 
 @dataclass(frozen=True)
@@ -97,19 +97,19 @@ def chosen(keys: Any, known: Sequence[Comparable], most: int) -> list[Comparable
     return [by_key[key] for key in keys]
 
 
-def defaults(folder: Path) -> Defaults:
-    """How the run draws by itself. What its configuration does not tell is as usual.
+NO_DEFAULTS = Defaults(USUAL["steps"], USUAL["guidance_scale"], OWN_SIZE, ())
 
-    Raises:
-        StoreError: the configuration cannot be read.
-    """
-    config = read_config(folder)
-    policy = config.get("policy") or {}
-    arguments = policy.get("init_args") or {} if isinstance(policy, dict) else {}
-    sampling = {**USUAL, **(arguments.get("sampling") or {})}
-    width, height = sampling["width"], sampling["height"]
-    size = f"{width} × {height}" if width and height else OWN_SIZE
-    return Defaults(int(sampling["steps"]), float(sampling["guidance_scale"]), size, _prompts(config))
+
+def defaults(folder: Path) -> Defaults:
+    """How the run draws by itself. What its configuration does not tell, or tells wrongly, is as usual: drawing will say more."""
+    try:
+        config = read_config(folder)
+        sampling = {**USUAL, **((config["policy"].get("init_args") or {}).get("sampling") or {})}
+        width, height = sampling["width"], sampling["height"]
+        size = f"{width} × {height}" if width and height else OWN_SIZE
+        return Defaults(int(sampling["steps"]), float(sampling["guidance_scale"]), size, _prompts(config))
+    except (RaftError, KeyError, TypeError, ValueError, AttributeError):
+        return NO_DEFAULTS
 
 
 def _prompts(config: Mapping[str, Any]) -> list[str]:
