@@ -130,7 +130,7 @@ class Bare:
         )
         self._pipe.scheduler = DPMSolverMultistepScheduler.from_config(self._pipe.scheduler.config)
         self._pipe.set_progress_bar_config(disable=True)
-        self._pipe.load_lora_weights(bundled_runs()[EXAMPLE] / "export")
+        self._pipe.load_lora_weights(str(bundled_runs()[EXAMPLE] / "export"))
 
     def draw(self, seed: int, pictures: int) -> None:
         import torch

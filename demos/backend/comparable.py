@@ -101,7 +101,7 @@ NO_DEFAULTS = Defaults(USUAL["steps"], USUAL["guidance_scale"], OWN_SIZE, ())
 
 
 def defaults(folder: Path) -> Defaults:
-    """How the run draws by itself. What its configuration does not tell, or tells wrongly, is as usual: drawing will say more."""
+    """How the run draws by itself; as usual where its configuration tells it wrongly, of which drawing says more."""
     try:
         config = read_config(folder)
         sampling = {**USUAL, **((config["policy"].get("init_args") or {}).get("sampling") or {})}

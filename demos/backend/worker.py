@@ -14,7 +14,7 @@ import multiprocessing
 import queue
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
@@ -76,7 +76,7 @@ class Worker:
         self._closed = False
         threading.Thread(target=self._serve, daemon=True, name="worker-dispatch").start()
 
-    def run(self, function: str, /, **arguments: Any) -> Iterator[Any]:
+    def run(self, function: str, /, **arguments: Any) -> Generator[Any, None, None]:
         """Ask for a job; yields ``Waiting`` while others come first, then whatever the job yields.
 
         Closing the iterator gives the job up: it is taken out of the line, or stopped at its next yield.

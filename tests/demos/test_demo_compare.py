@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import NARROW, WIDE, served, shot
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from demos import compare
 from demos.backend import comparable, compare_view
@@ -145,7 +146,7 @@ def test_what_is_not_scored_is_shown_as_such_and_never_as_zero():
 
 
 def test_a_downloaded_row_tells_all_that_is_needed_to_draw_it_again():
-    picture = Image.open(io.BytesIO(row_png(comparison(), 1)))
+    picture = PngImageFile(io.BytesIO(row_png(comparison(), 1)))
     picture.load()
     assert picture.size == (8 + 4 + 8, 8)
     assert picture.getpixel((0, 0)) == (0, 128, 0) and picture.getpixel((12, 0)) == (0, 0, 0)
@@ -220,7 +221,7 @@ def test_a_person_compares_slides_and_takes_a_pair_away(app, open_page):
     shot(page, "compare-pairs-wide")
     with page.expect_download() as download:
         page.locator("#compare-files a").first.click()
-    told = json.loads(Image.open(download.value.path()).text["raft"])
+    told = json.loads(PngImageFile(download.value.path()).text["raft"])
     assert told["prompt"].startswith("a large red star") and len(told["pictures"]) == 2
     page.get_by_label("Strength strip").check()
     page.get_by_role("button", name="Compare", exact=True).click()
