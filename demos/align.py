@@ -164,16 +164,16 @@ def _controls(studio: Studio, offered: list[Recipe], first: Recipe) -> tuple[dic
         parts["mix"] = gr.Radio(list(MIXES), value=next(iter(MIXES)), label="How", info="A negative weight is a penalty.")
     with gr.Row():
         parts["k"] = gr.Slider(
-            1, limits.k, value=first.k, step=1, label="K: samples per prompt and round", min_width=200, elem_id="align-k"
+            1, limits.k, value=first.k, step=1, label="K (samples per prompt)", min_width=200, elem_id="align-k"
         )
         parts["rounds"] = gr.Slider(
-            1, limits.rounds, value=first.rounds, step=1, label="Rounds, at most", min_width=200, elem_id="align-rounds"
+            1, limits.rounds, value=first.rounds, step=1, label="Rounds at most", min_width=200, elem_id="align-rounds"
         )
     with gr.Row():
         parts["rank"] = gr.Slider(
-            1, limits.rank, value=first.rank or 8, step=1, label="Rank of the LoRA", min_width=200, elem_id="align-rank"
+            1, limits.rank, value=first.rank or 8, step=1, label="LoRA rank", min_width=200, elem_id="align-rank"
         )
-        parts["learning_rate"] = gr.Number(first.learning_rate, label="Learning rate", min_width=120, elem_id="align-lr")
+        parts["learning_rate"] = gr.Number(first.learning_rate, label="Learning rate", min_width=200, elem_id="align-lr")
     with gr.Accordion("Prompts, seed and more", open=False):
         about, box = _prompts(first)
         parts["prompts_of"] = gr.HTML(about, elem_id="align-prompts-of")

@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from demos.backend.runs import inside
 from raft_core.errors import DataError, DeviceError, RaftError, StoreError
 from raft_core.files import write_json, write_text
 from raft_core.lock import holder
@@ -28,6 +29,7 @@ from raft_core.manifest import RUN, read_history, read_run
 
 log = logging.getLogger("raft.demo")
 FOLDER, DEVICE, EDITING = ".queue", "device.lock", "edit.lock"
+JOB = (sys.executable, "-m", "demos.backend.alignment_job")
 TICK_S = 1.0
 ATTEMPTS = 3  # a run that is killed so often without a new round is not begun again by itself
 INTERRUPTED = 130
@@ -65,11 +67,13 @@ class Alignments:
     Args:
         runs: the runs folder.
         most: alignments that may wait.
+        job: command of the process that aligns, less the runs folder and the name of the run.
     """
 
-    def __init__(self, runs: Path, most: int = 8):
+    def __init__(self, runs: Path, most: int = 8, job: Sequence[str] = JOB):
         self._runs = runs
         self._most = most
+        self._job = tuple(job)
         self._children: list[subprocess.Popen] = []
         self._closed = threading.Event()
 
@@ -133,7 +137,7 @@ class Alignments:
         _require_posix()
         with self._editing():
             known = self.entry(name)
-            if known is None and not (self._runs / name / RUN).is_file():
+            if known is None and not (inside(self._runs, name) / RUN).is_file():
                 raise DataError(f"there is no {name!r} among the runs; choose one of the list")
             if known and known.state in ("running", "waiting"):
                 raise StoreError(f"{name} is {known.state} already")
@@ -202,7 +206,7 @@ class Alignments:
             self.file(entry.name, kind).unlink(missing_ok=True)
         rounds = len(self._history(entry.name))
         attempts = 1 + (entry.attempts if rounds == entry.rounds else 0)
-        command = [sys.executable, "-m", "demos.backend.alignment_job", str(self._runs), entry.name]
+        command = [*self._job, str(self._runs), entry.name]
         with self.file(entry.name, "log").open("ab") as out:
             child = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, pass_fds=(device,)

@@ -1,4 +1,4 @@
-"""What a run has to take away: its trained weights in every form that was exported, the model card, all of it."""
+"""What a run has to take away: its trained weights in every form that was exported, the model card, the report."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ KINDS = {
     "kohya": "LoRA for WebUI and ComfyUI",
     "peft": "Adapter for peft",
     "card": "Model card",
-    "all": "Everything as a zip",
+    "report": "Report",
+    "all": "Weights and card as a zip",
 }
 _FILES = {
-    "diffusers": ("pytorch_lora_weights.safetensors",),
-    "kohya": ("lora_kohya.safetensors",),
-    "peft": ("adapter_model.safetensors", "adapter_config.json"),
-    "card": ("README.md",),
+    "diffusers": ("export/pytorch_lora_weights.safetensors",),
+    "kohya": ("export/lora_kohya.safetensors",),
+    "peft": ("export/adapter_model.safetensors", "export/adapter_config.json"),
+    "card": ("export/README.md",),
+    "report": ("report/index.html",),
 }
 
 
@@ -46,7 +48,7 @@ def make(folder: Path, kind: str, place: Path) -> Path:
     if not files:
         raise DataError(f"{folder.name} has no {str(kind)[:30]!r} to take away")
     if len(files) == 1:
-        # A loader of diffusers looks for this very name; a card of no run in particular would be lost among others.
+        # A loader of diffusers looks for this very name; any other file is better known by its run.
         name = f"{folder.name}-{files[0].name}" if kind != "diffusers" else files[0].name
         return Path(shutil.copyfile(files[0], place / name))
     target = place / f"{folder.name}{'' if kind == 'all' else f'-{kind}'}.zip"
@@ -61,7 +63,7 @@ def _files(folder: Path, kind: str) -> list[Path]:
     export = folder / EXPORT
     if kind == "all":
         return sorted(path for path in export.rglob("*") if path.is_file() and not path.is_symlink())
-    files = [export / name for name in _FILES[kind]]
+    files = [folder / name for name in _FILES[kind]]
     return files if all(file.is_file() and not file.is_symlink() for file in files) else []
 
 

@@ -135,8 +135,12 @@ def curves_html(folder: Path) -> str:
         StoreError: the metrics cannot be read.
     """
     drawn = charts(read_history(folder)) if (folder / METRICS).is_file() else []
+    if not drawn:
+        return NO_CURVES
     first = [each for each in drawn if each.title.startswith(CURVES_FIRST)]
-    return charts_html([*first, *(each for each in drawn if each not in first)]) if drawn else NO_CURVES
+    rest = [each for each in drawn if each not in first]
+    more = f"<details class='raft-more'><summary>{len(rest)} more curves</summary>{charts_html(rest)}</details>" if rest else ""
+    return charts_html(first) + more
 
 
 def best_html(folder: Path) -> str:

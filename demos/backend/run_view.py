@@ -59,6 +59,9 @@ CSS = """
 .dark .raft-badge.finished { color: #4ade80; } .dark .raft-badge.running { color: #a5b4fc; }
 .dark .raft-badge.failed, .dark .raft-badge.damaged { color: #f87171; }
 .dark .raft-badge.interrupted, .dark .raft-badge.stopped { color: #facc15; }
+.raft-more { margin-top: .8rem; }
+.raft-more summary { cursor: pointer; color: var(--body-text-color-subdued); margin-bottom: .6rem; }
+.raft-name { display: inline-block; min-width: 6.5rem; }
 .raft-wrap { overflow-wrap: anywhere; }
 .raft-wrap p { margin: .2rem 0; font-size: .88rem; }
 .raft-facts { display: grid; grid-template-columns: max-content 1fr; gap: .15rem .9rem; margin: .4rem 0 0; font-size: .9rem; }
@@ -111,7 +114,8 @@ def _card(card: Card, with_mark: bool) -> str:
     scores = "".join(f"<dt title='{escape(n)}'>{escape(n)}</dt><dd>{number(v)}</dd>" for n, v in card.scores.items())
     return (
         f"<figure class='raft-card{' kept' if card.kept and with_mark else ''}'>{shown}<figcaption>"
-        f"<p>{escape(card.prompt)}</p><dl>{scores}</dl>{f'<p>{mark}</p>' if with_mark else ''}</figcaption></figure>"
+        f"<p class='raft-muted'>{escape(card.prompt)}</p><dl>{scores}</dl>"
+        f"{f'<p>{mark}</p>' if with_mark else ''}</figcaption></figure>"
     )
 
 

@@ -45,7 +45,7 @@ def _row(run: RunInfo, status: str) -> list[str]:
     rewards = [row["reward/mean"] for row in history(run.folder) if isinstance(row.get("reward/mean"), (int, float))]
     change = f"{number(rewards[0])} → {number(rewards[-1])}" if rewards else "–"
     trouble = f"<br><span class='raft-muted raft-wrap'>{escape(run.trouble[:200])}</span>" if run.trouble else ""
-    name = f"<span class='raft-wrap'>{escape(run.name)}</span>{trouble}"
+    name = f"<span class='raft-wrap raft-name'>{escape(run.name)}</span>{trouble}"
     rounds = f"{run.rounds} of {run.planned}" if run.planned else str(run.rounds)
     return [name, badge(status), rounds, escape(run.reward), change, f"<span class='raft-wrap'>{escape(run.model)}</span>"]
 
@@ -91,10 +91,8 @@ def whatif_html(folder: Path, k: int, by: str | None) -> str:
     drawn = chart(f"Expected {column} of the best of K", numbers, curves, f"{most} samples per prompt are stored")
     head = ["Round", *(f"<b>K = {n}</b>" if n == k else f"K = {n}" for n in ks)]
     rows = [[str(rnd), *(number(values[n][i]) for n in ks)] for i, rnd in enumerate(numbers)]
-    gain = values[k][0] - values[1][0]
-    told = (
-        f"Round {numbers[0]}: the best of {k} is expected at {number(values[k][0])}, {number(gain, signed=True)} to the mean."
-    )
+    best, mean = values[k][0], values[1][0]
+    told = f"Round {numbers[0]}: the best of {k} is expected at {number(best)}, {number(best - mean, signed=True)} to the mean."
     return f"<p>{escape(told)}</p>{charts_html([drawn] if drawn else [])}{table_html(head, rows)}"
 
 
