@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -55,9 +56,15 @@ class Offer:
     @property
     def measures(self) -> str:
         """What it measures, in a sentence or two."""
-        from raft_core import listing
+        return self.summary or _summary(self.kind)
 
-        return self.summary or next((found.summary for found in listing.describe(self.kind)), "")
+
+@cache
+def _summary(kind: str) -> str:
+    """What a class says of itself."""
+    from raft_core import listing
+
+    return next((found.summary for found in listing.describe(kind)), "")
 
 
 BUNDLED = (

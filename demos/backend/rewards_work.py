@@ -130,8 +130,8 @@ def _scored(offer: Offer, samples: Sequence[Sample], marks: Marks) -> np.ndarray
 
 def _reward(offer: Offer) -> Reward:
     """The reward, loaded; the same one as last time unless its folder has changed."""
-    folder = offer.arguments.get("folder")
-    stamp = (Path(str(folder)) / CONFIG).stat().st_mtime_ns if folder else 0
+    file = Path(str(offer.arguments.get("folder"))) / CONFIG
+    stamp = file.stat().st_mtime_ns if file.is_file() else 0
     return _rewards.get(json.dumps([offer.spec, stamp], sort_keys=True), lambda: _built(offer))
 
 
