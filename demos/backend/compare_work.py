@@ -21,6 +21,8 @@ from raft_core.scoring import Scorer, Scores
 from raft_core.source import Source, open_source
 from raft_core.types import Prompt, Sample
 
+TOLD_EVERY_S = 0.2  # a small model takes a step in milliseconds, less than the way to the page
+
 
 @dataclass(frozen=True)
 class _Model:
@@ -105,7 +107,7 @@ def _ready(model: _Model, asked: Asked) -> tuple[Any, str]:
 
 
 class _Steps:
-    """Counts denoising steps over all columns.
+    """Counts denoising steps over all columns, and tells of them now and then.
 
     Attributes:
         columns: to be drawn.
@@ -115,6 +117,7 @@ class _Steps:
         self.columns = columns
         self._asked = asked
         self._begun, self._done = 0, 0
+        self._told_at = -math.inf
 
     def column(self, batch_size: int) -> Callable[[int, int], None]:
         """What a policy tells its steps to while it draws the next column."""
@@ -123,6 +126,9 @@ class _Steps:
 
         def on_step(step: int, steps: int) -> None:
             self._done += 1
+            if time.monotonic() - self._told_at < TOLD_EVERY_S:
+                return
+            self._told_at = time.monotonic()
             text = f"drawing {self._begun} of {self.columns}, step {step} of {steps}"
             tell(Progress(text, self._done, self.columns * parts * steps))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.cookiejar
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from demos.app import PAGES, check_exposure
 from demos.backend.limits import Limits, within
 from demos.backend.runs import inside
 from raft_core.errors import ConfigError, DataError
+from raft_core.listing import bundled_runs
 
 
 def fetched(url: str, data: bytes | None = None, headers: dict[str, str] | None = None) -> tuple[int, bytes]:
@@ -90,7 +92,9 @@ def test_a_port_in_use_is_told_in_words(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_app_and_its_worker_in_order(tmp_path, number):
+    shutil.copytree(bundled_runs()["bundled:examples/resolution"], tmp_path / "runs" / "of last week")
     with served(tmp_path / "runs") as app:
+        assert b"of last week" in fetched(f"{app.url}/config")[1]  # what an app knows, it reads from the runs folder
         workers = children(app.process.pid)
         app.process.send_signal(number)
         assert app.process.wait(60) == 0
