@@ -129,14 +129,16 @@ def build(studio: Studio) -> None:
         show_progress="hidden",
         trigger_mode="once",
     )
-    drawing.failure(lambda: compare_view.progress(""), None, status, api_visibility="private", show_progress="hidden")
+    quietly: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    drawing.failure(lambda: compare_view.progress(""), None, status, **quietly)
     drawing.success(None, js=SHOW_RESULT)
     stop.click(lambda: compare_view.progress("stopped"), None, status, cancels=[drawing], api_visibility="private")
     settings = [steps, guidance, size, prompts]
-    models.input(model_chosen, models, settings, api_visibility="private", show_progress="hidden")
-    gr.on(None, opened, None, [models, prompt, *settings], api_visibility="private", show_progress="hidden")
-    models.focus(refresh, None, models, api_visibility="private", show_progress="hidden")
-    prompts.click(lambda row: row[0], prompts, prompt, api_visibility="private", show_progress="hidden")
+    models.input(model_chosen, models, settings, **quietly)
+    gr.on(None, opened, None, [models, prompt, *settings], **quietly)
+    view.change(lambda chosen: gr.update(interactive=chosen == PAIRS), view, strength, **quietly)
+    models.focus(refresh, None, models, **quietly)
+    prompts.click(lambda row: row[0], prompts, prompt, **quietly)
 
 
 def _what(studio: Studio, known: list[comparable.Comparable], first: comparable.Defaults) -> tuple[Any, ...]:

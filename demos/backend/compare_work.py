@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 from demos.backend import shelf
@@ -90,20 +90,24 @@ def _ready(model: _Model, asked: Asked) -> tuple[Any, str]:
     Raises:
         RaftError: it cannot be loaded, or cannot draw so.
     """
+    policy: Any
     policy, key = shelf.policy_of(model.source)
-    if policy.modality != "image" or not hasattr(policy, "sampling"):
+    if policy.modality != "image":
         raise ModelError(f"{model.label} draws no pictures; texts are compared on the page Text")
     model.source.put_weights(policy, model.checkpoint)
+    sampling = getattr(policy, "sampling", None)  # a policy of somebody else's may have none
     changed: dict[str, Any] = {
         "steps": asked.steps,
         "guidance_scale": asked.guidance_scale,
         "width": asked.width,
         "height": asked.height,
     }
-    policy.sampling = replace(policy.sampling, **changed)  # type: ignore[attr-defined] - it has one
+    if is_dataclass(sampling) and not isinstance(sampling, type):
+        known = {each.name for each in fields(sampling)}
+        policy.sampling = replace(sampling, **{name: value for name, value in changed.items() if name in known})
     if mistakes := policy.check():
         raise ConfigError(mistakes)
-    return policy, f"{key} {policy.sampling}"  # type: ignore[attr-defined]
+    return policy, f"{key} {getattr(policy, 'sampling', '')}"
 
 
 class _Steps:
