@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,6 +38,8 @@ NO_MODEL = empty(
     "There is no text run yet",
     "Make one in a few minutes, <code>raft align text/sums_raft</code>, with the runs folder as its <code>--output</code>.",
 )
+#: In a narrow window the result lies below the settings.
+SHOW_RESULT = "() => { if (innerWidth < 700) document.querySelector('#text-result').scrollIntoView({behavior: 'smooth'}) }"
 WORK = "demos.backend.text_work"
 # Marks are a matter of looks: the browser changes them by itself, also while texts are being written.
 SET_MARK = f"(mark) => {{ document.getElementById('text-result').dataset.mark = {{'{MARKS[1]}': 'likelihood', \
@@ -49,23 +52,12 @@ def build(studio: Studio) -> None:
     first = texts.defaults(known[0] if known else None, studio.limits)
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
-            model = gr.Dropdown(
-                _choices(known),
-                value=known[0].key if known else None,
-                allow_custom_value=True,  # runs come while the page is open; a key that is not on the list is refused in words
-                label="Model",
-                info="Text runs, their checkpoints, and the bundled examples",
-                elem_id="text-model",
-            )
-            view = gr.Radio([COMPARE, VOTE, MEASURE], value=COMPARE, label="Show", elem_id="text-view")
-            prompt = gr.Textbox(
-                next(iter(first.prompts), ""),
-                label="Prompt",
-                lines=3,
-                max_lines=8,
-                max_length=studio.limits.prompt_characters,
-                elem_id="text-prompt",
-            )
+            model, view, prompt = _what(studio, known, first)
+            k, votes, count, side, reranker, answer = _how(studio)
+            with gr.Row():
+                start = gr.Button("Write", variant="primary", min_width=100, elem_id="text-start")
+                stop = gr.Button("Stop", min_width=100, elem_id="text-stop")
+            status = gr.HTML(progress(""), elem_id="text-status")
             prompts = gr.Dataset(
                 components=[prompt],
                 samples=[[text] for text in first.prompts],
@@ -73,55 +65,8 @@ def build(studio: Studio) -> None:
                 samples_per_page=4,
                 elem_id="text-prompts",
             )
-            k = gr.Slider(1, studio.limits.completions, 3, step=1, label="Completions", elem_id="text-k")
-            votes = gr.Slider(
-                2, studio.limits.votes, 16, step=1, label="Chains of thought", visible=False, elem_id="text-votes"
-            )
-            count = gr.Slider(
-                10,
-                MOST_PROBLEMS,
-                30,
-                step=10,
-                label="Problems of the run, held-out ones first",
-                visible=False,
-                elem_id="text-count",
-            )
-            side = gr.Radio([BEFORE, AFTER], value=AFTER, label="Model as it was", visible=False, elem_id="text-side")
-            reranker = gr.Dropdown(
-                _rerankers(studio),
-                value=NO_RERANKER,
-                label="Reward that chooses",
-                info="besides the vote",
-                visible=False,
-                elem_id="text-reranker",
-            )
-            answer = gr.Textbox(
-                "",
-                label="Right answer",
-                placeholder="known for the run's own prompts",
-                max_length=ANSWER_CHARACTERS,
-                visible=False,
-                elem_id="text-answer",
-            )
-            with gr.Row():
-                temperature = gr.Slider(
-                    0,
-                    texts.HOTTEST,
-                    first.temperature,
-                    step=0.05,
-                    label="Temperature",
-                    elem_id="text-temperature",
-                    min_width=140,
-                )
-                seed = gr.Number(
-                    0, label="Seed", precision=0, minimum=0, maximum=LARGEST_SEED, elem_id="text-seed", min_width=100
-                )
-            tokens = gr.Slider(1, first.tokens, first.tokens, step=1, label="Longest, in tokens", elem_id="text-tokens")
-            with gr.Row():
-                start = gr.Button("Write", variant="primary", elem_id="text-start")
-                stop = gr.Button("Stop", elem_id="text-stop")
+            temperature, seed, tokens = _sampling(first)
         with gr.Column(scale=5, min_width=320):
-            status = gr.HTML(progress(""), elem_id="text-status")
             mark = gr.Radio(MARKS, value=MARKS[0], label="Mark", container=False, elem_id="text-mark")
             result = gr.HTML(HINT if known else NO_MODEL, elem_id="text-result", min_height=420)
 
@@ -192,6 +137,7 @@ def build(studio: Studio) -> None:
         label = {COMPARE: "Write", VOTE: "Vote", MEASURE: "Measure"}.get(view, "Write")
         return *(gr.update(visible=each) for each in shown), gr.update(value=label)
 
+    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     running = gr.on(
         [start.click, prompt.submit],
         write,
@@ -202,15 +148,73 @@ def build(studio: Studio) -> None:
         show_progress="hidden",
         trigger_mode="once",
     )
+    running.failure(lambda: progress(""), None, status, **quiet)
+    running.success(None, js=SHOW_RESULT)
     stop.click(lambda: progress("stopped"), None, status, cancels=[running], api_visibility="private")
     settings = [prompt, answer, temperature, tokens, prompts]
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     model.input(model_chosen, model, settings, **quiet)
     model.focus(refresh, None, [model, reranker], **quiet)
     gr.on(None, opened, None, [model, reranker, result, *settings], **quiet)
     prompts.click(lambda row: (row[0], ""), prompts, [prompt, answer], **quiet)
     view.input(arranged, view, [prompt, prompts, k, votes, count, side, reranker, answer, mark, start], **quiet)
     mark.input(None, mark, None, js=SET_MARK, **quiet)
+
+
+def _what(studio: Studio, known: list[comparable.Comparable], first: texts.Defaults) -> tuple[Any, ...]:
+    """Model, what is shown, prompt."""
+    model = gr.Dropdown(
+        _choices(known),
+        value=known[0].key if known else None,
+        allow_custom_value=True,  # runs come while the page is open; a key that is not on the list is refused in words
+        label="Model",
+        info="Text runs, their checkpoints, and the bundled examples",
+        elem_id="text-model",
+    )
+    view = gr.Radio([COMPARE, VOTE, MEASURE], value=COMPARE, label="Show", elem_id="text-view")
+    prompt = gr.Textbox(
+        next(iter(first.prompts), ""),
+        label="Prompt",
+        lines=3,
+        max_lines=8,
+        max_length=studio.limits.prompt_characters,
+        elem_id="text-prompt",
+    )
+    return model, view, prompt
+
+
+def _how(studio: Studio) -> tuple[Any, ...]:
+    """Completions; chains of thought, problems, whose, the reward that chooses and the right answer, for what thinks."""
+    limits = studio.limits
+    k = gr.Slider(1, limits.completions, min(3, limits.completions), step=1, label="Completions", elem_id="text-k")
+    votes = gr.Slider(2, limits.votes, 16, step=1, label="Chains of thought", visible=False, elem_id="text-votes")
+    count = gr.Slider(10, MOST_PROBLEMS, 30, step=10, label="Problems", visible=False, elem_id="text-count")
+    side = gr.Radio([BEFORE, AFTER], value=AFTER, label="Model as it was", visible=False, elem_id="text-side")
+    reranker = gr.Dropdown(
+        _rerankers(studio),
+        value=NO_RERANKER,
+        label="Reward that chooses",
+        info="besides the vote",
+        visible=False,
+        elem_id="text-reranker",
+    )
+    answer = gr.Textbox(
+        "",
+        label="Right answer",
+        placeholder="known for the run's own prompts",
+        max_length=ANSWER_CHARACTERS,
+        visible=False,
+        elem_id="text-answer",
+    )
+    return k, votes, count, side, reranker, answer
+
+
+def _sampling(first: texts.Defaults) -> tuple[Any, ...]:
+    """Temperature, seed, longest length."""
+    with gr.Accordion("Sampling", open=False):
+        temperature = gr.Slider(0, texts.HOTTEST, first.temperature, step=0.05, label="Temperature", elem_id="text-temperature")
+        seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=LARGEST_SEED, elem_id="text-seed")
+        tokens = gr.Slider(1, first.tokens, first.tokens, step=1, label="Longest, in tokens", elem_id="text-tokens")
+    return temperature, seed, tokens
 
 
 def read(studio: Studio, model: Any, prompt: Any, seed: Any, temperature: Any, tokens: Any, k: int) -> Asked:
@@ -272,18 +276,19 @@ def _shown(studio: Studio, job: str, **arguments: Any) -> Iterator[tuple[Any, An
     """What a job has so far, as (progress, result)."""
     yield progress("starting"), gr.skip()
     done = "done"
-    for event in studio.worker.run(f"{WORK}:{job}", **arguments):
-        if isinstance(event, Waiting):
-            yield progress(waiting(event)), gr.skip()
-        elif isinstance(event, Progress):
-            yield progress(event.text, event.done, event.total), gr.skip()
-        elif isinstance(event, Completions):
-            done = f"done: {event.seconds:.2f} s per completion"
-            yield gr.skip(), text_view.shown(event)
-        elif isinstance(event, Verdict):
-            yield gr.skip(), text_view.verdict(event)
-        elif isinstance(event, Accuracies):
-            yield gr.skip(), text_view.accuracies(event)
+    with contextlib.closing(studio.worker.run(f"{WORK}:{job}", **arguments)) as events:
+        for event in events:
+            if isinstance(event, Waiting):
+                yield progress(waiting(event)), gr.skip()
+            elif isinstance(event, Progress):
+                yield progress(event.text, event.done, event.total), gr.skip()
+            elif isinstance(event, Completions):
+                done = f"done: {event.seconds:.2f} s per completion"
+                yield gr.skip(), text_view.shown(event)
+            elif isinstance(event, Verdict):
+                yield gr.skip(), text_view.verdict(event)
+            elif isinstance(event, Accuracies):
+                yield gr.skip(), text_view.accuracies(event)
     yield progress(done, 1, 1), gr.skip()
 
 

@@ -107,21 +107,22 @@ def defaults(folder: Path) -> Defaults:
         sampling = {**USUAL, **((config["policy"].get("init_args") or {}).get("sampling") or {})}
         width, height = sampling["width"], sampling["height"]
         size = f"{width} × {height}" if width and height else OWN_SIZE
-        return Defaults(int(sampling["steps"]), float(sampling["guidance_scale"]), size, _prompts(config))
+        return Defaults(int(sampling["steps"]), float(sampling["guidance_scale"]), size, prompts_shown(config))
     except (RaftError, KeyError, TypeError, ValueError, AttributeError):
         return NO_DEFAULTS
 
 
-def _prompts(config: Mapping[str, Any]) -> list[str]:
-    found = [prompt.text for prompt in run_prompts(config)]
+def prompts_shown(config: Mapping[str, Any]) -> list[str]:
+    """Some to begin with, from all over the held-out ones, or else from those that were trained on."""
+    found = [prompt.text for prompt in run_prompts(config, ("held_out",)) or run_prompts(config)]
     return found[:: max(1, len(found) // PROMPTS_SHOWN)][:PROMPTS_SHOWN]
 
 
-def run_prompts(config: Mapping[str, Any]) -> list[Prompt]:
-    """A run's prompts with what their tables say besides, held-out ones first; none of files that are gone."""
+def run_prompts(config: Mapping[str, Any], sides: Sequence[str] = ("held_out", "train")) -> list[Prompt]:
+    """A run's prompts with what their tables say besides; none of files that are gone."""
     files = config.get("prompts") or {}
     found: list[Prompt] = []
-    for name in ("held_out", "train"):
+    for name in sides:
         source = files.get(name) if isinstance(files, dict) else None
         if not source or str(source).startswith("hub:"):  # nothing is fetched to show an example
             continue

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from demos.backend.comparable import PROMPTS_SHOWN, Comparable, run_prompts
+from demos.backend.comparable import Comparable, prompts_shown, run_prompts
 from demos.backend.comparison import Measure
 from demos.backend.limits import Limits
 from raft_core.errors import RaftError
 from raft_core.manifest import read_config
 from raft_core.types import Prompt
 
-USUAL = {"temperature": 1.0, "max_new_tokens": 128}  # of raft_text's Sampling
+USUAL: dict[str, Any] = {"temperature": 1.0, "max_new_tokens": 128}  # of raft_text's Sampling
 HOTTEST = 2.0
 ENDS = {"end": "ended by itself", "stop": "ended at a stop text", "length": "cut off at the longest length"}
 
@@ -153,14 +153,18 @@ class Defaults:
 
 
 def defaults(model: Comparable | None, limits: Limits) -> Defaults:
-    """Of this model; as usual where there is none."""
-    config = {} if model is None else read_config(model.folder)
-    policy = config.get("policy") or {}
-    arguments = policy.get("init_args") or {} if isinstance(policy, dict) else {}
-    sampling = {**USUAL, **(arguments.get("sampling") or {})}
-    texts = [prompt.text for prompt in run_prompts(config)]
-    tokens = min(int(sampling["max_new_tokens"]), limits.tokens)
-    return Defaults(float(sampling["temperature"]), tokens, texts[:: max(1, len(texts) // PROMPTS_SHOWN)][:PROMPTS_SHOWN])
+    """Of this model, within the limits. What its configuration does not tell, or tells wrongly, is as usual: writing will say
+    more."""
+    usual = Defaults(USUAL["temperature"], USUAL["max_new_tokens"], ())
+    if model is None:
+        return usual
+    try:
+        config = read_config(model.folder)
+        sampling = {**USUAL, **((config["policy"].get("init_args") or {}).get("sampling") or {})}
+        tokens = min(int(sampling["max_new_tokens"]), limits.tokens)
+        return Defaults(min(float(sampling["temperature"]), HOTTEST), tokens, prompts_shown(config))
+    except (RaftError, KeyError, TypeError, ValueError, AttributeError):
+        return usual
 
 
 def known_prompt(model: Comparable, text: str) -> Prompt:

@@ -21,7 +21,8 @@ auth = app.credentials()
 state = app.studio(auth)
 built = app.build(state, app.pages(auth))
 ids = [str(each["props"].get("elem_id")) for each in built.config["components"] if each["type"] == "tabitem"]
-print(json.dumps({"tabs": [each[5:] for each in ids if each.startswith("page-")], "auth": auth, "steps": state.limits.steps, "runs": str(state.runs)}))
+tabs = [each[5:] for each in ids if each.startswith("page-")]
+print(json.dumps({"tabs": tabs, "auth": auth, "steps": state.limits.steps, "runs": str(state.runs)}))
 state.close()
 """
 

@@ -307,7 +307,7 @@ def test_a_person_compares_votes_and_measures(app, open_page, size, dark, name):
     assert page.locator("#text-result .raft-party").count() >= 1
     shot(page, f"text-vote-{name}")
     page.get_by_label("Accuracy on problems").check()
-    page.get_by_label("number input for Problems").fill("10")
+    page.get_by_label("number input for Problems", exact=True).fill("10")
     write(page, "accuracy")
     assert page.locator("#text-result tbody tr").count() == 2
     shot(page, f"text-accuracy-{name}")
