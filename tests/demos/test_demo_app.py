@@ -17,7 +17,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import NARROW, WIDE, served, shot
+from conftest import NARROW, WIDE, go_to, served, shot
 
 from demos.app import PAGES, check_exposure
 from demos.backend.limits import Limits, within
@@ -192,9 +192,7 @@ def test_every_page_opens_and_fits(app, open_page, size, dark):
     page = open_page(app.url, size=size, dark=dark)
     assert page.title() == "RAFT"
     for module in PAGES:
-        if not page.get_by_role("tab", name=module.NAME, exact=True).is_visible():
-            page.locator(".overflow-menu > button").click()
-        page.locator(f"button:text-is('{module.NAME}'):visible").first.click()
+        go_to(page, module.NAME)
         page.locator(f"#page-{module.NAME.lower()}").wait_for()
         page.wait_for_timeout(300)
         assert page.evaluate("document.documentElement.scrollWidth") <= size["width"], module.NAME
