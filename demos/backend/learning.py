@@ -79,7 +79,7 @@ def _learner(run: RunInfo, modality: str, labels: Path) -> dict[str, Any]:
 def outcome(name: str, told: dict[str, Any]) -> str:
     """HTML of what was learned."""
     rate, n = told["held_out"], told["preferences"]
-    passed = f" ({told['passed']} were passed over)" if told["passed"] else ""
+    passed = f" ({told['passed']} passed over)" if told["passed"] else ""
     if rate["n"]:
         tested = (
             f"On choices about held-out prompts it agrees with you in <b>{rate['value']:.0%}</b> "

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import NARROW, WIDE, served, shot
+from conftest import NARROW, WIDE, go_to, served, shot
 
 from demos.backend.ballot_box import FEWEST, BallotBox, agreement
 from demos.backend.choices import Choices
@@ -403,13 +403,14 @@ def test_ten_preferences_by_keyboard_become_a_reward_in_align(app: Any, open_pag
     page.locator("#preferences-outcome").get_by_text("was learned from 11 choices").wait_for(timeout=120_000)
     shot(page, "preferences_learned")
     assert [each.name for each in learned(app.runs)] == ["u-taste"]
-    page.get_by_role("button", name="Download the choices").click()
-    with page.expect_download(timeout=60_000) as download:
-        pass
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download the choices").click()
     assert len(read_preferences(shutil.copy(download.value.path(), app.runs.parent / "got.parquet")).preferences) == 11
 
-    page.get_by_role("tab", name="Align", exact=True).click()
-    page.get_by_text("u-taste").first.wait_for()
+    go_to(page, "Align")
+    page.wait_for_timeout(1000)
+    page.locator("#align-reward input").click()
+    page.get_by_role("option", name="u-taste").first.wait_for()
 
 
 @pytest.mark.slow
