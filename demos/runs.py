@@ -101,6 +101,9 @@ def build(studio: Studio) -> None:
         cards = run_view.cards_html(gallery.cards(folder, number, part)) if part else runs_view.NO_MATCH
         return [note, cards, gr.update(maximum=max(pages, 2), value=at, interactive=pages > 1)]
 
+    def on_first_page(*values: Any) -> list[Any]:
+        return on_filter(*values[:-1], 1)
+
     @spoken
     def on_whatif(name: str, number: Any, by: str) -> str:
         return runs_view.whatif_html(studio.run_folder(name), _whole("K", number), by or None) if name else NO_SAMPLES
@@ -114,26 +117,28 @@ def build(studio: Studio) -> None:
 
         return take
 
-    quiet = {**PRIVATE, "queue": False}
+    # Through the queue, though they are quick: an error that comes another way is not told on the page.
     listed = [table, ticked, curves, picked]
-    refresh.click(on_list, [ticked, picked], listed, **quiet).then(on_pick, picked, details, **quiet).then(
-        on_filter, filters, shown, **quiet
-    )
-    ticked.input(on_tick, ticked, curves, **quiet)
-    picked.input(on_pick, picked, details, **quiet).then(on_filter, filters, shown, **quiet).then(
-        on_whatif, [picked, k, whatif_by], whatif, **quiet
-    )
+    asked = [picked, k, whatif_by]
+
+    def look_into(event: Any) -> None:
+        """After the run has been picked: its parts, then what hangs on their first choices."""
+        event.success(on_pick, picked, details, **PRIVATE).success(on_filter, filters, shown, **PRIVATE).success(
+            on_whatif, asked, whatif, **PRIVATE
+        )
+
+    look_into(refresh.click(on_list, [ticked, picked], listed, **PRIVATE))
+    look_into(picked.input(None))
+    ticked.input(on_tick, ticked, curves, **PRIVATE)
     for name in ("rnd", "prompt", "which", "by", "order"):
-        samples[name].input(lambda *values: on_filter(*values[:-1], 1), filters, shown, **quiet)
-    samples["page"].release(on_filter, filters, shown, **quiet)
-    for part in (k, whatif_by):
-        getattr(part, "release", part.input)(on_whatif, [picked, k, whatif_by], whatif, **quiet)
+        samples[name].input(on_first_page, filters, shown, **PRIVATE)
+    samples["page"].release(on_filter, filters, shown, **PRIVATE)
+    k.release(on_whatif, asked, whatif, **PRIVATE)
+    whatif_by.input(on_whatif, asked, whatif, **PRIVATE)
     for kind, button in buttons.items():
-        button.click(on_take(kind), picked, file, **PRIVATE).then(None, js=TAKE)
+        button.click(on_take(kind), picked, file, **PRIVATE).success(None, js=TAKE)
     if isinstance(tab, gr.Tab):
-        tab.select(on_list, [ticked, picked], listed, **quiet).then(on_pick, picked, details, **quiet).then(
-            on_filter, filters, shown, **quiet
-        ).then(on_whatif, [picked, k, whatif_by], whatif, **quiet)
+        look_into(tab.select(on_list, [ticked, picked], listed, **PRIVATE))
 
 
 def _samples() -> dict[str, Any]:
