@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import html
 import inspect
 import logging
 from collections.abc import Callable
@@ -47,6 +48,7 @@ def _shown(error: Exception) -> gr.Error:
     if isinstance(error, gr.Error):
         return error
     if isinstance(error, RaftError):
-        return gr.Error(str(error), duration=None, title="This cannot be done", print_exception=False)
+        words = html.escape(str(error), quote=False).replace("\n", "<br>")  # it is shown as HTML, and may quote a visitor
+        return gr.Error(words, duration=None, title="This cannot be done", print_exception=False)
     log.error("a page failed", exc_info=error)
     return gr.Error(UNEXPECTED, duration=None, title="Not foreseen", print_exception=False)

@@ -16,12 +16,15 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
+import gradio as gr
 import pytest
 from conftest import NARROW, WIDE, go_to, served, shot
 
 from demos.app import PAGES, check_exposure
 from demos.backend.limits import Limits, within
 from demos.backend.runs import inside
+from demos.backend.words import spoken
+from demos.backend.worker import UNEXPECTED
 from raft_core.errors import ConfigError, DataError
 from raft_core.listing import bundled_runs
 
@@ -52,6 +55,23 @@ def test_others_must_be_asked_for_a_password(host, share):
     with pytest.raises(ConfigError, match="add --auth USER:PASSWORD"):
         check_exposure(host, share, None)
     check_exposure(host, share, ("ada", "lovelace"))
+
+
+def test_errors_are_told_in_words_and_quote_nobody_as_html(caplog):
+    def failing(error):
+        raise error
+
+    with pytest.raises(gr.Error) as told:
+        spoken(failing)(ConfigError(["<script> is no size", "K is 0"]))
+    assert "&lt;script&gt; is no size<br>" in told.value.message and "<script>" not in told.value.message
+    with pytest.raises(gr.Error) as told:
+        next(spoken(yielding)())
+    assert told.value.message == UNEXPECTED
+    assert "ZeroDivisionError" in caplog.text  # for who runs the app
+
+
+def yielding():
+    yield 1 / 0
 
 
 def test_no_name_leads_out_of_the_runs_folder(tmp_path):
