@@ -20,7 +20,7 @@ from raft_core.preferences.read import content
 from raft_core.preferences.rows import BadRow, Row, listed, rows
 from raft_core.types import Prompt, Request, Sample
 
-SAMPLES = "samples.jsonl"
+SAMPLES, TABLE = "samples.jsonl", "samples.parquet"
 LAYOUT = "ballots"
 
 
@@ -87,16 +87,31 @@ def read_samples(folder: Path) -> list[tuple[Prompt, str]]:
         raise DataError(f"{folder} holds no {SAMPLES}: give a folder that `raft generate` has written, or a file of ballots")
     found: list[tuple[Prompt, str]] = []
     mistakes: list[str] = []
+    asked = _asked(folder)
     for row in rows(path):
         if not isinstance(row, Row):
             mistakes.append(f"{row[0]}: {row[1]}")
         elif not isinstance(row.values.get("prompt"), str) or not isinstance(_output(row), str):
             mistakes.append(f"{row.where}: a sample needs prompt, and text or file")
         else:
-            found.append((Prompt(row.values["prompt"]), _output(row)))
+            found.append((asked.get(row.values["prompt"], Prompt(row.values["prompt"])), _output(row)))
     if mistakes:
         raise DataError(listed(mistakes, f"{path} has {len(mistakes)} invalid rows"))
     return found
+
+
+def _asked(folder: Path) -> dict[str, Prompt]:
+    """Text → the prompt with what its file says besides, such as the right answer; empty without the table of samples."""
+    import pyarrow.parquet as pq
+
+    path = folder / TABLE
+    if not path.is_file():
+        return {}
+    try:
+        table = pq.read_table(path, columns=["prompt", "prompt_meta"])
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+    return {text: Prompt(text, json.loads(meta)) for text, meta in zip(*table.to_pydict().values(), strict=True)}
 
 
 def _output(row: Row) -> Any:

@@ -1,19 +1,21 @@
 """Ballots: made of samples, filled in by a reward or a person, read as preferences."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from raft_core.cli import main
 from raft_core.errors import ConfigError, DataError, RewardError
+from raft_core.generation import write_outputs
 from raft_core.monitor import Silent
-from raft_core.preferences.ballots import Ballot, ballots_of, open_ones, read_ballots, write_ballots
+from raft_core.preferences.ballots import Ballot, ballots_of, open_ones, read_ballots, read_samples, write_ballots
 from raft_core.preferences.labeller import Labeller, asked
 from raft_core.preferences.read import read_preferences
 from raft_core.protocols import RewardInfo
 from raft_core.scoring import Scorer
-from raft_core.types import Prompt
+from raft_core.types import Prompt, Request, Sample
 
 FOUR = Ballot("say", ("a", "bbbb", "cc", "ddd"))
 ONE, TWO = Prompt("one"), Prompt("two")
@@ -164,3 +166,13 @@ def test_mistakes_are_told_and_nothing_is_written(generated, monkeypatch, capsys
     assert label(*words) == 2
     assert message in capsys.readouterr().err
     assert {path.name for path in generated.iterdir()} == {"samples.jsonl", "empty"}
+
+
+def test_a_labeller_is_told_what_the_prompts_file_says_besides(tmp_path):
+    request = Request(Prompt("one", {"answer": "2"}), 0, 0)
+    write_outputs(tmp_path, [Sample(request, output="a"), Sample(replace(request, index=1), output="b")])
+    (ballot,) = ballots_of(read_samples(tmp_path), 2)
+    assert [sample.prompt.meta for sample in ballot.samples()] == [{"answer": "2"}] * 2
+    (tmp_path / "samples.parquet").unlink()
+    (ballot,) = ballots_of(read_samples(tmp_path), 2)
+    assert [sample.prompt.meta for sample in ballot.samples()] == [{}] * 2
