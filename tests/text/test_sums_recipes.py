@@ -11,14 +11,18 @@ from raft_core.cli import main
 from raft_core.store import read_history, read_round
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "text"
-RECIPES = ("sft", "offline_st", "online_st", "reft")
+RECIPES = ("sft", "offline_st", "online_st", "raft", "reft", "choice")
 
 
 @pytest.fixture
 def shrunken(tiny, tmp_path, monkeypatch):
     """Arguments that put a tiny model and four problems in a recipe's place."""
     monkeypatch.chdir(tmp_path)
-    rows = [{"question": f"{n}?", "answer_value": "2", "response": "Therefore, the answer is: 2"} for n in range(5)]
+    rows = [
+        {"question": f"{n}?", "answer_value": "2", "response": "Therefore, the answer is: 2"}
+        | {"question_choices": f"{n}? (A) 2 (B) 3", "answer_letter": "A"}
+        for n in range(5)
+    ]
     (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:4]))
     (tmp_path / "others.jsonl").write_text(json.dumps(rows[4]) + "\n")
     settings = {
@@ -47,9 +51,11 @@ def test_a_recipe_is_the_same_loop_with_other_parts(name, shrunken, tmp_path, mo
     (row,) = read_history(tmp_path / "run")
     _, scores, kept = read_round(tmp_path / "run", 1)
     assert row["train/steps"] > 0 and "judge/accuracy" in row
-    if name == "reft":
+    if name in ("reft", "choice"):
         assert kept.all() and {"ppo/kl", "ppo/value_loss"} <= set(row)
     elif name == "sft":
         assert kept.all() and row["reward/mean"] == 1
     else:
-        assert (scores.columns[scores.reward][kept] == 1).all() and kept.sum() == {"offline_st": 16, "online_st": 8}[name]
+        assert (scores.columns[scores.reward][kept] == 1).all() and kept.sum() == {"offline_st": 16, "online_st": 8, "raft": 4}[
+            name
+        ]
