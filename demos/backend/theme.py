@@ -6,6 +6,7 @@ import gradio as gr
 
 SANS = ["ui-sans-serif", "system-ui", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
 MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
+KINDS = ("title", "label")  # of labels: above an input, and in the corner of an output
 
 CSS = """
 .gradio-container { width: 100%; max-width: 1240px !important; margin: 0 auto !important; }
@@ -34,7 +35,10 @@ footer { display: none !important; }
 
 def theme() -> gr.themes.Base:
     """Calm and plain: one accent, generous radius, readable sizes."""
-    return gr.themes.Soft(primary_hue="indigo", neutral_hue="slate", radius_size="md", font=SANS, font_mono=MONO)
+    base = gr.themes.Soft(primary_hue="indigo", neutral_hue="slate", radius_size="md", font=SANS, font_mono=MONO)
+    plain = {"background_fill": "none", "text_color": "*body_text_color"}  # labels are many, and none is what a page is about
+    both = {f"block_{kind}_{name}{mode}": value for kind in KINDS for mode in ("", "_dark") for name, value in plain.items()}
+    return base.set(**both, block_title_padding="0", block_label_padding="*spacing_sm *spacing_md")
 
 
 def empty(headline: str, hint: str) -> str:
