@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import html
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio import processing_utils
 from gradio.context import Context
 
 from demos.backend.assets import asset
@@ -86,10 +86,9 @@ def build(studio: Studio) -> None:
     def exported(run: str | None) -> str:
         """The choices as one file."""
         folder = studio.run_folder(str(run))
-        file = Choices(studio.runs, folder.name).as_parquet(studio.runs / "preferences" / f"{folder.name}.parquet")
-        # Gradio serves what lies in the system's folder of temporary files, not what lies among the runs.
-        place = Path(tempfile.mkdtemp(prefix="raft-preferences-"))
-        return str(shutil.copy(file, place / f"{folder.name}-preferences.parquet"))
+        with tempfile.TemporaryDirectory() as place:  # Gradio serves what is in its cache, and nothing of the runs folder
+            made = Choices(studio.runs, folder.name).as_parquet(Path(place) / f"{folder.name}-preferences.parquet")
+            return processing_utils.save_file_to_cache(made, file.GRADIO_CACHE)
 
     gr.HTML(f"<p class='raft-muted' id='preferences-intro'>{INTRO}</p>")
     with gr.Row():
@@ -98,7 +97,7 @@ def build(studio: Studio) -> None:
             [TWO, FOUR], value=TWO, label="At a time", elem_id="preferences-candidates", scale=1, min_width=160
         )
     shown = gr.HTML(
-        board(None, TWO),
+        {"run": None, "n": 2, "least": FEWEST, "empty": ""},  # what there is, is looked up when the tab is opened
         html_template=asset("preferences.html"),
         css_template=asset("preferences.css"),
         js_on_load=asset("preferences.js"),
@@ -129,8 +128,8 @@ def build(studio: Studio) -> None:
         api_visibility="private",
         trigger_mode="once",
     )
-    made = export.click(exported, run, file, show_progress="hidden", api_visibility="private")
-    made.success(None, None, None, js=PRESS)
+    ready = export.click(exported, run, file, show_progress="hidden", api_visibility="private")
+    ready.success(None, None, None, js=PRESS)
 
 
 def _progress(text: str, done: int = 0, total: int = 0) -> str:

@@ -62,7 +62,9 @@ function show() {
     return;
   }
   find(".prompt").textContent = question.prompt;
+  const focused = area.contains(document.activeElement) ? document.activeElement.dataset.choice : undefined;
   area.replaceChildren(...question.outputs.map((output, i) => candidate(question, output, i)));
+  if (focused !== undefined) area.querySelector(`[data-choice="${focused}"]`)?.focus({ preventScroll: true });
   shownAt = performance.now();
 }
 
