@@ -20,7 +20,9 @@ from demos.backend.worker import Progress, Waiting
 from raft_core.errors import RaftError
 
 NAME = "Align"
-CSS = run_view.CSS
+CSS = f"""{run_view.CSS}
+#align-log textarea {{ font-family: var(--font-mono); font-size: .8rem; white-space: pre; overflow-x: auto; }}
+"""
 PREPARE, PLAN = "demos.backend.align_work:prepare", "demos.backend.align_work:plan"
 PLACES = 3  # rewards that can be mixed
 WATCH_S, IDLE_S = 2.0, 8.0
@@ -108,7 +110,7 @@ def build(studio: Studio) -> None:
         """The watched alignment as it is now; what has not changed is left as it is on the page."""
         names = live.watchable(studio.alignments, studio.all_runs())
         if not names:
-            return [gr.update(choices=[]), NOTHING, *_skipped(len(shown) - 3), "", gr.Timer(IDLE_S, active=True)]
+            return [gr.update(choices=[]), NOTHING, *_skipped(len(shown) - 4), "", gr.Timer(IDLE_S, active=True)]
         name = name if name in names else names[0]
         state, folder = live.standing(studio.alignments, studio.runs, name), studio.runs / name
         sight = live.signature(folder)
@@ -163,17 +165,13 @@ def _controls(studio: Studio, offered: list[Recipe], first: Recipe) -> tuple[dic
                 )
         parts["mix"] = gr.Radio(list(MIXES), value=next(iter(MIXES)), label="How", info="A negative weight is a penalty.")
     with gr.Row():
-        parts["k"] = gr.Slider(
-            1, limits.k, value=first.k, step=1, label="K (samples per prompt)", min_width=200, elem_id="align-k"
-        )
-        parts["rounds"] = gr.Slider(
-            1, limits.rounds, value=first.rounds, step=1, label="Rounds at most", min_width=200, elem_id="align-rounds"
-        )
+        parts["k"] = _slider("K", "samples per prompt and round", limits.k, first.k, "k")
+        parts["rounds"] = _slider("Rounds", "at most", limits.rounds, first.rounds, "rounds")
     with gr.Row():
-        parts["rank"] = gr.Slider(
-            1, limits.rank, value=first.rank or 8, step=1, label="LoRA rank", min_width=200, elem_id="align-rank"
+        parts["rank"] = _slider("LoRA rank", "size of what is trained", limits.rank, first.rank or 8, "rank")
+        parts["learning_rate"] = gr.Number(
+            first.learning_rate, label="Learning rate", info="of every step", min_width=200, elem_id="align-lr"
         )
-        parts["learning_rate"] = gr.Number(first.learning_rate, label="Learning rate", min_width=200, elem_id="align-lr")
     with gr.Accordion("Prompts, seed and more", open=False):
         about, box = _prompts(first)
         parts["prompts_of"] = gr.HTML(about, elem_id="align-prompts-of")
@@ -197,6 +195,10 @@ def _controls(studio: Studio, offered: list[Recipe], first: Recipe) -> tuple[dic
         plan = gr.Button("Plan", elem_id="align-plan-button")
         start = gr.Button("Start", variant="primary", elem_id="align-start")
     return parts, start, plan
+
+
+def _slider(label: str, info: str, most: int, value: int, name: str) -> gr.Slider:
+    return gr.Slider(1, most, value=value, step=1, label=label, info=info, min_width=200, elem_id=f"align-{name}")
 
 
 def _order(studio: Studio, values: dict[str, Any]) -> Order:

@@ -91,7 +91,7 @@ def build(studio: Studio) -> None:
     @spoken
     def on_filter(name: str, rnd: Any, prompt: str, which: str, by: str, order: str, page: Any) -> list[Any]:
         if not name or not rnd:
-            return ["", NO_SAMPLES, gr.update(maximum=2, value=1, interactive=False)]
+            return ["", NO_SAMPLES, gr.update(maximum=2, value=1, visible=False)]
         folder, number = studio.run_folder(name), _round(rnd)
         rows = gallery.chosen(gallery.facts(folder, number), prompt or "", which, by or "", order)
         pages = max(1, -(-len(rows) // PER_PAGE))
@@ -99,7 +99,7 @@ def build(studio: Studio) -> None:
         part = rows[(at - 1) * PER_PAGE : at * PER_PAGE]
         note = f"<p class='raft-muted'>{len(rows)} sample{'' if len(rows) == 1 else 's'} of round {number}</p>"
         cards = run_view.cards_html(gallery.cards(folder, number, part)) if part else runs_view.NO_MATCH
-        return [note, cards, gr.update(maximum=max(pages, 2), value=at, interactive=pages > 1)]
+        return [note, cards, gr.update(maximum=max(pages, 2), value=at, visible=pages > 1)]
 
     def on_first_page(*values: Any) -> list[Any]:
         return on_filter(*values[:-1], 1)
@@ -157,7 +157,7 @@ def _samples() -> dict[str, Any]:
         parts["order"] = gr.Radio(
             [gallery.BEST, gallery.WORST, gallery.DRAWN], value=gallery.BEST, label="Order", elem_id="runs-order", min_width=200
         )
-        parts["page"] = gr.Slider(1, 2, value=1, step=1, interactive=False, label="Page", elem_id="runs-page", min_width=140)
+        parts["page"] = gr.Slider(1, 2, value=1, step=1, visible=False, label="Page", elem_id="runs-page", min_width=140)
     parts["note"] = gr.HTML("", elem_id="runs-note")
     parts["cards"] = gr.HTML(NO_SAMPLES, elem_id="runs-cards", min_height=320)
     return parts

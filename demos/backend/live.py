@@ -139,7 +139,9 @@ def curves_html(folder: Path) -> str:
         return NO_CURVES
     first = [each for each in drawn if each.title.startswith(CURVES_FIRST)]
     rest = [each for each in drawn if each not in first]
-    more = f"<details class='raft-more'><summary>{len(rest)} more curves</summary>{charts_html(rest)}</details>" if rest else ""
+    if not rest:
+        return charts_html(first)
+    more = f"<details class='raft-more'><summary>More curves ({len(rest)})</summary>{charts_html(rest)}</details>"
     return charts_html(first) + more
 
 

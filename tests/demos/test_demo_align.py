@@ -307,8 +307,8 @@ def test_what_a_run_says_of_itself_is_escaped(tmp_path: Path):
 
 def choose_small(page: Any, name: str, rounds: int) -> None:
     """The bundled recipe, as small as it goes."""
-    page.get_by_label("number input for Rounds at most").fill(str(rounds))
-    page.get_by_label("number input for K (samples per prompt)").fill("2")
+    page.get_by_label("number input for Rounds").fill(str(rounds))
+    page.get_by_label("number input for K").fill("2")
     page.get_by_role("button", name="Prompts, seed and more").click()
     page.locator("#align-prompts textarea").fill("a red circle\na blue square\na green triangle\n")
     page.locator("#align-steps input").fill("2")
@@ -342,7 +342,9 @@ def test_three_rounds_are_planned_run_and_watched(tmp_path: Path, open_page: Cal
         watcher.get_by_role("button", name="Log").click()
         assert "run folder" in watcher.locator("#align-log textarea").input_value()
         shot(watcher, "align-narrow-dark")
-        shot(open_page(app.url, tab="Align", size=WIDE), "align-wide")
+        shot(wide := open_page(app.url, tab="Align", size=WIDE), "align-wide")
+        for each in (watcher, wide):
+            each.close()  # before the app: they would miss it
     assert json.loads((tmp_path / "runs" / "tiny" / "run.json").read_text())["status"] == "finished"
 
 
@@ -376,6 +378,7 @@ def test_a_run_is_stopped_resumed_killed_with_the_app_and_goes_on_with_the_next_
             assert live.standing(line, runs, "long").rounds > done
             page.locator("#align-stop").click()
             status_is(page, "long", "stopped")
+            page.close()
     finally:
         entry = line.entry("long")
         if entry and entry.pid:
@@ -390,3 +393,4 @@ def test_hostile_knobs_are_refused_in_words_on_the_page(tmp_path: Path, open_pag
         page.locator("#align-start").click()
         page.get_by_text("use letters, digits").wait_for()
         assert not list((tmp_path / "runs").glob(".queue/*.json")) and not (tmp_path / "outside").exists()
+        page.close()
