@@ -27,7 +27,6 @@ COMPARE, VOTE, MEASURE = "Before and after", "Vote on a question", "Accuracy on 
 BEFORE, AFTER = "before training", "after training"
 MARKS = [text_view.DIFFERENCES, text_view.LIKELIHOOD, text_view.NOTHING]
 NO_RERANKER, OWN = "", "own"  # OWN as in text_work
-MOST_PROBLEMS = 100
 ANSWER_CHARACTERS = 50
 EVERY = "every problem"  # stands where one prompt would
 HINT = empty(
@@ -112,8 +111,7 @@ def build(studio: Studio) -> None:
     def own_settings(found: list[comparable.Comparable]) -> tuple[Any, ...]:
         own = texts.defaults(found[0] if found else None, studio.limits)
         length = gr.update(maximum=own.tokens, value=own.tokens)
-        text = next(iter(own.prompts), "")
-        return text, "", own.temperature, length, gr.Dataset(samples=[[each] for each in own.prompts])
+        return own.opening, "", own.temperature, length, gr.Dataset(samples=[[each] for each in own.prompts])
 
     @spoken
     def refresh() -> tuple[Any, Any]:
@@ -172,7 +170,7 @@ def _what(studio: Studio, known: list[comparable.Comparable], first: texts.Defau
     )
     view = gr.Radio([COMPARE, VOTE, MEASURE], value=COMPARE, label="Show", elem_id="text-view")
     prompt = gr.Textbox(
-        next(iter(first.prompts), ""),
+        first.opening,
         label="Prompt",
         lines=3,
         max_lines=8,
@@ -187,7 +185,7 @@ def _how(studio: Studio) -> tuple[Any, ...]:
     limits = studio.limits
     k = gr.Slider(1, limits.completions, min(3, limits.completions), step=1, label="Completions", elem_id="text-k")
     votes = gr.Slider(2, limits.votes, 16, step=1, label="Chains of thought", visible=False, elem_id="text-votes")
-    count = gr.Slider(10, MOST_PROBLEMS, 30, step=10, label="Problems", visible=False, elem_id="text-count")
+    count = gr.Slider(10, limits.problems, 30, step=10, label="Problems", visible=False, elem_id="text-count")
     side = gr.Radio([BEFORE, AFTER], value=AFTER, label="Model as it was", visible=False, elem_id="text-side")
     reranker = gr.Dropdown(
         _rerankers(studio),
@@ -250,7 +248,7 @@ def _problems(studio: Studio, model: Any, count: Any) -> list[Prompt]:
     Raises:
         ConfigError: it has none any more.
     """
-    amount = int(within("the number of problems", count, 1, MOST_PROBLEMS))
+    amount = int(within("the number of problems", count, 1, studio.limits.problems))
     [chosen] = comparable.chosen(model, _known(studio), 1)
     if not (found := texts.problems(chosen)[:amount]):
         raise ConfigError("the run's prompts are not here any more, so there are no problems to measure on")

@@ -25,6 +25,7 @@ class Limits:
         prompt_characters: of one prompt.
         tokens: new tokens of a completion.
         votes: chains of thought of one vote.
+        problems: whose answers are voted on at once.
         waiting: jobs that may wait for the worker.
         queued_runs: alignments that may wait.
         upload_bytes: of one file.
@@ -44,6 +45,7 @@ class Limits:
     prompt_characters: int = 2000
     tokens: int = 512
     votes: int = 32
+    problems: int = 100
     waiting: int = 64
     queued_runs: int = 8
     upload_bytes: int = 20 * 2**20

@@ -151,6 +151,11 @@ class Defaults:
     tokens: int
     prompts: Sequence[str]
 
+    @property
+    def opening(self) -> str:
+        """The prompt to begin with: the longest of the first few, for there is most to see in it."""
+        return max(self.prompts[:4], key=len, default="")
+
 
 def defaults(model: Comparable | None, limits: Limits) -> Defaults:
     """Of this model, within the limits. What its configuration does not tell, or tells wrongly, is as usual: writing will say

@@ -28,6 +28,7 @@ STRANGERS = Limits(
     prompt_characters=500,
     tokens=128,
     votes=16,
+    problems=30,
     waiting=24,
     upload_bytes=5 * 2**20,
     upload_files=8,
