@@ -38,7 +38,8 @@ def theme() -> gr.themes.Base:
     base = gr.themes.Soft(primary_hue="indigo", neutral_hue="slate", radius_size="md", font=SANS, font_mono=MONO)
     plain = {"background_fill": "none", "text_color": "*body_text_color"}  # labels are many, and none is what a page is about
     both = {f"block_{kind}_{name}{mode}": value for kind in KINDS for mode in ("", "_dark") for name, value in plain.items()}
-    return base.set(**both, block_title_padding="0", block_label_padding="*spacing_sm *spacing_md")
+    page = base.background_fill_primary  # which set would put back to white
+    return base.set(**both, block_title_padding="0", background_fill_primary=page)
 
 
 def empty(headline: str, hint: str) -> str:
