@@ -357,10 +357,12 @@ COUNTS = "#preferences-board .counts"
 
 
 @pytest.fixture(scope="module")
-def app(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def app(tmp_path_factory: pytest.TempPathFactory) -> Any:
     runs = tmp_path_factory.mktemp("labelling") / "runs"
-    shutil.copytree(small_run, runs / "small")
-    with served(runs, XDG_CACHE_HOME=str(runs.parent / "cache")) as app:
+    write_run(runs / "small")
+    with served(
+        runs, XDG_CACHE_HOME=str(runs.parent / "cache"), MPLCONFIGDIR=str(Path.home() / ".cache" / "matplotlib")
+    ) as app:
         yield app
 
 
@@ -400,7 +402,7 @@ def test_ten_preferences_by_keyboard_become_a_reward_in_align(app: Any, open_pag
     name.fill("u-taste")  # its letters are no answers
     wait_for_counts(page, "10 chosen")
     page.get_by_role("button", name="Learn a reward").click()
-    page.locator("#preferences-outcome").get_by_text("was learned from 11 choices").wait_for(timeout=120_000)
+    page.locator("#preferences-outcome").get_by_text("was learned from 11 choices").wait_for(timeout=270_000)
     shot(page, "preferences_learned")
     assert [each.name for each in learned(app.runs)] == ["u-taste"]
     with page.expect_download() as download:

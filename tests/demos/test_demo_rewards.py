@@ -241,7 +241,7 @@ def test_pictures_are_dropped_scored_and_ranked(app: Any, open_page: Any, tmp_pa
     page.locator("#rewards-files").get_by_text("bomb").first.wait_for()
     page.get_by_label("Prompt").fill(CAPTION)
     page.locator("#rewards-go").click()
-    page.locator("#rewards-scores").get_by_text("bomb.png was refused").wait_for(timeout=120_000)
+    page.locator("#rewards-scores").get_by_text("bomb.png was refused").wait_for(timeout=270_000)
     shot(page, "rewards_wide")
     assert page.locator("#rewards-scores tbody tr").count() == 3
     page.locator("#rewards-by input").click()
@@ -256,7 +256,7 @@ def test_texts_are_pasted_and_scored_on_a_narrow_dark_page(app: Any, open_page: 
     page.get_by_label("texts", exact=True).check()
     page.get_by_label("Texts, a line for each").fill("What a wonderful, happy day!\nI hate this.")
     page.locator("#rewards-go").click()
-    page.locator("#rewards-scores tbody tr").nth(1).wait_for(timeout=120_000)
+    page.locator("#rewards-scores tbody tr").nth(1).wait_for(timeout=270_000)
     shot(page, "rewards_narrow_dark")
     assert page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
     assert "wonderful" in page.locator("#rewards-scores tbody tr").first.inner_text()
