@@ -157,6 +157,21 @@ def test_a_downloaded_row_tells_all_that_is_needed_to_draw_it_again():
     assert told["picture"] == 1 and told["steps"] == 12
 
 
+def test_a_run_whose_settings_are_wrong_is_offered_with_usual_ones(room):
+    with_run(room.runs, "mine")
+    (room.runs / "mine" / "config.yaml").write_text("policy: {init_args: {sampling: {steps: many}}}")
+    assert comparable.defaults(room.runs / "mine") == comparable.NO_DEFAULTS
+
+
+def test_two_models_stay_loaded_and_the_one_not_used_longest_makes_room():
+    from demos.backend.shelf import Shelf
+
+    made, shelf = [], Shelf(2)
+    for name in ("a", "b", "a", "c", "a", "b"):
+        assert shelf.get(name, lambda name=name: made.append(name) or name) == name
+    assert made == ["a", "b", "c", "b"]
+
+
 @pytest.mark.slow
 def test_all_columns_start_from_the_same_noise_and_strength_leads_from_one_to_the_other():
     from demos.backend.compare_work import compare as work
