@@ -283,8 +283,8 @@ def chosen_example(page):
 
 def write(page, what: str) -> None:
     page.locator("#text-start").click()
-    page.locator("#text-result").get_by_text(what).first.wait_for(timeout=120_000)
-    page.locator("#text-status").get_by_text("done").wait_for(timeout=120_000)
+    page.locator("#text-result").get_by_text(what).first.wait_for(timeout=200_000)
+    page.locator("#text-status").get_by_text("done").wait_for(timeout=200_000)
 
 
 @pytest.mark.slow
@@ -332,4 +332,4 @@ def test_mistakes_are_told_on_the_page_and_the_next_try_works(app, open_page):
     page.get_by_text("the prompt is empty").first.wait_for()
     page.locator("#text-prompts").get_by_role("button").nth(0).click()
     page.locator("#text-prompt textarea").press("Shift+Enter")
-    page.locator("#text-status").get_by_text("done").wait_for(timeout=120_000)
+    page.locator("#text-status").get_by_text("done").wait_for(timeout=200_000)
