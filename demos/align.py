@@ -10,8 +10,8 @@ import gradio as gr
 from gradio.context import Context
 
 from demos.backend import knobs, live, recipes, run_view
-from demos.backend.alignments import tail
 from demos.backend.knobs import MIXES, NONE, OWN, Knobs, Order
+from demos.backend.line_files import tail
 from demos.backend.recipes import Recipe
 from demos.backend.studio import Studio
 from demos.backend.theme import empty

@@ -8,7 +8,6 @@ one file tells: the process that aligns inherits it, and the system gives it bac
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -17,13 +16,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
+from demos.backend.line_files import Entry, end_code, last_error, locked, read_entry, write_entry
 from demos.backend.runs import inside
 from raft_core.errors import DataError, DeviceError, RaftError, StoreError
-from raft_core.files import write_json, write_text
+from raft_core.files import write_text
 from raft_core.lock import holder
 from raft_core.manifest import RUN, read_history, read_run
 
@@ -33,32 +32,6 @@ JOB = (sys.executable, "-m", "demos.backend.alignment_job")
 TICK_S = 1.0
 ATTEMPTS = 3  # a run that is killed so often without a new round is not begun again by itself
 INTERRUPTED = 130
-State = Literal["waiting", "running", "stopped", "finished", "failed"]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """An alignment in the line, or one that has left it.
-
-    Attributes:
-        name: of the run.
-        state: "stopped" was asked for and can be resumed; so can "failed".
-        order: who asks first is served first.
-        pid: of its process, while it runs.
-        stopping: whether it was asked to stop.
-        attempts: how often its process was begun since it last finished a round.
-        rounds: that were finished when its process was begun.
-        message: why it failed.
-    """
-
-    name: str
-    state: State
-    order: float
-    pid: int = 0
-    stopping: bool = False
-    attempts: int = 0
-    rounds: int = 0
-    message: str = ""
 
 
 class Alignments:
@@ -85,7 +58,7 @@ class Alignments:
 
     def entries(self) -> list[Entry]:
         """All, those that run and wait first, in their order, then the rest, the latest first."""
-        found = [entry for path in self.folder.glob("*.json") if (entry := self._read(path)) is not None]
+        found = [entry for path in self.folder.glob("*.json") if (entry := read_entry(path)) is not None]
         going = sorted((e for e in found if e.state in ("running", "waiting")), key=lambda e: (e.state != "running", e.order))
         over = sorted((e for e in found if e.state not in ("running", "waiting")), key=lambda e: -e.order)
         return [*going, *over]
@@ -216,7 +189,7 @@ class Alignments:
 
     def _settled(self, entry: Entry) -> Entry:
         """What has become of one whose process has ended."""
-        code = _code(self.file(entry.name, "end"))
+        code = end_code(self.file(entry.name, "end"))
         over = replace(entry, pid=0, stopping=False)
         if code == 0 or self._is_finished(entry.name):
             return replace(over, state="finished")
@@ -233,11 +206,11 @@ class Alignments:
 
     def _device(self) -> int | None:
         """A handle that holds the device until it is closed here and wherever it is inherited; None while another has it."""
-        return _locked(self.folder / DEVICE, wait=False)
+        return locked(self.folder / DEVICE, wait=False)
 
     @contextlib.contextmanager
     def _editing(self) -> Iterator[None]:
-        handle = _locked(self.folder / EDITING, wait=True)
+        handle = locked(self.folder / EDITING, wait=True)
         try:
             yield
         finally:
@@ -262,55 +235,7 @@ class Alignments:
             return []
 
     def _write(self, entry: Entry) -> Entry:
-        write_json(self.file(entry.name, "json"), asdict(entry))
-        return entry
-
-    @staticmethod
-    def _read(path: Path) -> Entry | None:
-        try:
-            return Entry(**json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):  # not one of this version's
-            return None
-
-
-def last_error(file: Path) -> str:
-    """What a log ends with in words, from its last line with "error:" on; "" when there is none."""
-    lines = tail(file, 100).splitlines()
-    starts = [i for i, line in enumerate(lines) if line.startswith("error: ")]
-    return "\n".join(lines[starts[-1] :]).removeprefix("error: ") if starts else ""
-
-
-def tail(file: Path, lines: int, most_bytes: int = 64 * 1024) -> str:
-    """The last lines of a text file; "" when it is not there."""
-    try:
-        with file.open("rb") as handle:
-            handle.seek(max(0, file.stat().st_size - most_bytes))
-            text = handle.read().decode("utf-8", errors="replace")
-    except OSError:
-        return ""
-    return "\n".join(text.splitlines()[-lines:])
-
-
-def _code(file: Path) -> int | None:
-    """With what a process has ended, as it has written itself; None when it had no time to."""
-    try:
-        return int(json.loads(file.read_text(encoding="utf-8"))["code"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _locked(file: Path, *, wait: bool) -> int | None:
-    """A handle that holds the lock of a file; None when another holds it. Without such locks there is nothing to hold."""
-    import fcntl
-
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        os.close(handle)
-        return None
-    return handle
+        return write_entry(self.file(entry.name, "json"), entry)
 
 
 def _require_posix() -> None:

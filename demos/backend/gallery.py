@@ -4,6 +4,7 @@ pictures only those are read that are shown."""
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -100,10 +101,10 @@ def cards(folder: Path, rnd: int, rows: Sequence[int]) -> list[Card]:
         StoreError: the round is not there, or is damaged.
     """
     stamp, found = _stamp(folder, rnd), facts(folder, rnd)
-    _read_ahead(folder, rnd, rows, stamp)
+    views = _shown(folder, rnd, rows, stamp)
     made = []
     for i in rows:
-        shown = _view(folder, rnd, i, stamp)
+        shown = views[i]
         scores = {name: float(values[i]) for name, values in found.scores.items()}
         alt = f"sample of round {rnd}: {found.prompts[i]}, seed {found.seeds[i]}"
         made.append(Card(found.prompts[i], alt, scores, bool(found.kept[i]), shown.uri, shown.width, shown.height, shown.text))
@@ -145,26 +146,27 @@ def _facts(folder: Path, rnd: int, stamp: int) -> Facts:  # noqa: ARG001 - part 
 
 
 _views: dict[tuple[Path, int, int, int], View] = {}
+_guard = threading.Lock()
 VIEWS_KEPT = 1024  # some 30 kB each
 
 
-def _view(folder: Path, rnd: int, row: int, stamp: int) -> View:
-    return _views.get((folder, rnd, row, stamp)) or View("")
-
-
-def _read_ahead(folder: Path, rnd: int, rows: Sequence[int], stamp: int) -> None:
-    """Make the views of these rows, all of one reading."""
-    missing = sorted({row for row in rows if (folder, rnd, row, stamp) not in _views})
+def _shown(folder: Path, rnd: int, rows: Sequence[int], stamp: int) -> dict[int, View]:
+    """The outputs of these rows as they are shown; those that were not shown lately are read, all at once."""
+    with _guard:
+        found = {row: _views[key] for row in rows if (key := (folder, rnd, row, stamp)) in _views}
+    missing = sorted(set(rows) - set(found))
     if not missing:
-        return
+        return found
     columns, _ = _read(folder, rnd, lambda name: name in OUTPUTS, missing)
-    for place, row in enumerate(missing):
-        picture = (columns.get("image") or [None] * len(missing))[place]
-        text = (columns.get("text") or [None] * len(missing))[place]
-        shown = view(from_png(picture["bytes"]), "") if picture else View("", text=text or "")
-        _views[folder, rnd, row, stamp] = shown
-    while len(_views) > max(VIEWS_KEPT, len(rows)):
-        _views.pop(next(iter(_views)), None)
+    nothing = [None] * len(missing)
+    pictures, texts = columns.get("image", nothing), columns.get("text", nothing)
+    for row, picture, text in zip(missing, pictures, texts, strict=True):
+        found[row] = view(from_png(picture["bytes"]), "") if picture else View("", text=text or "")
+    with _guard:
+        _views.update({(folder, rnd, row, stamp): found[row] for row in missing})
+        for key in list(_views)[: max(0, len(_views) - VIEWS_KEPT)]:
+            del _views[key]
+    return found
 
 
 def _read(folder: Path, rnd: int, wanted, rows: Sequence[int] | None = None) -> tuple[dict, dict]:

@@ -9,8 +9,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from demos.backend.alignments import Alignments, Entry
+from demos.backend.alignments import Alignments
 from demos.backend.gallery import newest_best
+from demos.backend.line_files import Entry
 from demos.backend.run_view import badge, cards_html, charts_html
 from demos.backend.runs import RunInfo, info
 from demos.backend.theme import empty
@@ -113,10 +114,7 @@ def status_html(state: Standing) -> str:
     if state.is_going:
         done, total, label = _whole(state.phases)
         bar = f"<progress aria-label='{escape(label)}' value='{done:.3f}' max='{total or 1}'></progress>"
-    return (
-        f"<div class='raft-status' role='status'><b>{escape(state.name)}</b>{badge(state.status)}"
-        f"<p>{escape(state.detail)}</p>{bar}</div>"
-    )
+    return f"<div class='raft-status'><b>{escape(state.name)}</b>{badge(state.status)}<p>{escape(state.detail)}</p>{bar}</div>"
 
 
 def _whole(phases: Sequence[Mapping[str, Any]]) -> tuple[float, float, str]:

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from demos.backend.alignments import Entry
+from demos.backend.line_files import Entry
 from demos.backend.run_view import badge, charts_html, table_html
 from demos.backend.runs import RunInfo
 from demos.backend.theme import empty

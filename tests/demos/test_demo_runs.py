@@ -13,7 +13,7 @@ from conftest import NARROW, WIDE, App, served, shot
 from pretended import PROMPTS, export, pretended_run
 
 from demos.backend import downloads, gallery, run_view, runs_view
-from demos.backend.alignments import Entry
+from demos.backend.line_files import Entry
 from demos.backend.runs import all_runs, inside
 from raft_core.errors import ConfigError, DataError, StoreError
 
