@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
+from itertools import pairwise
 
 BROKEN = "\ufffd"  # what a decoder gives for a part of a character
 
@@ -26,17 +27,24 @@ def pieces(decode: Callable[[Sequence[int]], str], tokens: Sequence[int], text: 
 
 
 def differing(before: Sequence[str], after: Sequence[str]) -> tuple[list[bool], list[bool]]:
-    """Which of ``before`` are not in ``after`` and the other way round, by the longest common blocks.
+    """Which pieces of ``before`` are not in ``after`` and the other way round, by the longest common blocks.
 
-    White space between two pieces that differ counts with them: it would only break one change into two.
+    A common block that is no longer than the changes on either side of it is common by chance, such as a word amid a new
+    sentence: it counts with them. (So in Google's diff-match-patch, which calls it semantic cleanup.)
     """
     removed, added = [True] * len(before), [True] * len(after)
-    for block in SequenceMatcher(None, before, after, autojunk=False).get_matching_blocks():
-        if not block.size:
-            continue
-        is_between = min(block.a, block.b) > 0 and block.a + block.size < len(before) and block.b + block.size < len(after)
-        if is_between and not "".join(before[block.a : block.a + block.size]).strip():
-            continue
-        removed[block.a : block.a + block.size] = [False] * block.size
-        added[block.b : block.b + block.size] = [False] * block.size
+    blocks = SequenceMatcher(None, before, after, autojunk=False).get_matching_blocks()  # the last one is empty
+    i = j = 0  # where the change begins that goes before the block
+    for block, following in pairwise(blocks):
+        past, beyond = block.a + block.size, block.b + block.size
+        earlier = max(_length(before[i : block.a]), _length(after[j : block.b]))
+        later = max(_length(before[past : following.a]), _length(after[beyond : following.b]))
+        if _length(before[block.a : past]) > min(earlier, later):
+            removed[block.a : past] = [False] * block.size
+            added[block.b : beyond] = [False] * block.size
+            i, j = past, beyond
     return removed, added
+
+
+def _length(parts: Sequence[str]) -> int:
+    return sum(map(len, parts))

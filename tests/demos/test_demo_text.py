@@ -54,9 +54,11 @@ def test_what_differs_is_marked_on_both_sides():
     assert differing([], ["a"]) == ([], [True])
 
 
-def test_white_space_between_two_changes_breaks_no_change_in_two():
-    removed, added = differing(["a", "b", " ", "c", "d"], ["a", "x", " ", "y", "d"])
-    assert removed == added == [False, True, True, True, False]
+def test_what_is_common_by_chance_amid_two_changes_counts_with_them():
+    removed, added = differing(["All in all", " that", " makes 5"], ["Leo begins with 11 shells.", " that", " is"])
+    assert removed == added == [True, True, True]
+    removed, added = differing(["1", "5", " stamps.", " So", " 5"], ["1", "6", " stamps.", " So", " 6"])
+    assert removed == added == [False, True, False, False, True]
 
 
 # ---------------------------------------------------------------------- what is shown
