@@ -6,7 +6,8 @@
 The app runs as `raft demo` runs it, in processes of its own; the visitors are Gradio's own clients, who all ask at once. The
 plain pipeline of diffusers (with the LoRA for the pictures after training) draws as many pictures in turn with it. What counts
 is the ratio of the times per picture. The visitors' time includes the way to the server and back, the line, and the pictures as
-HTML and as files; it is told without scores and with them (the page's default: three rewards on every picture).
+HTML and as files; it is told without scores and with them (the page's default: three rewards on every picture). Processor time,
+of the web server and its worker together, is told besides: other programs on the machine change it little.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ START_S = 300
 
 
 @contextmanager
-def served() -> Iterator[str]:
-    """The address of an app with an empty runs folder."""
+def served() -> Iterator[tuple[str, int]]:
+    """Address and process of an app with an empty runs folder."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -45,7 +46,7 @@ def served() -> Iterator[str]:
         try:
             url = f"http://127.0.0.1:{port}"
             _wait_for(url, process)
-            yield url
+            yield url, process.pid
         finally:
             process.terminate()
             process.wait(30)
@@ -94,10 +95,20 @@ class Visitor(threading.Thread):
         self.done_at = time.perf_counter()
 
 
-def visit(url: str, visitors: int, pictures: int, score: bool) -> dict[str, Any]:
+def processor_s(process: int) -> float:
+    """Processor time of an app and all that it has begun."""
+    import psutil
+
+    app = psutil.Process(process)
+    times = [each.cpu_times() for each in (app, *app.children(recursive=True))]
+    return sum(each.user + each.system for each in times)
+
+
+def visit(url: str, process: int, visitors: int, pictures: int, score: bool) -> dict[str, Any]:
     """All ask at once; seconds per picture, each one's wait, and who failed."""
     together = threading.Barrier(visitors)
     crowd = [Visitor(url, number, pictures, score, together) for number in range(visitors)]
+    spent = processor_s(process)
     for visitor in crowd:
         visitor.start()
     for visitor in crowd:
@@ -106,6 +117,7 @@ def visit(url: str, visitors: int, pictures: int, score: bool) -> dict[str, Any]
     waits = sorted(v.done_at - v.asked_at for v in crowd)
     return {
         "seconds_per_picture": (ended - begun) / (visitors * 2 * pictures),
+        "processor_s_per_picture": (processor_s(process) - spent) / (visitors * 2 * pictures),
         "first_s": waits[0],
         "median_s": statistics.median(waits),
         "last_s": waits[-1],
@@ -146,11 +158,15 @@ class Bare:
                 generator=[torch.Generator().manual_seed(seed * pictures + i) for i in range(pictures)],
             )
 
-    def seconds_per_picture(self, visitors: int, pictures: int) -> float:
-        begun = time.perf_counter()
+    def measure(self, visitors: int, pictures: int) -> dict[str, float]:
+        begun, spent = time.perf_counter(), time.process_time()
         for seed in range(visitors):
             self.draw(seed, pictures)
-        return (time.perf_counter() - begun) / (visitors * 2 * pictures)
+        drawn = visitors * 2 * pictures
+        return {
+            "seconds_per_picture": (time.perf_counter() - begun) / drawn,
+            "processor_s_per_picture": (time.process_time() - spent) / drawn,
+        }
 
 
 def main() -> None:
@@ -165,12 +181,12 @@ def main() -> None:
     bare = Bare()
     bare.draw(0, args.pictures)
     turns = []
-    with served() as url:
-        visit(url, 1, args.pictures, True)  # loads the model and the rewards
+    with served() as (url, process):
+        visit(url, process, 1, args.pictures, True)  # loads the model and the rewards
         for _ in range(args.turns):
-            before = bare.seconds_per_picture(args.visitors, args.pictures)
-            plain, scored = (visit(url, args.visitors, args.pictures, score) for score in (False, True))
-            after = bare.seconds_per_picture(args.visitors, args.pictures)
+            before = bare.measure(args.visitors, args.pictures)
+            plain, scored = (visit(url, process, args.visitors, args.pictures, score) for score in (False, True))
+            after = bare.measure(args.visitors, args.pictures)
             turns.append({"bare": [before, after], "unscored": plain, "scored": scored})
             print(json.dumps(turns[-1]), flush=True)
     figures = {
@@ -184,18 +200,22 @@ def main() -> None:
         "visitors": args.visitors,
         "pictures": 2 * args.pictures,
         "failed": sum(len(turn[kind]["failed"]) for turn in turns for kind in ("unscored", "scored")),
-        "ratio": {kind: _spread([_ratio(turn, kind) for turn in turns]) for kind in ("unscored", "scored")},
+        "ratio": {
+            f"{kind} {what}": _spread([_ratio(turn, kind, what) for turn in turns])
+            for kind in ("unscored", "scored")
+            for what in ("seconds_per_picture", "processor_s_per_picture")
+        },
         "turns": turns,
     }
-    for kind, (middle, low, high) in figures["ratio"].items():
-        print(f"{kind}: {middle:.2f} ({low:.2f} … {high:.2f}) times the bare pipeline's time per picture")
+    for name, (middle, low, high) in figures["ratio"].items():
+        print(f"{name}: {middle:.2f} ({low:.2f} … {high:.2f}) times the bare pipeline's")
     print(f"failed: {figures['failed']} of {2 * args.turns * args.visitors} comparisons")
     if args.out:
         args.out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
-def _ratio(turn: dict[str, Any], kind: str) -> float:
-    return turn[kind]["seconds_per_picture"] / statistics.mean(turn["bare"])
+def _ratio(turn: dict[str, Any], kind: str, what: str) -> float:
+    return turn[kind][what] / statistics.mean(each[what] for each in turn["bare"])
 
 
 def _spread(values: list[float]) -> tuple[float, float, float]:
