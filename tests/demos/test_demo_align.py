@@ -23,6 +23,7 @@ from demos.backend.knobs import MIXES, NONE, OWN, Knobs, order, prompt_lines, re
 from demos.backend.limits import Limits
 from demos.backend.line_files import Entry
 from raft_core.errors import ConfigError, DataError, StoreError
+from raft_core.lock import Lock
 
 JOB = (sys.executable, str(Path(__file__).parent / "pretended_job.py"))
 RESOLUTION = Knobs("shapes/resolution")
@@ -285,6 +286,16 @@ def test_a_run_that_was_killed_elsewhere_is_shown_as_interrupted_and_can_be_resu
     pretended_run(tmp_path / "old", status="running")
     found = live.standing(Alignments(tmp_path), tmp_path, "old")
     assert found.status == "interrupted" and found.can_resume
+
+
+def test_a_run_that_another_process_has_is_left_alone(tmp_path: Path):
+    held = Lock(pretended_run(tmp_path / "held", status="running"))
+    line = Alignments(tmp_path)
+    assert live.standing(line, tmp_path, "held").status == "running"
+    with pytest.raises(StoreError, match="in use by process"):
+        line.resume("held")
+    held.release()
+    assert live.standing(line, tmp_path, "held").status == "interrupted"
 
 
 def test_the_bar_of_the_rounds_moves_within_a_round(tmp_path: Path):
