@@ -71,21 +71,15 @@ def held_out(folder: Path) -> Evaluation:
 def arm(folders: Sequence[Path], baselines: Sequence[Path], gold: str) -> dict[str, Any]:
     """What the runs of one number of stages gave, over seeds."""
     evaluations, others = ([held_out(folder) for folder in each] for each in (folders, baselines))
-    k = evaluations[0].k
-
-    def scores(evaluation: Evaluation, after: bool) -> np.ndarray:
-        side = evaluation.scores_after if after else evaluation.scores_before
-        return side.columns[gold].reshape(-1, k)
-
-    before, after = (np.concatenate([scores(each, side) for each in evaluations], axis=1) for side in (False, True))
-    other = np.concatenate([scores(each, True) for each in others], axis=1)  # the same prompts, seeds and random numbers
+    before, after = (by_prompt(evaluations, gold, after=side) for side in (False, True))
+    other = by_prompt(others, gold, after=True)  # the same prompts, seeds and random numbers
     rounds = [json.loads((folder / "rounds.json").read_text())["rounds"] for folder in folders]
     last = {name: [rows[-1][name] for rows in rounds] for name in ("learned", "gold", "kl")}
     figures = {
         "win rate against the reference": shown(win_rate(wins(before, after))),
-        "  by seed": ", ".join(f"{win_rate(wins(scores(e, False), scores(e, True))).value:.3f}" for e in evaluations),
-        f"{gold} before": f"{before.mean():.3f}",
-        f"{gold} after": f"{after.mean():.3f}",
+        "  by seed": ", ".join(f"{np.nanmean(won):.3f}" for won in wins(before, after).T),
+        f"{gold} before": f"{np.nanmean(before):.3f}",
+        f"{gold} after": f"{np.nanmean(after):.3f}",
         "  more than with all labels first": shown(mean_interval(after - other, 0)),
         "last round: learned, deviations": spread(last["learned"]),
         "last round: labeller, deviations": spread(last["gold"]),
@@ -93,6 +87,16 @@ def arm(folders: Sequence[Path], baselines: Sequence[Path], gold: str) -> dict[s
         "last round: KL, nats": spread(last["kl"]),
     }
     return {"figures": figures, "rounds": rounds, "rewards": [stages_of(folder) for folder in folders]}
+
+
+def by_prompt(evaluations: Sequence[Evaluation], gold: str, *, after: bool) -> np.ndarray:
+    """[P, seeds] mean score of each prompt's continuations by seed, NaN where a seed has not drawn the prompt."""
+    prompts = sorted({prompt.id for each in evaluations for prompt in each.prompts})
+    found = np.full((len(prompts), len(evaluations)), np.nan)
+    for column, each in enumerate(evaluations):
+        scores = (each.scores_after if after else each.scores_before).columns[gold].reshape(-1, each.k).mean(axis=1)
+        found[[prompts.index(prompt.id) for prompt in each.prompts], column] = scores
+    return found
 
 
 def stages_of(folder: Path) -> Any:
