@@ -221,6 +221,22 @@ def test_a_bound_that_fails_is_told(load):
 # ---------------------------------------------------------------------- parts
 
 
+def test_each_token_is_told_and_one_who_stops_listening_stops_the_drawing(load):
+    policy = load("llama", sampling={"max_new_tokens": 5, "min_new_tokens": 5, "batch_size": 8})
+    told = []
+    policy.on_step = lambda done, most: told.append((done, most))
+    policy.sample(asked())
+    assert told == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
+
+    def enough(done, _most):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    policy.on_step = enough
+    with pytest.raises(KeyboardInterrupt):
+        policy.sample(asked())
+
+
 def test_a_token_is_the_inverse_of_the_cumulated_distribution():
     scores = torch.tensor([[0.0, -torch.inf, 0.0]]).repeat(4, 1)
     assert inverse_cdf(scores, torch.tensor([0.0, 0.49, 0.51, 1 - 1e-12], dtype=torch.float64)).tolist() == [0, 0, 2, 2]

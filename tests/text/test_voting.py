@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from raft_core.errors import DataError
 from raft_core.statistics import wilson
+from raft_core.voting import groups
 from raft_text.reasoning.reading import is_right
 from raft_text.reasoning.voting import Vote, accuracy_table, rerank, table_lines, vote
 
@@ -26,6 +27,11 @@ def test_of_equally_many_the_first_wins():
 def test_answers_within_the_tolerance_are_one():
     assert vote([1.0, 2.004, 2.0, 2.009]) == Vote(2.004, 1, 3, 4)
     assert vote([1.0, 2.004, 2.0], tolerance=0) == Vote(1.0, 0, 1, 3)
+
+
+def test_samples_of_one_answer_are_a_group_and_those_without_are_in_none():
+    assert groups(["B", None, "A", "B", math.nan], is_right) == [[0, 3], [2]]
+    assert groups([2.0, 2.009, 2.014], is_right) == [[0, 1], [2]], "each is compared with the first of its group"
 
 
 def test_nobody_votes():
