@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from conftest import NARROW, WIDE, served, shot
 from PIL import Image
@@ -239,7 +240,7 @@ def test_pictures_are_dropped_scored_and_ranked(app: Any, open_page: Any, tmp_pa
     files.append(bomb(tmp_path / "bomb.png", 6000))
     page.locator("#rewards-files input[type=file]").set_input_files([str(file) for file in files])
     page.locator("#rewards-files").get_by_text("bomb").first.wait_for()
-    page.get_by_label("Prompt").fill(CAPTION)
+    page.locator("#rewards-prompt textarea").fill(CAPTION)
     page.locator("#rewards-go").click()
     page.locator("#rewards-scores").get_by_text("bomb.png was refused").wait_for(timeout=270_000)
     shot(page, "rewards_wide")
@@ -263,11 +264,34 @@ def test_texts_are_pasted_and_scored_on_a_narrow_dark_page(app: Any, open_page: 
 
 
 @pytest.mark.slow
-def test_an_oversized_upload_is_refused(app: Any, open_page: Any, tmp_path: Path):
+def test_an_oversized_upload_is_refused_by_the_page_and_by_the_server(app: Any, open_page: Any, tmp_path: Path):
     page = open_page(app.url, tab="Rewards")
     large = tmp_path / "large.png"
     large.write_bytes(bytes(LIMITS.upload_bytes + 1))
     page.locator("#rewards-files input[type=file]").set_input_files(str(large))
-    page.get_by_text("exceeds").first.wait_for()
+    page.get_by_text("exceed the maximum allowed size").first.wait_for()
+    answer = httpx.post(f"{app.url}/gradio_api/upload", files={"files": ("large.png", large.read_bytes())}, timeout=120)
+    assert answer.status_code == 413
     page.locator("#rewards-go").click()
-    page.get_by_text("nothing to score").wait_for()
+    page.get_by_text("nothing to score").first.wait_for()
+
+
+@pytest.mark.slow
+def test_a_path_that_was_not_uploaded_is_not_read(app: Any):
+    """The server's files are no uploads, whatever a request says."""
+    config = httpx.get(f"{app.url}/config", timeout=60).json()
+    number = next(i for i, each in enumerate(config["dependencies"]) if _named(config, each, "rewards-go"))
+    secret = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
+    body = {"data": ["pictures", [secret], "", "", ["contrast"]], "fn_index": number, "session_hash": "x"}
+    joined = httpx.post(f"{app.url}/gradio_api/queue/join", json=body, timeout=60)
+    if joined.status_code == 200:
+        with httpx.stream("GET", f"{app.url}/gradio_api/queue/data?session_hash=x", timeout=120) as events:
+            said = "".join(line for line in events.iter_lines() if "process_completed" in line)
+        assert '"success": false' in said or '"success":false' in said
+        assert "root:" not in said
+
+
+def _named(config: dict[str, Any], dependency: dict[str, Any], element: str) -> bool:
+    """Whether a handler belongs to the element with this id."""
+    of_element = [each["id"] for each in config["components"] if each["props"].get("elem_id") == element]
+    return any(target[0] in of_element for target in dependency["targets"])
