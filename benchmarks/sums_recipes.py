@@ -138,7 +138,8 @@ def main() -> None:
         for seed in options.seeds:
             trained(recipe, seed, options.work, options.set)
     names = [*([START] if "raft" in options.recipes else []), *options.recipes]
-    found = [measured(name, options.seeds, options.work, problems, options.rerank) for name in names]
+    seeds = {START: options.seeds[:1]}  # one model, whichever run it is of
+    found = [measured(name, seeds.get(name, options.seeds), options.work, problems, options.rerank) for name in names]
     print("\n".join(table(found)))
     if options.output:
         figures = {m.recipe: {name: asdict(win_rate(right)) for name, right in m.right.items()} for m in found}
