@@ -70,9 +70,11 @@ def _cell(value: float | None, top: bool, chosen: bool) -> str:
 
 
 def figure(value: float) -> str:
-    """Four significant digits, never in powers of ten where a person would not write them."""
+    """Four significant digits, in powers of ten only where a person would write them."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
+    if abs(value) < 1e-4:
+        return f"{value:.1e}"
     digits = max(0, DIGITS - 1 - math.floor(math.log10(abs(value))))
     return f"{value:.{min(digits, 6)}f}"
 

@@ -219,7 +219,7 @@ def test_nothing_that_a_visitor_writes_becomes_markup():
 
 
 def test_figures_are_short_and_plain():
-    assert [figure(x) for x in (0.0, 1234.56, -12.345, 0.00012345)] == ["0", "1235", "-12.35", "0.000123"]
+    assert [figure(x) for x in (0.0, 1234.56, -12.345, 0.00012345, 3e-8)] == ["0", "1235", "-12.35", "0.000123", "3.0e-08"]
 
 
 # ---------------------------------------------------------------------- in a browser
