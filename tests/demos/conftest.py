@@ -78,7 +78,7 @@ def _wait_for(app: App) -> None:
 
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of the bundled recipe, shrunken to one round; copy it into the runs folder of a test, never write to it."""
+    """A finished run of the bundled recipe, shrunken to one round; copy it into a test's runs folder, never write to it."""
     folder = tmp_path_factory.mktemp("aligned") / "small"
     settings = {
         "rounds": 1,
