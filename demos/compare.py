@@ -71,7 +71,14 @@ def build(studio: Studio) -> None:
         score: Any,
     ) -> Iterator[tuple[Any, ...]]:
         """Yields (progress, result, files)."""
-        wanted = read(studio, models, prompt, seed, images, view, strength, steps, guidance, size, score)
+        try:
+            yield from drawn(read(studio, models, prompt, seed, images, view, strength, steps, guidance, size, score))
+        except Exception:
+            # Not by a listener to failures: it would answer to Stop as well, and Gradio then loses what is asked for next.
+            yield compare_view.progress(""), gr.skip(), gr.skip()
+            raise
+
+    def drawn(wanted: Asked) -> Iterator[tuple[Any, ...]]:
         yield compare_view.progress("starting"), gr.skip(), gr.update(visible=False)
         comparison: Comparison | None = None
         with contextlib.closing(studio.worker.run(JOB, asked=wanted)) as events:
@@ -130,7 +137,6 @@ def build(studio: Studio) -> None:
         trigger_mode="once",
     )
     quietly: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    drawing.failure(lambda: compare_view.progress(""), None, status, **quietly)
     drawing.success(None, js=SHOW_RESULT)
     stop.click(lambda: compare_view.progress("stopped"), None, status, cancels=[drawing], api_visibility="private")
     settings = [steps, guidance, size, prompts]
