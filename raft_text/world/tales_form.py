@@ -39,6 +39,11 @@ def well_formed(text: str) -> tuple[int, int]:
     return right, count
 
 
+def people(text: str) -> set[str]:
+    """The people that a text names."""
+    return set(re.findall(rf"\b(?:{'|'.join(GIRLS + BOYS)})\b", text))
+
+
 def well_formed_share(texts: Sequence[str]) -> float:
     """Share of the sentences of all texts that are well formed."""
     right, count = (sum(each) for each in zip(*map(well_formed, texts), strict=True))

@@ -6,6 +6,7 @@ import json
 import re
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,10 +23,9 @@ from raft_text.rewards.sentiment import Sentiment
 from raft_text.world.sums import IGNORED, batch_of
 from raft_text.world.tales import SHARES, roll_call, tales
 from raft_text.world.tales_files import NAMES, chosen_tales, tale_rows
-from raft_text.world.tales_form import well_formed, well_formed_share
+from raft_text.world.tales_form import people, well_formed, well_formed_share
 from raft_text.world.tales_model import BATCH, foreseen, lesson, pieces, some_tales, told
 from raft_text.world.tales_plots import PLOTS
-from raft_text.world.tales_words import BOYS, GIRLS
 
 MIB = 1 << 20
 TALES = BUNDLED_FOLDER / "tales"
@@ -49,10 +49,6 @@ def model():
 
 def sentiment(texts):
     return Sentiment()([Sample(Request(Prompt("_"), 0, 0), output=text) for text in texts])
-
-
-def people(text):
-    return set(re.findall("|".join(rf"\b{name}\b" for name in GIRLS + BOYS), text))
 
 
 # --- The tales --------------------------------------------------------------------------------------------------------
@@ -156,7 +152,8 @@ def test_roll_calls_fade_out(tokenizer):
 def test_the_folder_is_an_ordinary_and_small_one(tokenizer):
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
-    model, loading = AutoModelForCausalLM.from_pretrained(TALES, output_loading_info=True)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(TALES, output_loading_info=True)
+    model, loading = loaded
     assert isinstance(model, LlamaForCausalLM)
     assert not loading["missing_keys"] and not loading["unexpected_keys"]
     assert 1e6 <= sum(p.numel() for p in model.parameters()) <= 1.5e6
@@ -199,7 +196,7 @@ def test_the_recipe_checks_and_names_what_it_keeps_an_eye_on():
     from raft_core.config import check, read_yaml
 
     checked = check(read_yaml(CONFIG), base=CONFIG.parent)
-    assert checked.config.policy.references == HELD_OUT
+    assert vars(checked.config.policy)["references"] == HELD_OUT
     assert {"sentiment", "length"} <= set(checked.config.scorer.infos)
 
 
@@ -212,6 +209,7 @@ def test_a_short_alignment_makes_the_tales_happier(tmp_path):
     words |= {"policy.references": "null", "trackers": "[]", "output": str(tmp_path / "run"), "policy.sampling.batch_size": 48}
     assert main(["align", str(CONFIG), *(part for key, value in words.items() for part in (f"--{key}", str(value)))]) == 0
     results = read_results(tmp_path / "run")
+    assert results is not None
     (held_out,) = (each for each in results.evaluations if each.split == "heldout")
     (scored,) = (each for each in held_out.comparisons if each.name == "sentiment")
     assert scored.after > scored.before + 0.1
