@@ -74,7 +74,7 @@ def build(studio: Studio) -> None:
         try:
             yield from drawn(read(studio, models, prompt, seed, images, view, strength, steps, guidance, size, score))
         except Exception:
-            # Not by a listener to failures: it would answer to Stop as well, and Gradio then loses what is asked for next.
+            # Here and not by a listener to failures, which would answer to Stop as well.
             yield compare_view.progress(""), gr.skip(), gr.skip()
             raise
 

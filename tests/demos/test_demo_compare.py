@@ -275,5 +275,8 @@ def test_a_mistake_is_told_in_words_and_stop_gives_the_work_up(app, open_page):
     page.get_by_role("button", name="Stop", exact=True).click()
     page.get_by_text("stopped").wait_for()
     page.locator("#compare-steps input[type=number]").fill("2")
-    page.get_by_role("button", name="Compare", exact=True).click()  # the worker is free again
-    page.get_by_text("per picture").wait_for()
+    status = page.locator("#compare-status")
+    while status.inner_text() == "stopped":  # a click does nothing until the server has answered Stop
+        page.get_by_role("button", name="Compare", exact=True).click()
+        page.wait_for_timeout(500)
+    page.get_by_text("per picture").wait_for()  # the worker is free again
