@@ -123,7 +123,7 @@ def build(studio: Studio) -> None:
         if [each.key for each in now[:1]] == [each.key for each in known[:1]]:
             return (gr.skip(),) * 6
         chosen = gr.update(choices=[(each.label, each.key) for each in now], value=[each.key for each in now[:1]])
-        text = next(iter(_defaults(studio, now[:1]).prompts), "")
+        text = _defaults(studio, now[:1]).opening
         return chosen, text, *own_settings(now[:1])
 
     drawing = gr.on(
@@ -160,7 +160,7 @@ def _what(studio: Studio, known: list[comparable.Comparable], first: comparable.
         elem_id="compare-models",
     )
     prompt = gr.Textbox(
-        next(iter(first.prompts), ""),
+        first.opening,
         label="Prompt",
         lines=2,
         max_length=studio.limits.prompt_characters,

@@ -55,6 +55,16 @@ class Defaults:
     size: str
     prompts: Sequence[str]
 
+    @property
+    def opening(self) -> str:
+        """The prompt to begin with."""
+        return opening(self.prompts)
+
+
+def opening(prompts: Sequence[str]) -> str:
+    """The longest of the first few, for there is most to see in it; nothing when there is none."""
+    return max(prompts[:4], key=len, default="")
+
 
 def comparables(runs: Sequence[RunInfo], modality: Modality = "image") -> list[Comparable]:
     """All of one kind that can be compared, the newest run first, the bundled examples last."""

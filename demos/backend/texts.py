@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from demos.backend.comparable import Comparable, prompts_shown, run_prompts
+from demos.backend.comparable import Comparable, opening, prompts_shown, run_prompts
 from demos.backend.comparison import Measure
 from demos.backend.limits import Limits
 from raft_core.errors import RaftError
@@ -153,8 +153,8 @@ class Defaults:
 
     @property
     def opening(self) -> str:
-        """The prompt to begin with: the longest of the first few, for there is most to see in it."""
-        return max(self.prompts[:4], key=len, default="")
+        """The prompt to begin with."""
+        return opening(self.prompts)
 
 
 def defaults(model: Comparable | None, limits: Limits) -> Defaults:

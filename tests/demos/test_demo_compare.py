@@ -226,7 +226,7 @@ def test_a_person_compares_slides_and_takes_a_pair_away(app, open_page):
     assert slides.count() == 4
     before, after = (slides.first.locator("img").nth(i).get_attribute("src") for i in (0, 1))
     assert before != after
-    assert "before, picture 1, seed 0: a large red star" in slides.first.locator("img").first.get_attribute("alt")
+    assert "before, picture 1, seed 0: a large white cross" in slides.first.locator("img").first.get_attribute("alt")
     for name in ("aesthetic", "clip_score", "gold"):
         assert page.locator(".compare-pairs").get_by_text(name).count() == 4
     handle = slides.first.get_by_role("slider")
@@ -237,7 +237,7 @@ def test_a_person_compares_slides_and_takes_a_pair_away(app, open_page):
     with page.expect_download() as download:
         page.locator("#compare-files a").first.click()
     told = json.loads(PngImageFile(download.value.path()).text["raft"])
-    assert told["prompt"].startswith("a large red star") and len(told["pictures"]) == 2
+    assert told["prompt"].startswith("a large white cross") and len(told["pictures"]) == 2
     page.get_by_label("Strength strip").check()
     page.get_by_role("button", name="Compare", exact=True).click()
     page.locator(".compare-cell").nth(19).wait_for()
@@ -252,8 +252,8 @@ def test_a_person_compares_slides_and_takes_a_pair_away(app, open_page):
 @pytest.mark.slow
 def test_a_narrow_dark_window_holds_it_all(app, open_page):
     page = open_page(app.url, size=NARROW, dark=True)
-    page.get_by_text("a large white cross").first.click()
-    page.wait_for_function("document.querySelector('#compare-prompt textarea').value.startsWith('a large white')")
+    page.get_by_text("a large purple cross").first.click()
+    page.wait_for_function("document.querySelector('#compare-prompt textarea').value.startsWith('a large purple')")
     page.get_by_role("button", name="Compare", exact=True).click()
     page.get_by_text("per picture").wait_for()
     shot(page, "compare-pairs-narrow-dark")
