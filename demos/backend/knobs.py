@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from demos.backend.choices import FOLDER as CHOICES
 from demos.backend.limits import Limits, within
 from demos.backend.offered import REWARDS, offer, offers
 from demos.backend.recipes import Recipe, recipe
@@ -138,7 +139,7 @@ def run_name(name: Any, taken: Collection[str], numbered: bool) -> str:
     """
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ConfigError(f"the name is {str(name)[:80]!r}; use letters, digits, dots, - and _ (60 at most, a letter first)")
-    used = {each.lower() for each in taken} | {REWARDS}  # some disks do not tell A from a
+    used = {each.lower() for each in taken} | {REWARDS, CHOICES}  # some disks do not tell A from a
     if name.lower() not in used:
         return name
     if not numbered:

@@ -114,6 +114,8 @@ def test_a_name_that_is_taken_gets_a_number_unless_it_was_asked_for():
         run_name("resolution", {"resolution"}, False)
     with pytest.raises(ConfigError, match="choose another"):
         run_name("rewards", (), False)  # where learned rewards are kept
+    with pytest.raises(ConfigError, match="choose another name"):
+        run_name("preferences", (), False)  # and choices
 
 
 def test_prompts_of_a_box_are_bounded():
