@@ -330,6 +330,14 @@ def choose_small(page: Any, name: str, rounds: int) -> None:
     page.locator("#align-name input").fill(name)
 
 
+def wait_for(happened: Callable[[], bool], timeout_s: float = 280) -> None:
+    """Look again and again: what is shown for a moment only may be gone when a page is looked at."""
+    deadline = time.monotonic() + timeout_s
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.2)
+
+
 def status_is(page: Any, name: str, status: str, timeout_s: float = 280) -> None:
     shown = page.locator("#align-status .raft-status", has_text=name).locator(".raft-badge", has_text=status)
     shown.wait_for(timeout=1000 * timeout_s)
@@ -374,6 +382,8 @@ def test_a_run_is_stopped_and_resumed_and_when_all_is_killed_the_next_app_goes_o
         with served(runs, OMP_NUM_THREADS="1") as app:
             page = open_page(app.url, tab="Align")
             choose_small(page, "long", 50)
+            page.get_by_label("number input for K").fill("16")  # long enough to be stopped twice on a fast machine
+            page.locator("#align-steps input").fill("20")
             page.locator("#align-start").click()
             page.locator("#align-curves .chart").first.wait_for(timeout=280_000)  # a round is finished
             page.locator("#align-stop").click()
@@ -386,7 +396,7 @@ def test_a_run_is_stopped_and_resumed_and_when_all_is_killed_the_next_app_goes_o
         with served(runs, OMP_NUM_THREADS="1") as app:
             page = open_page(app.url, tab="Align")
             status_is(page, "long", "running")
-            page.locator("#align-status", has_text=f"Round {done + 2} of 50").wait_for(timeout=280_000)
+            wait_for(lambda: live.standing(line, runs, "long").rounds > done)
             page.locator("#align-stop").click()
             status_is(page, "long", "stopped")
             page.close()
