@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from raft_core.protocols import Reporter
     from raft_core.scoring import Scorer
 
-USAGE = "raft reward label SOURCE [--output FILE] [--blank | --labeller REWARD [--labeller.ARGUMENT VALUE …]]"
+USAGE = "raft reward label SOURCE [--output FILE] [--blank | --labeller REWARD]"
 TAKES_SETTINGS = True
 LABELS = "labels.jsonl"
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from raft_core.preferences.online import Online
     from raft_core.preferences.online_results import Line, Stage
 
-USAGE = "raft reward online CONFIG [--stages N] [--labels N] [--person] [--SETTING VALUE …] […]"
+USAGE = "raft reward online CONFIG [--stages N] [--labels N] [--SETTING VALUE …]"
 TAKES_SETTINGS = True
 OWN = ("learner", "fit")
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from raft_core.config import Checked
 
-USAGE = "raft sft CONFIG [--winners RUN [--per_prompt N]] [--SETTING VALUE …] [--print_config]"
+USAGE = "raft sft CONFIG [--winners RUN [--per_prompt N]] [--SETTING VALUE …]"
 TAKES_SETTINGS = True
 POLICY, REWARD = "raft_text.demonstrations.Demonstrated", "raft_text.demonstrations.Given"
 JUDGE = "raft_text.demonstrations.ResponseLoss"

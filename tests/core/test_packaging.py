@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("raft_core", "raft_diffusion", "raft_text")
+PACKAGES = ("raft_core", "raft_diffusion", "raft_text", "demos")
 # Import name → distribution, where they differ or where one that is listed cannot be without it.
 DISTRIBUTION = {
     "PIL": "pillow",
