@@ -1,8 +1,8 @@
-"""Choose the best of several samples: by a person, or by a reward in a person's stead.
+"""Choose the best of several samples: a person does it, or a reward instead.
 
   raft generate bundled:tales --prompts my.txt --k 4 --output generated/tales
-  raft reward label generated/tales                        choose here, with keys
-  raft reward label generated/tales --blank                a file to fill in
+  raft reward label generated/tales                      choose here, with keys
+  raft reward label generated/tales --blank              a file to fill in
   raft reward label generated/tales --labeller Sentiment --temperature 0.5
   raft reward train generated/tales/labels.jsonl --learner.model bundled:tales
 

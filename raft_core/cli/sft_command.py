@@ -2,13 +2,13 @@
 
 CONFIG is one as of raft align; what it leaves out is set for supervised
 fine-tuning: one round, the responses in the prompts' table in place of samples
-(columns prompt and response), all of them kept, several of a prompt too. The run
-is stored, resumed, compared and reported as any other; the loss on held-out
+(columns prompt and response), all of them kept, several of a prompt too. The
+run is stored, resumed, compared and reported as any other; the loss on held-out
 responses is a judge.
 
   raft sft my.yaml --prompts.train pairs.jsonl --trainer.epochs 2
   raft sft student.yaml --winners runs/teacher      learn a run's best samples
-  raft sft base.yaml --winners runs/teacher --per_prompt 10      ... and more of each
+  raft sft base.yaml --winners runs/teacher --per_prompt 10     … several of each
 """
 
 from __future__ import annotations
