@@ -301,7 +301,7 @@ def test_a_person_compares_votes_and_measures(app, open_page, size, dark, name):
     shot(page, f"text-compare-{name}")
     likelier = page.get_by_label("what training made likelier")
     likelier.check()
-    assert page.locator("#text-result").get_attribute("data-mark") == "likelihood"
+    page.locator("#text-result[data-mark=likelihood]").wait_for()  # the browser marks a moment later
     shot(page, f"text-likelier-{name}")
     page.get_by_label("Vote on a question").check()
     page.get_by_label("Right answer").wait_for()
