@@ -138,7 +138,8 @@ def build(studio: Studio) -> None:
     )
     quietly: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     drawing.success(None, js=SHOW_RESULT)
-    stop.click(lambda: compare_view.progress("stopped"), None, status, cancels=[drawing], api_visibility="private")
+    stopping = stop.click(lambda: compare_view.progress("stopped"), None, status, cancels=[drawing], api_visibility="private")
+    stopping.then(lambda: compare_view.progress("stopped"), None, status, **quietly)  # over what was still under way
     settings = [steps, guidance, size, prompts]
     models.input(model_chosen, models, settings, **quietly)
     gr.on(None, opened, None, [models, prompt, *settings], **quietly)

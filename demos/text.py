@@ -148,7 +148,8 @@ def build(studio: Studio) -> None:
     )
     running.failure(lambda: progress(""), None, status, **quiet)
     running.success(None, js=SHOW_RESULT)
-    stop.click(lambda: progress("stopped"), None, status, cancels=[running], api_visibility="private")
+    stopping = stop.click(lambda: progress("stopped"), None, status, cancels=[running], api_visibility="private")
+    stopping.then(lambda: progress("stopped"), None, status, **quiet)  # over what was still under way
     settings = [prompt, answer, temperature, tokens, prompts]
     model.input(model_chosen, model, settings, **quiet)
     model.focus(refresh, None, [model, reranker], **quiet)
