@@ -333,5 +333,6 @@ def test_mistakes_are_told_on_the_page_and_the_next_try_works(app, open_page):
     page.locator("#text-start").click()
     page.get_by_text("the prompt is empty").first.wait_for()
     page.locator("#text-prompts").get_by_role("button").nth(0).click()
+    page.wait_for_function("document.querySelector('#text-prompt textarea').value.length > 9")  # the server fills it in
     page.locator("#text-prompt textarea").press("Shift+Enter")
     page.locator("#text-status").get_by_text("done").wait_for(timeout=200_000)
