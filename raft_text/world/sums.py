@@ -13,6 +13,7 @@ import torch
 from raft_core.rng import numpy_rng
 from raft_text.reasoning.answers import extract_number, same_number
 from raft_text.reasoning.templates import N_COT, P_COT, program, words
+from raft_text.world.llama import build_llama
 from raft_text.world.problems import (
     ADDED,
     FACTOR,
@@ -52,28 +53,7 @@ class Piece:
 
 def build_model(tokenizer: Any, seed: int) -> Any:
     """A ``LlamaForCausalLM`` with fresh weights, in float32."""
-    from raft_core._torchvision import ensure_importable
-
-    ensure_importable()
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=WIDTH,
-        intermediate_size=INNER,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=WIDTH // 32,
-        num_key_value_heads=WIDTH // 32,
-        max_position_embeddings=CONTEXT,
-        tie_word_embeddings=True,
-        initializer_range=0.04,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return LlamaForCausalLM(config)
+    return build_llama(tokenizer, seed, width=WIDTH, layers=LAYERS, inner=INNER, context=CONTEXT)
 
 
 # --- What it is taught ------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from raft_core.rng import numpy_rng, seed_for
+from raft_text.world.llama import build_llama
 from raft_text.world.sums import Piece, batch_of
 from raft_text.world.tales import Split, Tale, roll_call, tales
 from raft_text.world.tokenizer import byte_level
@@ -30,28 +31,7 @@ def build_tales_tokenizer(read: int = 6000) -> Any:
 
 def build_tales_model(tokenizer: Any, seed: int) -> Any:
     """A ``LlamaForCausalLM`` with fresh weights, in float32."""
-    from raft_core._torchvision import ensure_importable
-
-    ensure_importable()
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=WIDTH,
-        intermediate_size=INNER,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=WIDTH // 32,
-        num_key_value_heads=WIDTH // 32,
-        max_position_embeddings=CONTEXT,
-        tie_word_embeddings=True,
-        initializer_range=0.04,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return LlamaForCausalLM(config)
+    return build_llama(tokenizer, seed, width=WIDTH, layers=LAYERS, inner=INNER, context=CONTEXT)
 
 
 def pieces(tale: Tale, *, opening: bool) -> list[Piece]:
