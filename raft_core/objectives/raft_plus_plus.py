@@ -1,0 +1,67 @@
+"""RAFT++: every best sample and not one, trained on by importance sampling within a trust region."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from raft_core.objectives.clipping import refuse
+from raft_core.objectives.policy_gradient import clip_settings, surrogate_losses
+from raft_core.protocols import Policy
+from raft_core.types import Sample, Selection, Weighted
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class AllBest:
+    """Every sample that has the best score of its prompt: with rewards of 0 and 1 all positives, not one of them.
+
+    Args:
+        least: a prompt whose best score is lower contributes nothing; null = every prompt that is scored. 1.0 where 1 means
+            right: otherwise a prompt whose samples are all wrong teaches its mistakes. For a reward of which less is better,
+            the negative of the score.
+
+    Source: RAFT++ (2504.11343), I[r = max r].
+    """
+
+    least: float | None = None
+    produces: ClassVar[type[Selection]] = Weighted
+
+    def __call__(self, scores: np.ndarray) -> Weighted:
+        best = np.where(np.isnan(scores), -np.inf, scores).max(axis=1, keepdims=True)  # [P, 1]
+        chosen = (scores == best) & (best >= (-np.inf if self.least is None else self.least))  # NaN equals nothing
+        index = np.flatnonzero(chosen)
+        return Weighted(index=index, weight=np.ones(len(index)))
+
+
+@dataclass(frozen=True)
+class RaftPlusPlus:
+    """Reward-ranked fine-tuning by importance sampling, within a trust region. To be used with ``AllBest``.
+
+    The loss of a sample is −weight × mean over its actions of min(s, clip(s, 1 − clip, 1 + clip_high)), s = π/π_drawn of one
+    action: a token, or a denoising step with its log-prob summed over channels and pixels. In a round's first step s is 1 and
+    the gradient that of the likelihood per action; later ones no longer push what has become likelier by ``clip_high`` already.
+
+    Args:
+        clip: how far below (and above) 1 the ratio may go; null = never clipped, which the paper finds worse than plain RAFT.
+        clip_high: how far above, where it is not the same; the paper's clip-higher, 0.28, keeps entropy longer.
+
+    Source: RAFT++ (2504.11343).
+    """
+
+    clip: float | None = 0.2
+    clip_high: float | None = None
+    consumes: ClassVar[type[Selection]] = Weighted
+    needs_trace: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        refuse(clip_settings(self.clip, self.clip_high))
+
+    def __call__(self, policy: Policy, samples: Sequence[Sample], part: Weighted, seeds: Sequence[int]) -> torch.Tensor:
+        chosen = [samples[i] for i in part.index]
+        return surrogate_losses(policy, chosen, part.weight.tolist(), self.clip, self.clip_high)
