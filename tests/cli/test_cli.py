@@ -17,7 +17,7 @@ import torch
 import yaml
 from PIL import Image
 
-from raft_cli import COMMANDS, SUBCOMMANDS, main
+from raft_cli.command import COMMANDS, SUBCOMMANDS, main
 from raft_cli.settings import recipe_folders
 from raft_core.config.listing import public_names
 from raft_core.prompts import read_prompts

@@ -2,7 +2,7 @@
 
 import pytest
 
-from raft_cli import COMMANDS, SUBCOMMANDS, main
+from raft_cli.command import COMMANDS, SUBCOMMANDS, main
 
 
 @pytest.mark.parametrize("command", SUBCOMMANDS["reward"])
