@@ -67,7 +67,7 @@ def section(plural: str) -> Iterator[str]:
 
 def recipes() -> dict[str, str]:
     """Name → first sentence of the comment that every recipe opens with."""
-    from raft_cli.settings import recipe_folders
+    from raft_core.config.recipes import recipe_folders
 
     found = {}
     for folder in recipe_folders():

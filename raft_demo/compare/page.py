@@ -15,7 +15,8 @@ from raft_demo.compare import view as compare_view
 from raft_demo.compare.comparison import Asked, Comparison, row_png
 from raft_demo.shared import comparable
 from raft_demo.shared.errors import spoken
-from raft_demo.shared.limits import within
+from raft_demo.shared.limits import LARGEST_SEED, within
+from raft_demo.shared.reporting import waiting
 from raft_demo.shared.theme import empty
 from raft_demo.shared.worker import Progress, Waiting
 from raft_demo.studio import Studio
@@ -25,7 +26,6 @@ CSS = compare_view.CSS
 PAIRS, STRIP = "Before and after", "Strength strip"
 STRIP_STRENGTHS = (0.25, 0.5, 0.75, 1.0)  # before training is the first of the strip
 STRONGEST = 1.5
-LARGEST_SEED = 2**31 - 1
 HINT = empty("Nothing drawn yet", "Choose a prompt and press <b>Compare</b>: every picture is drawn before and after training.")
 #: In a narrow window the result lies below the settings.
 SHOW_RESULT = "() => { if (innerWidth < 700) document.querySelector('#compare-result').scrollIntoView({behavior: 'smooth'}) }"
@@ -252,11 +252,6 @@ def read(
         strengths=strengths,
         score=bool(score),
     )
-
-
-def waiting(event: Waiting) -> str:
-    """Where in the line a visitor stands."""
-    return f"{event.ahead} other is before you" if event.ahead == 1 else f"{event.ahead} others are before you"
 
 
 def _files(comparison: Comparison, component: gr.Files) -> list[str]:
