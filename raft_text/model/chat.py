@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -11,11 +12,10 @@ from typing import Any, NamedTuple
 from raft_core.conversations import INSTRUCTIONS
 from raft_core.errors import DataError, nearest
 from raft_core.types import Message, Prompt
-from raft_text.options import PLACE, Prompting
+from raft_text.options import PLACE, TEMPLATE_OWN, Prompting
 
 THOUGHT, THOUGHT_END = "<think>", "</think>"
-#: What ``apply_chat_template`` hands to every template, so that a user cannot set it.
-OWN_VARIABLES = ("messages", "add_generation_prompt", "continue_final_message", "tools", "documents")
+_GENERATION = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")  # transformers' own mark around what the assistant writes
 
 
 class Closing(NamedTuple):
@@ -203,10 +203,10 @@ def variables(tokenizer: Any) -> set[str] | None:
     try:
         template = tokenizer.get_chat_template()
         environment = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"])
-        read = meta.find_undeclared_variables(environment.parse(template.replace("{% generation %}", "").replace("{% endgeneration %}", "")))
+        read = meta.find_undeclared_variables(environment.parse(_GENERATION.sub("", template)))
     except (ValueError, jinja2.TemplateError):
         return None
-    return read - {*OWN_VARIABLES, *tokenizer.special_tokens_map, "raise_exception", "strftime_now"}
+    return read - {*TEMPLATE_OWN, *tokenizer.special_tokens_map, "raise_exception", "strftime_now"}
 
 
 def _behind(opened: str, content: str) -> str:
