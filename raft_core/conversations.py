@@ -30,9 +30,9 @@ ANSWERS = ("response", "completion", "answer", "chosen")
 REPLY = "reply"
 ROLES = {
     **{role: role for role in ("system", "developer", "user", "assistant", "tool")},
-    **{name: "user" for name in ("human", "prompter")},
-    **{name: "assistant" for name in ("gpt", "chatgpt", "bard", "bing", "bot", "model", "function_call")},
-    **{name: "tool" for name in ("function", "ipython", "observation")},
+    **dict.fromkeys(("human", "prompter"), "user"),
+    **dict.fromkeys(("gpt", "chatgpt", "bard", "bing", "bot", "model", "function_call"), "assistant"),
+    **dict.fromkeys(("function", "ipython", "observation"), "tool"),
 }
 INSTRUCTIONS = ("system", "developer")
 NAMES = {"assistant": "Assistant", "system": "System", "developer": "System", "tool": "Tool"}
@@ -61,7 +61,11 @@ def messages_of(value: Any, field: str) -> list[Message]:
     """
     if not looks_like_messages(value):
         raise BadConversation(f"{field} is {shortened(value)}, but must be a list of messages with role and content")
-    return [_message(turn, f"{field}[{i}]") for i, turn in enumerate(value)]
+    messages = [_message(turn, f"{field}[{i}]") for i, turn in enumerate(value)]
+    for i, (one, other) in enumerate(itertools.pairwise(messages)):
+        if one["role"] == other["role"] == "assistant":
+            raise BadConversation(f"{field}[{i}] and {field}[{i + 1}] are answers, one after the other: join them")
+    return messages
 
 
 def _message(turn: Mapping[str, Any], where: str) -> Message:
@@ -99,8 +103,8 @@ def _without_nulls(value: Any) -> Any:
 def transcript(messages: Sequence[Message]) -> str:
     r"""A conversation as a text that a person reads, and a model without a chat template goes on from.
 
-    Of one message by a user that message. Otherwise HH-RLHF's form, ``\n\nHuman: …\n\nAssistant:``, open for the answer unless it
-    ends with a beginning of it.
+    Of one message by a user that message. Otherwise HH-RLHF's form, ``\n\nHuman: …\n\nAssistant:``, open for the answer unless
+    it ends with a beginning of it.
     """
     if len(messages) == 1 and messages[0]["role"] == "user":
         return messages[0]["content"]
@@ -124,20 +128,23 @@ def exchange(messages: Sequence[Message], field: str) -> Exchange:
     """A conversation cut before its last message, if that is an assistant's.
 
     Raises:
-        BadConversation: nothing is left before it, or another assistant's message.
+        BadConversation: nothing is left before it.
     """
     if messages[-1]["role"] != "assistant":
         return Exchange(list(messages), None)
     if len(messages) == 1:
         raise BadConversation(f"{field} begins with an answer: there is nothing that it answers")
-    if messages[-2]["role"] == "assistant":
-        raise BadConversation(f"{field} ends with two answers, one after the other: join them")
     return Exchange(list(messages[:-1]), messages[-1])
 
 
 def in_common(one: Sequence[Message], other: Sequence[Message]) -> int:
     """How many messages two conversations begin with that are the same."""
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
+def response(prompt: Prompt) -> str | None:
+    """What a prompt's table says is to be answered; None when it says nothing."""
+    return next((text for name in ANSWERS if isinstance(text := prompt.meta.get(name), str)), None)
 
 
 # ---------------------------------------------------------------------- rows of a table

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_chec
 
 import numpy as np
 
-from raft_core.types import Request, Sample, Selection
+from raft_core.types import Message, Request, Sample, Selection
 
 if TYPE_CHECKING:
     import torch
@@ -98,6 +98,15 @@ class Policy(Protocol):
 
     def save(self, folder: Path) -> list[Path]:
         """Write the trained weights in every format that users of this modality expect; returns the files."""
+        ...
+
+
+@runtime_checkable
+class ReadsMessages(Protocol):
+    """A policy that reads conversations with their roles; any other reads their transcripts."""
+
+    def visible_messages(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """The part of a conversation that the model takes in; all of it unless it is longer than it may be."""
         ...
 
 

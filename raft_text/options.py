@@ -91,7 +91,9 @@ class Prompting:
             mistakes.append(f"prompting.max_tokens is {self.max_tokens}, but at least 1 is needed; null cuts nothing off")
         for name in TEMPLATE_OWN:
             if name in self.chat_template_kwargs:
-                mistakes.append(f"prompting.chat_template_kwargs has {name!r}, which is set here for every prompt: leave it out")
+                mistakes.append(
+                    f"prompting.chat_template_kwargs has {name!r}, which is set here for every prompt: leave it out"
+                )
         _refuse(mistakes)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from raft_core.config.run_config import Checked, check, overridden, read_yaml
+from raft_core.conversations import transcript
 from raft_core.errors import DataError, StoreError
 from raft_core.evaluation.evaluate import Evaluation, evaluate
 from raft_core.evaluation.files import FOLDER as EVALUATION
@@ -23,7 +24,7 @@ from raft_core.machine.folders import free_folder
 from raft_core.machine.processes import Processes
 from raft_core.monitoring.monitor import Monitor
 from raft_core.prompts import PromptSet, distinct
-from raft_core.protocols import Policy
+from raft_core.protocols import Policy, ReadsMessages
 from raft_core.reporter import Reporter, Silent
 from raft_core.rng import numpy_rng
 from raft_core.store.checkpoint import Keep, checkpoint_folder, load_weights, read_state, read_tensors, taken_as_best
@@ -145,7 +146,7 @@ def truncated(policy: Policy, prompts: Sequence[Prompt]) -> list[str]:
     refused: list[str] = []
     for prompt in prompts:
         try:
-            seen = policy.visible(prompt.text)
+            seen = visible(policy, prompt)
         except DataError as error:
             refused.append(str(error))
         else:
@@ -157,6 +158,17 @@ def truncated(policy: Policy, prompts: Sequence[Prompt]) -> list[str]:
     if len(cut) > TRUNCATED_SHOWN:
         lines.append(f"{len(cut) - TRUNCATED_SHOWN} more prompts are cut off likewise")
     return lines
+
+
+def visible(policy: Policy, prompt: Prompt) -> str:
+    """What a policy takes in of a prompt; of a conversation its transcript, if the policy reads conversations as such.
+
+    Raises:
+        DataError: it refuses the prompt.
+    """
+    if prompt.messages is None or not isinstance(policy, ReadsMessages):
+        return policy.visible(prompt.text)
+    return transcript(policy.visible_messages(prompt.messages))
 
 
 def _carry_through(checked: Checked, store: Store, reporter: Reporter) -> None:

@@ -14,6 +14,8 @@ from raft_core.errors import DataError, nearest
 from raft_core.types import Message, Prompt
 from raft_text.options import PLACE, TEMPLATE_OWN, Prompting
 
+#: Columns of a prompts' table that the template takes beside a conversation.
+FOR_TEMPLATE = ("tools", "chat_template_kwargs")
 THOUGHT, THOUGHT_END = "<think>", "</think>"
 _GENERATION = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")  # transformers' own mark around what the assistant writes
 
@@ -181,7 +183,9 @@ class Chat:
         for argument in self._prompting.chat_template_kwargs:
             if known is not None and argument not in known:
                 near = nearest(argument, known)
-                found.append(f"prompting.chat_template_kwargs has {argument!r}, which the template of {self._name} never reads{near}")
+                found.append(
+                    f"prompting.chat_template_kwargs has {argument!r}, which the template of {self._name} never reads{near}"
+                )
         try:
             self.opened(Prompt("0"))
             _ = self.closing
@@ -193,6 +197,11 @@ class Chat:
 def messages_of(prompt: Prompt) -> list[Message]:
     """A prompt as a conversation: its own, or what it says as a user's message."""
     return [{"role": "user", "content": prompt.text}] if prompt.messages is None else list(prompt.messages)
+
+
+def kind_of(prompt: Prompt) -> tuple[str, ...]:
+    """What a template may refuse a prompt for: its roles, and what comes with them."""
+    return (*(message["role"] for message in messages_of(prompt)), *(name for name in FOR_TEMPLATE if prompt.meta.get(name)))
 
 
 def variables(tokenizer: Any) -> set[str] | None:
