@@ -17,7 +17,7 @@ from raft_core.machine.files import write_text
 from raft_core.protocols import Policy, RewardInfo
 from raft_core.store.rounds import read_round, rounds_in
 from raft_core.types import MESSAGES, Prompt, Request, Sample
-from raft_text.model.encoding import Ids, PromptEncoder, shortened
+from raft_text.model.encoding import shortened
 from raft_text.policy import CausalLM
 
 
@@ -45,10 +45,7 @@ class Demonstrated(CausalLM):
         """Prompts without a response, which held-out ones do not need, and those of ``CausalLM.check_prompts``."""
         return [*lacking_responses(train), *super().check_prompts(train, held_out)]
 
-    def _tokens(self, encode: PromptEncoder, prompt: Prompt) -> Sequence[Ids]:
-        text = response(prompt)
-        return super()._tokens(encode, prompt) if text is None else encode.turns(prompt, text)
-
+    reads_responses = True
     #: Whether samples say how likely the model finds the response that the table gives; ``ResponseLoss`` asks for it.
     measures_responses = False
 

@@ -22,12 +22,12 @@ from raft_text import metrics
 from raft_text.export import files as export
 from raft_text.model import device as hardware
 from raft_text.model import loading
-from raft_text.model.chat import kind_of
 from raft_text.model.critic import ValueHead, load_critic
-from raft_text.model.encoding import Ids, PromptEncoder, refusals, surely_fit
+from raft_text.model.encoding import PromptEncoder
 from raft_text.model.engine import Engine, load_draft, room_mistakes
 from raft_text.model.features import ngram_features
 from raft_text.model.likelihood import Row, padded, rows_at_once
+from raft_text.model.readable import encoder_of, prompt_mistakes
 from raft_text.model.turns import TURNS, Passages
 from raft_text.options import Critic, Lora, Memory, Prompting, Rejection, Sampling
 from raft_text.process.rejection import Watcher
@@ -60,6 +60,8 @@ class CausalLM:
     """
 
     modality = "text"
+    #: Whether the responses in the prompts' table are read, and not the prompts alone.
+    reads_responses = False
     on_step: Callable[[int, int], None] | None = None
 
     def __init__(
@@ -118,7 +120,7 @@ class CausalLM:
                 return []
             mistakes = loading.folder_mistakes(Path(where), chat=chat)
             mistakes = mistakes or room_mistakes(loading.read_facts(Path(where)).context, self.sampling)
-            return self._encoder().chat.mistakes() if chat and not mistakes else mistakes
+            return encoder_of(model, self.prompting, self.sampling).chat.mistakes() if chat and not mistakes else mistakes
         except ModelError as error:
             return [str(error)]
 
@@ -136,35 +138,13 @@ class CausalLM:
             return []
 
     def _prompt_mistakes(self) -> list[str]:
-        """Why prompts are refused; those that are checked are not checked again.
+        """Why prompts are refused; those that were checked are not checked again.
 
         Raises:
             ModelError: the model's folder, or its tokenizer, cannot be read.
         """
         prompts, self._unchecked = self._unchecked, []
-        place, where = loading.locate(self.model)
-        context = None if place == "hub" else loading.read_facts(Path(where)).context
-        if surely_fit(self.prompting, prompts, context, self.sampling.max_new_tokens):
-            if not self.prompting.chat and all(prompt.messages is None for prompt in prompts):
-                return []
-            # Whether a template takes a conversation is a matter of its roles: one of each kind will do.
-            prompts = list({kind_of(prompt): prompt for prompt in reversed(prompts)}.values())[::-1]
-        encoder = self._encoder(context)
-        return refusals(lambda prompt: self._tokens(encoder, prompt), prompts)
-
-    def _tokens(self, encode: PromptEncoder, prompt: Prompt) -> Sequence[Ids]:
-        """All tokens that this policy takes from a prompt's row of its table."""
-        return [encode(prompt)]
-
-    def _encoder(self, context: int | None = None) -> PromptEncoder:
-        """An encoder on the tokenizer alone, for checks.
-
-        Raises:
-            ModelError: the tokenizer cannot be loaded.
-        """
-        tokenizer = loading.load_tokenizer(self.model, chat=self.prompting.chat)
-        ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-        return PromptEncoder(tokenizer, self.prompting, context, self.sampling.max_new_tokens, ends, self.model)
+        return prompt_mistakes(self.model, self.prompting, self.sampling, prompts, responses=self.reads_responses)
 
     def _require_readable(self) -> None:
         """Check what could not be checked before the tokenizer was there.
@@ -173,7 +153,7 @@ class CausalLM:
             ConfigError: settings that the chat template does not take.
             DataError: prompts that are refused.
         """
-        if self.prompting.chat and (mistakes := self._encoder().chat.mistakes()):
+        if self.prompting.chat and (mistakes := encoder_of(self.model, self.prompting, self.sampling).chat.mistakes()):
             raise ConfigError(mistakes)
         if self._unchecked and (mistakes := self._prompt_mistakes()):
             raise DataError(mistakes[0])

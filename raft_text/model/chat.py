@@ -136,23 +136,45 @@ class Chat:
         """How a turn ends, by what the template writes behind two contents that differ.
 
         Raises:
-            DataError: the template refuses a conversation of a user and an assistant.
+            DataError: the template refuses a conversation of a user and an assistant, or does not write what they say.
         """
-        asked: list[Message] = self.framed([{"role": "user", "content": "0"}])
+        asked = self.framed([{"role": "user", "content": "0"}])
         turns = [self._render([*asked, {"role": "assistant", "content": content}]) for content in ("x", "y")]
+        if turns[0] == turns[1]:
+            raise DataError(
+                f"the chat template of {self._name} does not write what is said: it expects parts and not texts, as models of "
+                "pictures do; choose a model of text"
+            )
         same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(*(turn[::-1] for turn in turns), strict=False))
         whole = "".join(letter for letter, _ in same)[::-1]
-        for token in self._tokenizer(whole, add_special_tokens=False)["input_ids"]:
-            written = self._tokenizer.convert_ids_to_tokens(token)
-            if token in self._stops and written in whole:
-                return Closing(whole, whole[: whole.index(written) + len(written)], token)
+        if (found := self._ending(whole)) is not None:
+            return Closing(whole, *found)
+        # GLM ends a turn by beginning the next one.
+        followed = self._render([*asked, {"role": "assistant", "content": "x"}, {"role": "user", "content": "0"}])
+        rest = followed.removeprefix(turns[0].removesuffix(whole))
+        ids = self._tokenizer(rest, add_special_tokens=False)["input_ids"] if rest != followed else []
+        if ids and ids[0] in self._ends:
+            return Closing(whole, self._tokenizer.convert_ids_to_tokens(ids[0]), ids[0])
         return Closing(whole, "", None)
 
-    @cached_property
-    def _stops(self) -> frozenset[int]:
-        """Tokens that can end a turn: those that end a text, and all that are not text."""
-        tokenizer = self._tokenizer
-        return self._ends | frozenset(tokenizer.all_special_ids) | frozenset(tokenizer.added_tokens_decoder)
+    def _ending(self, text: str) -> tuple[str, int] | None:
+        """(a text up to where it ends a turn, the token that does): its first token that is not text, and those right behind it
+        as long as none of them ends a text."""
+        added = frozenset(self._tokenizer.all_special_ids) | frozenset(self._tokenizer.added_tokens_decoder)
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        place, end = 0, None
+        for token in ids:
+            written = self._tokenizer.convert_ids_to_tokens(token)
+            if token not in added | self._ends:
+                if end is not None:
+                    break
+            elif end is None and written in text:
+                place, end = text.index(written) + len(written), token
+            elif end is not None and end not in self._ends and text.startswith(written, place):
+                place, end = place + len(written), token
+            else:
+                break
+        return None if end is None else (text[:place], end)
 
     def _render(self, messages: Sequence[Message], prompt: Prompt | None = None, **how: bool) -> str:
         meta = {} if prompt is None else prompt.meta
@@ -162,10 +184,10 @@ class Chat:
 
     # ------------------------------------------------------------------ what is put into it
 
-    def framed(self, messages: Sequence[Message]) -> list[Message]:
+    def framed(self, messages: Sequence[Message]) -> Sequence[Message]:
         """The conversation with the run's system message, unless it has its own, and the run's template around what the user
         said last."""
-        found = [dict(message) for message in messages]
+        found: list[dict[str, Any]] = [dict(message) for message in messages]
         if self._prompting.system is not None and found[0]["role"] not in INSTRUCTIONS:
             found.insert(0, {"role": "system", "content": self._prompting.system})
         last = next((turn for turn in reversed(found) if turn["role"] == "user"), None)
