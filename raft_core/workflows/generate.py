@@ -16,7 +16,7 @@ from raft_core.protocols import Policy
 from raft_core.reporter import Reporter
 from raft_core.sampling import rendered, requests, sampled
 from raft_core.store.tables import write_samples
-from raft_core.types import Prompt, Sample, Scores
+from raft_core.types import MESSAGES, Prompt, Sample, Scores
 
 
 def generate(
@@ -56,7 +56,9 @@ def write_outputs(
     """
     files, lines = [], []
     for number, (sample, stem) in enumerate(zip(samples, stems(samples), strict=True)):
-        row = {"prompt": sample.prompt.text, "index": sample.request.index, "seed": sample.seed}
+        row: dict[str, Any] = {"prompt": sample.prompt.text, "index": sample.request.index, "seed": sample.seed}
+        if sample.prompt.messages is not None:
+            row[MESSAGES] = list(sample.prompt.messages)
         if isinstance(sample.output, str):
             row["text"] = sample.output
         else:

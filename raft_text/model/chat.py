@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from raft_core.conversations import INSTRUCTIONS
 from raft_core.errors import DataError, nearest
@@ -16,6 +16,7 @@ from raft_text.options import PLACE, TEMPLATE_OWN, Prompting
 
 #: Columns of a prompts' table that the template takes beside a conversation.
 FOR_TEMPLATE = ("tools", "chat_template_kwargs")
+T = TypeVar("T")
 THOUGHT, THOUGHT_END = "<think>", "</think>"
 _GENERATION = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")  # transformers' own mark around what the assistant writes
 
@@ -68,6 +69,18 @@ def render(
         )
     except Exception as error:  # a template is code of the model's authors, and raises whatever it likes
         raise DataError(_refusal(messages, name, error)) from error
+
+
+def finished(tokenizer: Any, prompt: Prompt, reply: str, name: str, arguments: Mapping[str, Any] | None = None) -> str:
+    """A prompt's conversation with the reply to it, as a model that judges reads it: with all that the template writes.
+
+    Raises:
+        DataError: the template refuses it.
+    """
+    messages = messages_of(prompt)
+    begun = messages.pop()["content"] if messages[-1]["role"] == "assistant" else ""  # a reply of which the beginning was given
+    answer: Message = {"role": "assistant", "content": begun + reply}
+    return render(tokenizer, [*messages, answer], name, arguments, tools=_tools(prompt.meta.get("tools")))
 
 
 def _refusal(messages: Sequence[Message], name: str, error: Exception) -> str:
@@ -224,6 +237,23 @@ def messages_of(prompt: Prompt) -> list[Message]:
 def kind_of(prompt: Prompt) -> tuple[str, ...]:
     """What a template may refuse a prompt for: its roles, and what comes with them."""
     return (*(message["role"] for message in messages_of(prompt)), *(name for name in FOR_TEMPLATE if prompt.meta.get(name)))
+
+
+def refusals(encode: Callable[[T], object], asked: Sequence[T]) -> list[str]:
+    """Why the first of the prompts that cannot be used is refused, and how many others are; empty when all can.
+
+    Args:
+        encode: raises a DataError where a prompt cannot be used.
+        asked: prompts, or what has one.
+    """
+    found = []
+    for prompt in asked:
+        try:
+            encode(prompt)
+        except DataError as error:
+            found.append(str(error))
+    more = f" ({len(found)} of {len(asked)} prompts are refused likewise)" if len(found) > 1 else ""
+    return [found[0] + more] if found else []
 
 
 def variables(tokenizer: Any) -> set[str] | None:

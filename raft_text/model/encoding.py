@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -252,22 +252,6 @@ class PromptEncoder:
 
 def as_prompt(prompt: Prompt | str) -> Prompt:
     return Prompt(prompt) if isinstance(prompt, str) else prompt
-
-
-def refusals(encode: Callable[[Prompt], object], prompts: Sequence[Prompt]) -> list[str]:
-    """Why the first of the prompts that cannot be used is refused, and how many others are; empty when all can.
-
-    Args:
-        encode: raises a DataError where a prompt cannot be used.
-    """
-    found = []
-    for prompt in prompts:
-        try:
-            encode(prompt)
-        except DataError as error:
-            found.append(str(error))
-    more = f" ({len(found)} of {len(prompts)} prompts are refused likewise)" if len(found) > 1 else ""
-    return [found[0] + more] if found else []
 
 
 def surely_fit(prompting: Prompting, prompts: Sequence[Prompt], context: int | None, room: int) -> bool:

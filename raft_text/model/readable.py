@@ -8,8 +8,8 @@ from pathlib import Path
 from raft_core.conversations import response
 from raft_core.types import Prompt
 from raft_text.model import loading
-from raft_text.model.chat import kind_of
-from raft_text.model.encoding import CHAT_ROOM, Ids, PromptEncoder, refusals, surely_fit
+from raft_text.model.chat import kind_of, refusals
+from raft_text.model.encoding import CHAT_ROOM, Ids, PromptEncoder, surely_fit
 from raft_text.options import Prompting, Sampling
 
 
