@@ -94,7 +94,10 @@ class Engine:
         network = loading.load_model(model, dtype, attention=memory.attention, quantization=quantization)
         ends = loading.end_tokens(tokenizer, network, model)
         encode = PromptEncoder(tokenizer, prompting, context, sampling.max_new_tokens, ends, model)
-        return cls(network, encode, encode.ends(chat=prompting.chat), lora, memory, device)
+        turn_ends = encode.ends(chat=prompting.chat)
+        if turn_ends != ends:  # so that what is exported knows where a turn ends
+            network.generation_config.eos_token_id = list(turn_ends)
+        return cls(network, encode, turn_ends, lora, memory, device)
 
     @contextlib.contextmanager
     def placed(self) -> Iterator[None]:

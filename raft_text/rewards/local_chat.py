@@ -7,7 +7,8 @@ from typing import Any
 
 from raft_core.errors import ConfigError, DataError, ModelError
 from raft_core.rewards.judge.chat import CUT_SHORT, Conversation, Unanswered
-from raft_text.model.chat import render
+from raft_text.model.chat import Chat, render
+from raft_text.options import Prompting
 from raft_text.rewards.models import Dtype, Loaded, Source, by_length, inputs_of, load
 from raft_text.rewards.texts import encodable
 
@@ -41,6 +42,7 @@ class LocalChat:
         self.batch_size = batch_size
         self.chat_template_kwargs = dict(chat_template_kwargs or {})
         self._loaded: Loaded | None = None
+        self._ends: list[int] = []
 
     def check(self) -> list[str]:
         return self.source.check()
@@ -58,9 +60,22 @@ class LocalChat:
             raise ModelError(
                 f"the tokenizer of {self.source.name!r} has no chat template: a judge is an instruction-tuned model"
             )
-        if not _ends(loaded):
+        self._ends = self._ends_of(loaded)
+        if not self._ends:
             raise ModelError(f"the tokenizer of {self.source.name!r} has no end token: nobody could tell when it has answered")
         self._loaded = loaded
+
+    def _ends_of(self, loaded: Loaded) -> list[int]:
+        """Tokens that end an answer: those that end a text, and the one by which the template ends a turn."""
+        own = loaded.model.generation_config.eos_token_id
+        ends = own if own is not None else loaded.tokenizer.eos_token_id
+        found = [] if ends is None else list(ends) if isinstance(ends, (list, tuple)) else [ends]
+        prompting = Prompting(chat=True, chat_template_kwargs=self.chat_template_kwargs)
+        try:
+            turn = Chat(loaded.tokenizer, prompting, found, self.source.name).closing.end
+        except DataError as error:
+            raise ModelError(str(error)) from error
+        return found if turn is None or turn in found else [*found, turn]
 
     def sleep(self) -> None:
         """Give the accelerator's memory back."""
@@ -104,21 +119,14 @@ class LocalChat:
             tokens = loaded.wake().generate(**inputs, generation_config=self._generation(loaded))
         new = tokens[:, inputs["input_ids"].shape[1] :]  # [B, answer]
         texts = loaded.tokenizer.batch_decode(new, skip_special_tokens=True)
-        ended = torch.isin(new, torch.tensor(_ends(loaded), dtype=new.dtype, device=new.device)).any(dim=1).tolist()
+        ended = torch.isin(new, torch.tensor(self._ends, dtype=new.dtype, device=new.device)).any(dim=1).tolist()
         return [text if whole else Unanswered(CUT_SHORT) for text, whole in zip(texts, ended, strict=True)]
 
     def _generation(self, loaded: Loaded) -> Any:
         """Greedy, and nothing of the sampling settings that the model's folder proposes."""
         from transformers import GenerationConfig
 
-        ends, padding = _ends(loaded), loaded.model.config.get_text_config().pad_token_id
+        ends, padding = self._ends, loaded.model.config.get_text_config().pad_token_id
         if not loaded.pads:  # what follows the end of an answer must be a token that is skipped when it is read
             padding = ends[0]
         return GenerationConfig(max_new_tokens=self.max_tokens, do_sample=False, eos_token_id=ends, pad_token_id=padding)
-
-
-def _ends(loaded: Loaded) -> list[int]:
-    """Tokens that end an answer."""
-    own = loaded.model.generation_config.eos_token_id
-    ends = own if own is not None else loaded.tokenizer.eos_token_id
-    return [] if ends is None else list(ends) if isinstance(ends, (list, tuple)) else [ends]

@@ -8,6 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from raft_core.machine.torchvision import ensure_importable
+
+ensure_importable()
+
 ALTERNATE = (
     "{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Conversation roles must alternate') }}{% endif %}"
 )
@@ -36,18 +40,21 @@ PHI = (
 MISTRAL = (
     "{{ bos_token }}{% if messages[0].role == 'system' %}{% set before = messages[0].content + '\n\n' %}"
     "{% set messages = messages[1:] %}{% else %}{% set before = '' %}{% endif %}"
-    "{% for m in messages %}" + ALTERNATE + "{% if m.role == 'user' %}[INST] {{ (before if loop.first else '') + m.content }} [/INST]"
+    "{% for m in messages %}"
+    + ALTERNATE
+    + "{% if m.role == 'user' %}[INST] {{ (before if loop.first else '') + m.content }} [/INST]"
     "{% else %} {{ m.content | trim }}{{ eos_token }}{% endif %}{% endfor %}"
 )
 #: As Qwen3's: thoughts are written in the turn that is answered and left out of those before.
 QWEN3 = (
-    "{% set ns = namespace(asked=-1) %}{% for m in messages %}{% if m.role == 'user' %}{% set ns.asked = loop.index0 %}{% endif %}"
+    "{% set ns = namespace(asked=-1) %}"
+    "{% for m in messages %}{% if m.role == 'user' %}{% set ns.asked = loop.index0 %}{% endif %}"
     "{% endfor %}{% for m in messages %}{% if m.role == 'assistant' %}{% set content = m.content %}{% set thought = '' %}"
     "{% if m.reasoning_content is string %}{% set thought = m.reasoning_content %}{% elif '</think>' in content %}"
     "{% set thought = content.split('</think>')[0].split('<think>')[-1] %}{% set content = content.split('</think>')[-1] %}"
     "{% endif %}<|im_start|>assistant\n{% if loop.index0 > ns.asked %}<think>\n{{ thought.strip('\n') }}\n</think>\n\n"
-    "{% endif %}{{ content.lstrip('\n') }}<|im_end|>\n{% else %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endif %}"
-    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% endif %}{{ content.lstrip('\n') }}<|im_end|>\n{% else %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
+    "{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n"
     "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
 )
 #: As DeepSeek-R1's: a thought is opened for the model, and turns that are over lose theirs.
@@ -57,9 +64,7 @@ R1 = (
     "{% if add_generation_prompt %}<|Assistant|><think>\n{% endif %}"
 )
 #: No token ends a turn.
-PLAIN = (
-    "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
-)
+PLAIN = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
 
 
 class Style(NamedTuple):
