@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from raft_core import capabilities
 from raft_core.protocols import Objective, Policy, RoundLoss, Staged
 from raft_core.types import Prompt, Sample, Selection
 from raft_text.rewards.texts import is_truncated
@@ -40,13 +41,11 @@ class MaskTruncated:
 
     def suits(self, policy: Policy) -> list[str]:
         """Why a policy will not do, in words."""
-        inner: Any = self.objective
-        return inner.suits(policy) if hasattr(inner, "suits") else []
+        return capabilities.check_policy(self.objective, policy)
 
     def check_prompts(self, train: Sequence[Prompt], held_out: Sequence[Prompt]) -> list[str]:
         """What the prompts lack that the objective needs."""
-        inner: Any = self.objective
-        return inner.check_prompts(train, held_out) if hasattr(inner, "check_prompts") else []
+        return capabilities.check_prompts(self.objective, train, held_out)
 
     def begin(
         self, policy: Policy, samples: Sequence[Sample], selection: Selection, carried: Mapping[str, float]

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from raft_core import capabilities
+from raft_core.capabilities import Exports
 from raft_core.config.run_config import Checked, check, overridden, read_yaml
-from raft_core.conversations import transcript
 from raft_core.errors import DataError, StoreError
 from raft_core.evaluation.evaluate import Evaluation, evaluate
 from raft_core.evaluation.files import FOLDER as EVALUATION
@@ -24,7 +25,7 @@ from raft_core.machine.folders import free_folder
 from raft_core.machine.processes import Processes
 from raft_core.monitoring.monitor import Monitor
 from raft_core.prompts import PromptSet, distinct
-from raft_core.protocols import Policy, ReadsMessages
+from raft_core.protocols import Policy
 from raft_core.reporter import Reporter, Silent
 from raft_core.rng import numpy_rng
 from raft_core.store.checkpoint import Keep, checkpoint_folder, load_weights, read_state, read_tensors, taken_as_best
@@ -70,7 +71,11 @@ def align_run(checked: Checked, reporter: Reporter | None = None, *, folder: Pat
     _load(checked, reporter)
     plain = {**checked.plain, "output": str(folder)}
     with Store.create(folder, plain, checked.config.seed, keep=checked.config.keep, reporter=reporter) as store:
-        store.note(policy=checked.config.policy.describe(), prompts=fingerprint(checked.prompts))
+        store.note(
+            modality=checked.config.policy.modality,
+            policy=checked.config.policy.describe(),
+            prompts=fingerprint(checked.prompts),
+        )
         _carry_through(checked, store, reporter)
     return folder
 
@@ -146,7 +151,7 @@ def truncated(policy: Policy, prompts: Sequence[Prompt]) -> list[str]:
     refused: list[str] = []
     for prompt in prompts:
         try:
-            seen = visible(policy, prompt)
+            seen = capabilities.visible(policy, prompt)
         except DataError as error:
             refused.append(str(error))
         else:
@@ -158,17 +163,6 @@ def truncated(policy: Policy, prompts: Sequence[Prompt]) -> list[str]:
     if len(cut) > TRUNCATED_SHOWN:
         lines.append(f"{len(cut) - TRUNCATED_SHOWN} more prompts are cut off likewise")
     return lines
-
-
-def visible(policy: Policy, prompt: Prompt) -> str:
-    """What a policy takes in of a prompt; of a conversation its transcript, if the policy reads conversations as such.
-
-    Raises:
-        DataError: it refuses the prompt.
-    """
-    if prompt.messages is None or not isinstance(policy, ReadsMessages):
-        return policy.visible(prompt.text)
-    return transcript(policy.visible_messages(prompt.messages))
 
 
 def _carry_through(checked: Checked, store: Store, reporter: Reporter) -> None:
@@ -240,9 +234,8 @@ def _finish(checked: Checked, store: Store, reporter: Reporter) -> None:
                 config.scorer.recall(earlier_scores(store.folder))
             write_results(store.folder, rnd, evaluations(checked, reporter))
         files = config.policy.save(store.folder / "export")
-    write_card = getattr(config.policy, "write_card", None)
-    if write_card is not None:  # after the evaluation, which it quotes
-        files = [*files, write_card(store.folder, store.folder / "export")]
+    if isinstance(config.policy, Exports):  # after the evaluation, which its card quotes
+        files = [*files, config.policy.write_card(store.folder, store.folder / "export")]
     store.note(checkpoint=rnd, exported=[str(file.relative_to(store.folder)) for file in files])
     from raft_core.report.page import write_report
 

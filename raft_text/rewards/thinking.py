@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from raft_core import capabilities
 from raft_core.errors import ConfigError
 from raft_core.protocols import Combinator, Reward
 from raft_core.rewards.scoring import answered, told
@@ -52,8 +53,8 @@ class WithoutThinking:
         self.begin, self.end = begin, end
         self.opened = opened
         self.unfinished: Unfinished = unfinished
-        if hasattr(reward, "attach"):  # only then: what needs the policy cannot be cached or isolated
-            self.attach = reward.attach  # type: ignore[attr-defined]
+        if isinstance(reward, capabilities.AttachesPolicy):  # only then: what needs the policy cannot be cached or isolated
+            self.attach = reward.attach
         self.info = replace(
             reward.info,
             name=name or f"{reward.info.name}_answer",
@@ -61,21 +62,19 @@ class WithoutThinking:
         )
 
     def check(self) -> list[str]:
-        return self.reward.check() if hasattr(self.reward, "check") else []
+        return capabilities.check(self.reward)
 
     def check_prompts(self, train: Sequence[Prompt], held_out: Sequence[Prompt]) -> list[str]:
         """What the prompts lack that the reward needs."""
-        return self.reward.check_prompts(train, held_out) if hasattr(self.reward, "check_prompts") else []
+        return capabilities.check_prompts(self.reward, train, held_out)
 
     def load(self) -> None:
         """Load the reward."""
-        if hasattr(self.reward, "load"):
-            self.reward.load()
+        capabilities.load(self.reward)
 
     def sleep(self) -> None:
         """Give the accelerator's memory back."""
-        if hasattr(self.reward, "sleep"):
-            self.reward.sleep()
+        capabilities.sleep(self.reward)
 
     def __call__(self, samples: Sequence[Sample]) -> np.ndarray:
         """[N]
