@@ -360,5 +360,5 @@ def test_a_response_that_a_template_writes_more_into_is_kept_as_given(folder):
     made = policy(folder["qwen3"], Demonstrated)
     made.load()
     prompt = Prompt("a", {"response": "b"})
-    (sample,) = made.render(made.sample([Request(prompt, 0, 0)]))
+    (sample,) = made.render(made.sample([Request(prompt, 0, 0)], purpose="round"))
     assert sample.output == "b" and np.isclose(sample.meta["tokens"], len(sample.tensors["tokens"]))
