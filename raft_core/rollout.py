@@ -17,6 +17,7 @@ from raft_core.protocols import Reporter
 from raft_core.rewards.background import Ahead
 from raft_core.rewards.scoring import Scores
 from raft_core.sampling import chunks
+from raft_core.soundness import examined, render_sound, require_sound
 from raft_core.store.tables import SCORE, numbers, read_samples, read_table, write_samples, write_table
 from raft_core.store.tensors import UnusableError, identity, load_tensors, normalised, save_tensors
 from raft_core.types import Request, Sample, Selection
@@ -115,7 +116,7 @@ class RoundRecord:
     def _draw_part(
         self, path: Path, part: Sequence[Request], draw: Callable[[Sequence[Request]], list[Sample]]
     ) -> list[Sample]:
-        samples = normalised(draw(part))
+        samples = examined(normalised(draw(part)))
         require_answers(samples, part, "sample")
         save_tensors(path, samples, self._facts)
         return samples
@@ -129,7 +130,7 @@ class RoundRecord:
             samples, scores, kept, facts = read_samples(path, asked)
             if facts["policy_hash"] != self.policy_hash:
                 raise UnusableError(f"{path.name} holds samples of another policy")
-            if any(sample.output is None for sample in samples):
+            if any(sample.output is None and not sample.failed for sample in samples):
                 raise UnusableError(f"{path.name} holds no outputs (they were not to be kept)")
             tensors = load_tensors(self.folder / TENSORS, asked, self._facts)
         except UnusableError as reason:
@@ -149,6 +150,7 @@ class RoundRecord:
         With several processes the first renders and scores, for a reward may need to see the whole batch.
 
         Raises:
+            NotFiniteError: every sample failed.
             RewardError: nothing could be scored; the samples stay, so that a resumed run scores them with the mended reward.
         """
         failure: Exception | None = None
@@ -181,6 +183,7 @@ class RoundRecord:
             for part in chunks(samples, self.batch_size):
                 rendered += part if self._ahead else rendered_part(part, render)
                 progress.advance(len(part))
+        require_sound(rendered, f"round {self.rnd}", self.reporter.warn)
         with self.reporter.phase("scoring", len(samples)) as progress:
             if getattr(scorer, "recalls", False):
                 scorer.recall(earlier_scores(self.folder.parents[1], self.rnd))  # type: ignore[attr-defined]
@@ -206,12 +209,12 @@ class RoundRecord:
 
 
 def rendered_part(samples: Sequence[Sample], render: Callable[[Sequence[Sample]], list[Sample]]) -> list[Sample]:
-    """These samples with their outputs, as they will be when they are read back.
+    """These samples with their outputs, as they will be when they are read back; the failed ones have none.
 
     Raises:
         ModelError: the policy mixed them up.
     """
-    rendered = normalised(render(samples))
+    rendered = normalised(render_sound(samples, render))
     require_answers(rendered, [sample.request for sample in samples], "render")
     return rendered
 

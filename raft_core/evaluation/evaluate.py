@@ -11,7 +11,7 @@ import numpy as np
 
 from raft_core.errors import ConfigError, DataError
 from raft_core.machine.out_of_memory import in_words
-from raft_core.metrics.diversity import pairwise_distance
+from raft_core.metrics.diversity import by_prompt, pairwise_distance
 from raft_core.metrics.statistics import Estimate, mean_interval, win_rate, wins
 from raft_core.monitoring.figures import mean_scored
 from raft_core.monitoring.monitor import Silent
@@ -19,10 +19,12 @@ from raft_core.protocols import Policy, Reporter
 from raft_core.rewards.scoring import Failure, Scorer, Scores
 from raft_core.rng import seed_for
 from raft_core.sampling import rendered, requests, sampled
+from raft_core.soundness import failed_mask, failed_words, require_sound
 from raft_core.types import Prompt, Sample
 
 Role = Literal["reward", "part", "judge"]
 LEVEL = 0.95
+SIDES = ("before training", "after training")
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,16 @@ class Evaluation:
     scores_after: Scores
 
     @property
+    def sides(self) -> dict[str, Sequence[Sample]]:
+        """The samples, by ``SIDES``."""
+        return dict(zip(SIDES, (self.before, self.after), strict=True))
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Side → how many of its samples failed and why, in words; sides without any are left out."""
+        return {side: words for side, samples in self.sides.items() if (words := failed_words(samples))}
+
+    @property
     def prompts(self) -> list[Prompt]:
         return [sample.prompt for sample in self.before[:: self.k]]
 
@@ -130,6 +142,7 @@ def evaluate(
     Raises:
         ConfigError: k < 1.
         DataError: no prompts.
+        NotFiniteError: all samples of a side failed.
         DeviceError: memory ran out.
     """
     if k < 1:
@@ -144,8 +157,10 @@ def evaluate(
         drawn = [sampled(policy, asked, reference, bar) for reference in (True, False)]
     with in_words("render"), policy.resident("render"), reporter.phase(f"evaluate {split}: score", 2 * len(asked)) as bar:
         before, after = (rendered(policy, samples, bar) for samples in drawn)
+        for side, samples in zip(SIDES, (before, after), strict=True):
+            require_sound(samples, f"{split} prompts, {side}", reporter.warn)
         scores_before, scores_after = scored_together(scorer, before, after)
-        features = [policy.embed(samples).reshape(len(prompts), k, -1) for samples in (before, after)] if k > 1 else None
+        features = pair_features(policy, before, after, k) if k > 1 else None
     return Evaluation(
         split=split,
         k=k,
@@ -229,8 +244,16 @@ def compare_column(
     )
 
 
-def compare_spread(before: np.ndarray, after: np.ndarray, seed: int) -> Spread:
-    """Diversity within prompts of two sets of features [P, K, D]."""
+def pair_features(policy: Policy, before: Sequence[Sample], after: Sequence[Sample], k: int) -> list[list[np.ndarray]]:
+    """Before and after, features [n, D] of each prompt's pairs; a pair counts when both sides are sound."""
+    places = np.flatnonzero(~(failed_mask(before) | failed_mask(after)))
+    if not len(places):
+        return [[], []]
+    return [by_prompt(policy.embed([samples[i] for i in places]), k, places) for samples in (before, after)]
+
+
+def compare_spread(before: Sequence[np.ndarray], after: Sequence[np.ndarray], seed: int) -> Spread:
+    """Diversity within prompts of two sets of features, [n, D] for each prompt; fewer than two samples have none."""
     first, second = (np.array([pairwise_distance(group) for group in side]) for side in (before, after))
     difference = mean_interval((second - first)[:, None], seed_for(seed, "bootstrap", "diversity"), LEVEL)
-    return Spread(float(first.mean()), float(second.mean()), difference)
+    return Spread(mean_scored(first), mean_scored(second), difference)

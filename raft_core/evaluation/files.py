@@ -65,11 +65,15 @@ def as_plain(evaluation: Evaluation) -> dict[str, Any]:
         "comparisons": [asdict(comparison) | {"verdict": comparison.verdict} for comparison in evaluation.comparisons],
         "diversity": None if spread is None else asdict(spread),
         "failures": {name: asdict(failure) for name, failure in evaluation.failures.items()},
+        "failed": evaluation.failed,
     }
 
 
 def write_pairs(path: Path, evaluation: Evaluation) -> None:
-    """One row per pair: prompt, seed, both outputs (pictures as an Image feature), ``before.NAME`` and ``after.NAME``."""
+    """One row per pair: prompt, seed, both outputs (pictures as an Image feature), ``before.NAME`` and ``after.NAME``.
+
+    ``before_failed`` and ``after_failed`` say why a side has no output; null where it has one.
+    """
     samples = evaluation.before
     sides = {"before": (samples, evaluation.scores_before), "after": (evaluation.after, evaluation.scores_after)}
     columns: dict[str, pa.Array] = {
@@ -79,6 +83,7 @@ def write_pairs(path: Path, evaluation: Evaluation) -> None:
         "index": pa.array([s.request.index for s in samples], pa.int64()),
         "seed": pa.array([s.seed for s in samples], pa.int64()),
         **{side: _outputs(drawn, side) for side, (drawn, _) in sides.items()},
+        **{f"{side}_failed": pa.array([s.failed or None for s in drawn], pa.string()) for side, (drawn, _) in sides.items()},
     }
     for side, (_, scores) in sides.items():
         for name, values in scores.columns.items():
@@ -96,9 +101,10 @@ def write_pairs(path: Path, evaluation: Evaluation) -> None:
 
 def _outputs(samples: Sequence[Sample], side: str) -> pa.Array:
     outputs = [sample.output for sample in samples]
-    if all(isinstance(output, str) for output in outputs):
+    if any(isinstance(output, str) for output in outputs):
         return pa.array(outputs, pa.string())
-    return pa.array([{"bytes": to_png(o), "path": f"{side}-{row:05d}.png"} for row, o in enumerate(outputs)], IMAGE)
+    cells = [None if o is None else {"bytes": to_png(o), "path": f"{side}-{row:05d}.png"} for row, o in enumerate(outputs)]
+    return pa.array(cells, IMAGE)
 
 
 def read_results(run_folder: Path) -> Results | None:
@@ -141,6 +147,9 @@ def _evaluation(numbers: Mapping[str, Any], path: Path) -> Evaluation:
 def _sample(row: Mapping[str, Any], side: str) -> Sample:
     output = row[side]
     request = Request(Prompt(row["prompt"], json.loads(row["prompt_meta"])), row["index"], row["seed"])
+    reason = row.get(f"{side}_failed")  # not in files of versions that did not know of failed samples
+    if reason:
+        return Sample(request).as_failed(reason)
     return Sample(request, output=output if isinstance(output, str) else from_png(output["bytes"]))
 
 

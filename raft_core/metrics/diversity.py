@@ -23,15 +23,22 @@ def pairwise_distance(features: np.ndarray) -> float:
     return float(1 - (total @ total - np.square(features, dtype=np.float64).sum()) / (n * (n - 1)))
 
 
-def diversity_within(features: np.ndarray, k: int) -> float:
-    """Mean over prompts of the distance between a prompt's samples; NaN for k = 1 or without prompts.
+def diversity_within(features: np.ndarray, k: int, places: np.ndarray | None = None) -> float:
+    """Mean over prompts of the distance between a prompt's samples; NaN where no prompt has two.
 
     Args:
-        features: [P·k, D] of unit length, prompt-major.
+        features: [n, D] of unit length.
+        places: [n] which of the P·k samples they are of, prompt-major and ascending; by default all of them.
     """
-    if k < 2 or not len(features):
-        return math.nan
-    return float(np.mean([pairwise_distance(group) for group in features.reshape(-1, k, features.shape[1])]))
+    found = [pairwise_distance(group) for group in by_prompt(features, k, places)]
+    known = [value for value in found if not math.isnan(value)]
+    return float(np.mean(known)) if known else math.nan
+
+
+def by_prompt(features: np.ndarray, k: int, places: np.ndarray | None = None) -> list[np.ndarray]:
+    """The features [n, D] of each prompt's samples, the prompts that have any in order; arguments as above."""
+    prompts = (np.arange(len(features)) if places is None else places) // k
+    return np.split(features, np.flatnonzero(np.diff(prompts)) + 1) if len(features) else []
 
 
 def vendi(features: np.ndarray) -> float:

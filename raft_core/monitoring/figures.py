@@ -11,6 +11,7 @@ from raft_core.metrics.divergence import kl_to_reference
 from raft_core.metrics.diversity import diversity_within
 from raft_core.protocols import Policy
 from raft_core.rewards.scoring import Scores
+from raft_core.soundness import failed_mask
 from raft_core.types import Sample, Selection
 
 
@@ -29,27 +30,32 @@ def measure(
     judge/NAME                mean of a judge over all samples that it scored
     judge_kept/NAME           the same over the kept ones
     score/NAME                mean of a part of a combined reward
-    unscored/NAME             samples without a score; left out when there are none
+    unscored/NAME             sound samples without a score; left out when there are none
+    sample/failed             samples that failed, of which nothing else is measured; left out when there are none
     diversity                 mean pairwise 1 − cosine of ``policy.embed`` within a prompt
     kl                        mean log π − log π_ref of at most 64 of the samples, in the unit of ``policy.nll``
     MODALITY/…                what the policy itself says of the samples, by ``policy.figures`` if it has that
     ========================  =============================================================================================
 
     Args:
-        samples: [P·k], prompt-major, rendered.
+        samples: [P·k], prompt-major, rendered, of which some may have failed.
         scores: of these samples.
         selection: what is trained on.
         k: samples per prompt.
         seed: of the run; names the draws of the KL estimate.
     """
     kept = selection.kept
-    figures = reward_figures(scores, kept, k) | column_figures(scores, kept)
+    failed = failed_mask(samples)
+    sound = np.flatnonzero(~failed)
+    figures = reward_figures(scores, kept, k) | column_figures(scores, kept, failed)
+    figures |= {"sample/failed": int(failed.sum())} if failed.any() else {}
     figures["select/kept"] = len(kept)
     figures["select/kept_fraction"] = len(kept) / len(samples) if samples else math.nan
-    if samples:
-        figures["diversity"] = diversity_within(policy.embed(samples), k)
-        figures["kl"] = kl_to_reference(policy, samples, seed)
-        figures |= policy.figures(samples) if hasattr(policy, "figures") else {}  # type: ignore[attr-defined] - optional
+    if len(sound):
+        chosen = [samples[i] for i in sound]
+        figures["diversity"] = diversity_within(policy.embed(chosen), k, sound)
+        figures["kl"] = kl_to_reference(policy, chosen, seed)
+        figures |= policy.figures(chosen) if hasattr(policy, "figures") else {}  # type: ignore[attr-defined] - optional
     return {name: float(value) for name, value in figures.items() if not math.isnan(value)}
 
 
@@ -70,8 +76,8 @@ def reward_figures(scores: Scores, kept: np.ndarray, k: int) -> dict[str, float]
     }
 
 
-def column_figures(scores: Scores, kept: np.ndarray) -> dict[str, float]:
-    """The figures of judges, of parts of the reward, and the counts of what was not scored."""
+def column_figures(scores: Scores, kept: np.ndarray, failed: np.ndarray | None = None) -> dict[str, float]:
+    """The figures of judges, of parts of the reward, and the counts of what was not scored; ``failed`` [N] bool is not counted."""
     figures: dict[str, float] = {}
     for name, values in scores.columns.items():
         if name in scores.parts:
@@ -79,8 +85,9 @@ def column_figures(scores: Scores, kept: np.ndarray) -> dict[str, float]:
         elif name != scores.reward:
             figures[f"judge/{name}"] = mean_scored(values)
             figures[f"judge_kept/{name}"] = mean_scored(values[kept])
-        if missing := int(np.isnan(values).sum()):
-            figures[f"unscored/{name}"] = missing
+        unscored = np.isnan(values) if failed is None else np.isnan(values) & ~failed
+        if unscored.any():
+            figures[f"unscored/{name}"] = int(unscored.sum())
     return figures
 
 

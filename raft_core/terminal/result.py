@@ -48,10 +48,11 @@ def show_tables(evaluations: Sequence[Evaluation]) -> None:
 
 
 def unscored(evaluations: Sequence[Evaluation]) -> list[str]:
-    """What the tables leave out: pairs without a score on either side, by set of prompts and reward."""
+    """What the tables leave out: samples that failed, pairs without a score on either side, by set of prompts and reward."""
     from raft_core.evaluation.table import split_name
 
-    return [
+    failed = [f"{split_name(each.split)}, {side}: {words}" for each in evaluations for side, words in each.failed.items()]
+    return failed + [
         f"{split_name(each.split)}: {c.unscored} of {c.unscored + c.pairs} pairs have no score by {c.name} and are left out"
         for each in evaluations
         for c in each.comparisons
