@@ -135,7 +135,7 @@ class Bare:
         import torch
         from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
-        from raft_core.config.listing import bundled_models, bundled_runs
+        from raft_core.bundled import bundled_models, bundled_runs
 
         self._pipe = StableDiffusionPipeline.from_pretrained(
             bundled_models()["bundled:shapes"], dtype=torch.float32, safety_checker=None

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import argparse
 
-from raft_cli.settings import checked_config
 from raft_cli.settings import settings_help as epilog
+from raft_core.config.recipes import checked_config
 
 USAGE = "raft align [CONFIG] [--SETTING VALUE …] [--print_config]"
 TAKES_SETTINGS = True

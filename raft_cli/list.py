@@ -15,6 +15,7 @@ import re
 import textwrap
 from collections.abc import Iterator
 
+from raft_core.bundled import bundled_models
 from raft_core.config import listing
 from raft_core.errors import ConfigError, nearest
 
@@ -57,7 +58,7 @@ def answer(target: str | None) -> Iterator[str]:
 def section(plural: str) -> Iterator[str]:
     """One line or two for each thing of a kind."""
     if plural == "models":
-        return entries(dict.fromkeys(listing.bundled_models(), "") or {"(none)": ""})
+        return entries(dict.fromkeys(bundled_models(), "") or {"(none)": ""})
     if plural == "configs":
         return entries(recipes())
     kind = PLURALS[plural]
@@ -67,7 +68,7 @@ def section(plural: str) -> Iterator[str]:
 
 def recipes() -> dict[str, str]:
     """Name → first sentence of the comment that every recipe opens with."""
-    from raft_cli.settings import recipe_folders
+    from raft_core.config.recipes import recipe_folders
 
     found = {}
     for folder in recipe_folders():

@@ -22,7 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    from raft_cli.settings import checked_config
+    from raft_core.config.recipes import checked_config
     from raft_core.config.run_config import as_yaml
     from raft_core.terminal import progress
     from raft_core.workflows.align import truncated

@@ -22,7 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     from rich.table import Table
 
-    from raft_core.monitoring.monitor import figure
+    from raft_core.format import figure
     from raft_core.terminal import progress
     from raft_core.workflows.rescore import built_reward, rescored
 

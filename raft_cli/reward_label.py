@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from raft_core.config.run_config import Override
     from raft_core.preferences.ballots import Ballot
     from raft_core.preferences.labeller import Labeller
-    from raft_core.protocols import Reporter
+    from raft_core.reporter import Reporter
     from raft_core.rewards.scoring import Scorer
 
 USAGE = "raft reward label SOURCE [--output FILE] [--blank | --labeller REWARD]"

@@ -82,8 +82,8 @@ def built(args: argparse.Namespace) -> Online:
     """
     from raft_cli.reward_study import parted
     from raft_cli.reward_train import as_mapping, learner_and_fit
-    from raft_cli.settings import checked_config
     from raft_core.config.components import Walk
+    from raft_core.config.recipes import checked_config
     from raft_core.preferences.labeller import Labeller
     from raft_core.rewards.scoring import Scorer
     from raft_core.workflows.online import Online, OnlineSettings, is_penalised

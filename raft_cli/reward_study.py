@@ -24,7 +24,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from raft_core.config.run_config import Checked
-    from raft_core.protocols import Reporter
+    from raft_core.reporter import Reporter
     from raft_core.workflows.study import Curve, Study, StudySettings
 
 USAGE = "raft reward study [CONFIG] [--labels N …] [--SETTING VALUE …] […]"
@@ -47,7 +47,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     from raft_cli.reward_train import as_mapping
-    from raft_cli.settings import checked_config
+    from raft_core.config.recipes import checked_config
     from raft_core.errors import ConfigError
     from raft_core.machine.files import write_json
     from raft_core.machine.folders import free_folder

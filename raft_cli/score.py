@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from raft_core.media.files import Row
-    from raft_core.protocols import Reporter
-    from raft_core.rewards.scoring import Failure, Scorer
+    from raft_core.reporter import Reporter
+    from raft_core.rewards.scoring import Scorer
+    from raft_core.types import Failure
 
 USAGE = "raft score IMAGES_OR_JSONL --reward NAME [--reward.ARGUMENT VALUE …] …"
 TAKES_SETTINGS = True
@@ -93,8 +94,8 @@ def scored_rows(
     import numpy as np
 
     from raft_core.media.files import loaded
-    from raft_core.rewards.scoring import Failure
     from raft_core.sampling import chunks
+    from raft_core.types import Failure
 
     # Rewards that compare samples have to see all of them.
     together = any(reward.info.batch_size is None for reward in scorer.all)
@@ -182,7 +183,7 @@ def _table(headings: Sequence[str]) -> Any:
 def _first(rows: Sequence[Row], columns: dict[str, np.ndarray]) -> Any:
     from rich.markup import escape
 
-    from raft_core.monitoring.monitor import figure
+    from raft_core.format import figure
 
     table = _table(("", *columns))
     for number, row in enumerate(rows[:SHOWN]):
@@ -204,7 +205,7 @@ def elided(label: str, width: int) -> str:
 def _summary(columns: dict[str, np.ndarray]) -> Any:
     import numpy as np
 
-    from raft_core.monitoring.monitor import figure
+    from raft_core.format import figure
 
     table = _table(("reward", "mean", "deviation", "lowest", "highest", "unscored"))
     for name, values in columns.items():

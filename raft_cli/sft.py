@@ -57,7 +57,7 @@ def checked_sft(args: argparse.Namespace) -> Checked:
         ConfigError: with every mistake that there is.
         StoreError: the run whose samples are to be learned is none, or has none.
     """
-    from raft_cli.settings import find_config
+    from raft_core.config.recipes import find_config
     from raft_core.config.run_config import check, overridden, parse_overrides, read_yaml
     from raft_core.errors import ConfigError
     from raft_core.store.manifest import read_run

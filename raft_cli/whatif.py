@@ -75,7 +75,7 @@ def chosen_selector(overrides) -> Selector | None:
 def best_table(stored: list[Stored], column: str, ks: list[int]):
     from rich.table import Table
 
-    from raft_core.monitoring.monitor import figure
+    from raft_core.format import figure
     from raft_core.workflows.whatif import best_of
 
     table = Table(box=None, pad_edge=False)
@@ -91,7 +91,7 @@ def choice_table(stored: list[Stored], column: str, selector: Selector, width: i
     """(table, the scores that have no room in it): as many scores as fit a width in characters, the one chosen by first."""
     from rich.table import Table
 
-    from raft_core.monitoring.monitor import figure, shortened
+    from raft_core.format import figure, shortened
     from raft_core.workflows.whatif import rechosen
 
     names = [column, *(name for name in stored[0].columns if name != column)]

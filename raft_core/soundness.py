@@ -1,7 +1,7 @@
 """Which samples are sound and which failed: a latent, a pixel or a probability of a failed one is NaN or infinite.
 
-A failed sample keeps its place among the K of its prompt and says why (``Sample.failed``). It has no output and no score, so it is
-never selected, and nothing is measured or shown of it but that it failed. A model whose samples all failed is of no use any more.
+A failed sample keeps its place among the K of its prompt and says why (``Sample.failed``). It has no output and no score, so
+it is never selected, and nothing is measured or shown of it but that it failed. A model whose samples all failed cannot go on.
 """
 
 from __future__ import annotations

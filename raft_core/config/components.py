@@ -305,3 +305,17 @@ def build_all(parts: Sequence[Part]) -> list[Any]:
 
 def plain_arguments(parts: Mapping[str, Part]) -> dict[str, Any]:
     return {name: part.plain for name, part in parts.items() if part.plain is not OMITTED}
+
+
+def reward_spec(raw: Mapping[str, Any] | str) -> RewardSpec:
+    """The reward that a configuration would name so, with its description.
+
+    Raises:
+        ConfigError: with every mistake that there is.
+    """
+    walk = Walk()
+    part = walk.component(raw, "reward", "reward")
+    try:
+        return RewardSpec(part.plain, part.make())
+    except Unbuilt:
+        raise ConfigError(walk.mistakes) from None

@@ -18,12 +18,11 @@ from raft_core.config.metric_directions import settled, settled_plain
 from raft_core.config.schema import Typed, from_yaml
 from raft_core.errors import ConfigError, RaftError, StoreError, nearest
 from raft_core.machine.processes import Processes
-from raft_core.monitoring.monitor import Tracker
-from raft_core.monitoring.stopping import DiversityDrop, Plateau, Rule
+from raft_core.monitoring.stopping import DiversityDrop, Plateau
 from raft_core.monitoring.trackers import TensorBoard
 from raft_core.objectives.sft import Sft
 from raft_core.prompts import Gathered, PromptFiles, PromptSet, gather
-from raft_core.protocols import Objective, Policy, Reward, Selector
+from raft_core.protocols import Objective, Policy, Reward, Rule, Selector, Tracker
 from raft_core.rewards.scoring import Scorer, with_parts
 from raft_core.selectors.best_of_k import BestOfK
 from raft_core.store.checkpoint import Keep

@@ -15,9 +15,7 @@ from typing import Any
 
 import yaml
 
-from raft_core.monitoring.monitor import Tracker
-from raft_core.monitoring.stopping import Rule
-from raft_core.protocols import Combinator, Objective, Policy, Reward, Selector
+from raft_core.protocols import Combinator, Objective, Policy, Reward, Rule, Selector, Tracker
 
 KIND_OF: dict[Any, str] = {
     Policy: "policy",

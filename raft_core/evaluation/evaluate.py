@@ -14,13 +14,13 @@ from raft_core.machine.out_of_memory import in_words
 from raft_core.metrics.diversity import by_prompt, pairwise_distance
 from raft_core.metrics.statistics import Estimate, mean_interval, win_rate, wins
 from raft_core.monitoring.figures import mean_scored
-from raft_core.monitoring.monitor import Silent
-from raft_core.protocols import Policy, Reporter
-from raft_core.rewards.scoring import Failure, Scorer, Scores
+from raft_core.protocols import Policy
+from raft_core.reporter import Reporter, Silent
+from raft_core.rewards.scoring import Scorer
 from raft_core.rng import seed_for
 from raft_core.sampling import rendered, requests, sampled
 from raft_core.soundness import failed_mask, failed_words, require_sound
-from raft_core.types import Prompt, Sample
+from raft_core.types import Failure, Prompt, Sample, Scores
 
 Role = Literal["reward", "part", "judge"]
 LEVEL = 0.95

@@ -13,12 +13,11 @@ import pyarrow as pa
 
 from raft_core.errors import StoreError
 from raft_core.evaluation.evaluate import Comparison, Evaluation, Spread
-from raft_core.machine.files import write_json
+from raft_core.machine.files import plain_json, write_json
 from raft_core.metrics.statistics import Estimate
-from raft_core.rewards.scoring import Failure, Scores
 from raft_core.store.tables import IMAGE, read_table, write_table
-from raft_core.store.tensors import UnusableError, from_png, plain_json, to_png
-from raft_core.types import Prompt, Request, Sample
+from raft_core.store.tensors import UnusableError, from_png, to_png
+from raft_core.types import Failure, Prompt, Request, Sample, Scores
 
 FOLDER = "evaluation"
 NUMBERS = "evaluation.json"

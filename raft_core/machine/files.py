@@ -14,7 +14,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -185,3 +185,7 @@ def _rust_errno(error: Exception) -> int | None:
 def _free(path: Path) -> str:
     there = next((folder for folder in path.parents if folder.exists()), None)
     return f"{shutil.disk_usage(there).free / 2**20:.0f} MiB" if there else "nothing"
+
+
+def plain_json(value: Mapping[str, Any]) -> str:
+    return json.dumps(strict(dict(value)), sort_keys=True, ensure_ascii=False, default=str)

@@ -10,9 +10,8 @@ import numpy as np
 from raft_core.metrics.divergence import kl_to_reference
 from raft_core.metrics.diversity import diversity_within
 from raft_core.protocols import Policy
-from raft_core.rewards.scoring import Scores
 from raft_core.soundness import failed_mask
-from raft_core.types import Sample, Selection
+from raft_core.types import Sample, Scores, Selection
 
 
 def measure(

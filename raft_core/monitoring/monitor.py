@@ -3,51 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
+from raft_core.format import cell_width, figure, shortened
 from raft_core.machine.out_of_memory import in_words
 from raft_core.machine.peak_memory import peak_memory
-from raft_core.monitoring.stopping import History, Plateau, Rule, best_round
-from raft_core.protocols import Phase, Policy, Reporter
-from raft_core.rewards.scoring import Failure
+from raft_core.metrics.history import best_round
+from raft_core.monitoring.stopping import Plateau
+from raft_core.protocols import History, Phase, Policy, Rule, Tracker
+from raft_core.reporter import Reporter, Silent
+from raft_core.types import Failure
 
 LINE_WIDTH = 80
-NARROWEST, WIDEST = 8, 10  # of a column; 1.23e-05 is 8 wide, and so is kl in the first rounds
 HEAD = (("reward", "reward/mean"), ("best", "reward/best"))
 KEPT = ("kept", "reward/kept")
 TAIL = (("kl", "kl"), ("diversity", "diversity"), ("seconds", "time/round_s"))
-
-
-@runtime_checkable
-class Tracker(Protocol):
-    """Where metrics go besides the run folder."""
-
-    def log(self, history: History) -> None:
-        """Take in the rounds of the history that it has not seen.
-
-        May also have ``check() -> list[str]``, ``attach(folder, config)``, called before the first round, and ``finish()``.
-        """
-        ...
-
-
-class Silent:
-    """A reporter that says nothing."""
-
-    @contextlib.contextmanager
-    def phase(self, name: str, total: int) -> Iterator[Silent]:
-        yield self
-
-    def advance(self, n: int = 1) -> None:
-        """Nothing to move."""
-
-    def line(self, text: str) -> None:
-        """Nobody listens."""
-
-    def warn(self, text: str) -> None:
-        """Nobody listens."""
 
 
 class Monitor:
@@ -153,42 +125,8 @@ def round_line(metrics: Mapping[str, Any]) -> tuple[str, str]:
     return header, f"{metrics['round']:>5}{line}"
 
 
-def cell_width(label: str) -> int:
-    return min(max(len(label), NARROWEST), WIDEST)
-
-
 def line_width(columns: Sequence[tuple[str, str]]) -> int:
     return len("round") + sum(1 + cell_width(label) for label, _ in columns)
-
-
-def shortened(label: str, width: int) -> str:
-    return label if len(label) <= width else label[: width - 1] + "…"
-
-
-def figure(value: Any, width: int = 9) -> str:
-    """Four significant digits, without an exponent where it can be avoided; – for what is missing or NaN.
-
-    Args:
-        width: at most so many characters, ≥ 8; a negative number with an exponent gives up a digit for it.
-    """
-    if not isinstance(value, (int, float)) or not math.isfinite(value):
-        return "–"
-    if value and not 1e-3 <= abs(value) < 1e5:
-        return text if len(text := f"{value:.2e}") <= width else f"{value:.1e}"
-    decimals = max(0, 3 - math.floor(math.log10(abs(value)))) if value else 3
-    return f"{value:.{min(decimals, 4)}f}"
-
-
-def duration(seconds: float) -> str:
-    """In the unit that a person would use: 0.034 s, 75 s, 2 h 01 min."""
-    if math.isnan(seconds):
-        return "unknown"
-    if seconds < 10:
-        return f"{seconds:.2g} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
 
 
 def unscored_warnings(metrics: Mapping[str, Any], failures: Mapping[str, Failure]) -> list[str]:

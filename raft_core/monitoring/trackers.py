@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from raft_core.errors import MissingDependency, StoreError
-from raft_core.monitoring.stopping import History
+from raft_core.protocols import History
 
 if TYPE_CHECKING:
     import numpy as np
@@ -178,7 +178,7 @@ def round_sheet(folder: Path, rnd: int) -> np.ndarray | None:
     import numpy as np
 
     from raft_core.media.image import contact_sheet
-    from raft_core.rollout import read_round
+    from raft_core.store.rounds import read_round
 
     try:
         samples, _, kept = read_round(folder, rnd)

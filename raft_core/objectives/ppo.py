@@ -27,21 +27,6 @@ BETA = "kl_coefficient"
 
 
 @dataclass(frozen=True)
-class EveryScore:
-    """Every scored sample, with its score as it is: the reward at the end from which a critic makes advantages.
-
-    Source: ReFT (2401.08967), section 3.2.
-    """
-
-    produces: ClassVar[type[Selection]] = Advantages
-
-    def __call__(self, scores: np.ndarray) -> Advantages:
-        flat = scores.ravel()
-        index = np.flatnonzero(~np.isnan(flat))
-        return Advantages(index=index, advantage=flat[index].astype(np.float64))
-
-
-@dataclass(frozen=True)
 class Ppo:
     """PPO with a critic: clipped surrogate + value_weight × value loss, both means over a sample's own actions.
 

@@ -22,7 +22,7 @@ from raft_core.preferences.metrics import (
     within_prompt_correlation,
 )
 from raft_core.preferences.preference import Preference, flattened, sliced
-from raft_core.protocols import Reporter
+from raft_core.reporter import Reporter
 from raft_core.rewards.scoring import Scorer
 
 PART = 64  # preferences scored at a time: their pictures are decoded for that long

@@ -20,7 +20,7 @@ from raft_core.sampling import chunks
 from raft_core.training.optim import Optimizer, Schedule
 
 if TYPE_CHECKING:
-    from raft_core.protocols import Reporter
+    from raft_core.reporter import Reporter
 
 
 @dataclass(frozen=True)

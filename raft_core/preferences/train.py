@@ -15,7 +15,7 @@ from raft_core.preferences.metrics import Calibration, Rate, accuracy, calibrati
 from raft_core.preferences.preference import Item, Preference, flattened, sliced
 from raft_core.preferences.probe import probe
 from raft_core.preferences.read import split
-from raft_core.protocols import Reporter
+from raft_core.reporter import Reporter
 
 
 @dataclass(frozen=True)

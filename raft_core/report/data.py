@@ -13,11 +13,11 @@ from raft_core.errors import RaftError, StoreError
 from raft_core.evaluation.evaluate import Evaluation
 from raft_core.evaluation.files import read_results
 from raft_core.evaluation.table import number, split_name
+from raft_core.format import evenly
 from raft_core.report.plots import Chart, chart
-from raft_core.rewards.scoring import Failure, Scores
-from raft_core.rollout import read_round, rounds_in
 from raft_core.store.manifest import read_config, read_history, read_run
-from raft_core.types import Sample
+from raft_core.store.rounds import read_round, rounds_in
+from raft_core.types import Failure, Sample, Scores
 
 PHASES = ("sample", "render", "train")
 MODALITIES = ("text/", "image/")
@@ -101,15 +101,6 @@ def read_run_data(folder: Path) -> RunData:
     )
 
 
-def evenly(items: Sequence[Any], n: int) -> list[Any]:
-    """At most n of the items, evenly spaced, the first and the last among them."""
-    if len(items) <= n:
-        return list(items)
-    if n == 1:
-        return [items[-1]]
-    return [items[round(i * (len(items) - 1) / (n - 1))] for i in range(n)]
-
-
 # ---------------------------------------------------------------------- curves
 
 
@@ -187,12 +178,6 @@ def costs(history: Sequence[Mapping[str, Any]]) -> list[PhaseCost]:
             share = sum(values) / total if total else 0.0
             found.append(PhaseCost(phase, sum(values), sum(values) / len(values), share, max(peaks, default=None)))
     return found
-
-
-def size(n_bytes: float | None) -> str:
-    if not n_bytes:
-        return "–"
-    return f"{n_bytes / 2**30:.2f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:.0f} MiB"
 
 
 # ---------------------------------------------------------------------- alarms and failures

@@ -10,19 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from raft_core.evaluation.files import as_plain
 from raft_core.evaluation.table import Row, notes, rows, sentences, split_name
+from raft_core.format import duration, size
 from raft_core.machine.files import write_json, write_text
-from raft_core.monitoring.monitor import duration
-from raft_core.report.data import (
-    FailureLine,
-    PhaseCost,
-    RunData,
-    alarms,
-    charts,
-    costs,
-    failures,
-    read_run_data,
-    size,
-)
+from raft_core.report.data import FailureLine, PhaseCost, RunData, alarms, charts, costs, failures, read_run_data
 from raft_core.report.pictures import PairView, Sheet, best_median_worst, first_of_each, sheet
 from raft_core.report.plots import Chart, Whisker, whisker
 
@@ -164,7 +154,7 @@ def grid_note(data: RunData) -> str:
 
 
 def first_rows(samples: Sequence[Any], k: int) -> list[int]:
-    from raft_core.report.data import evenly
+    from raft_core.format import evenly
     from raft_core.report.pictures import GRID_PAIRS
 
     return evenly(range(0, len(samples), k), GRID_PAIRS)

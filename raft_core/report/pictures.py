@@ -10,9 +10,9 @@ import numpy as np
 
 from raft_core.evaluation.evaluate import Evaluation
 from raft_core.evaluation.table import number
+from raft_core.format import evenly, figure
 from raft_core.media.image import data_uri, enlarged, fitted
-from raft_core.monitoring.monitor import figure
-from raft_core.report.data import StoredRound, evenly
+from raft_core.report.data import StoredRound
 
 PAIR_SIDE = 160  # on the page; twice that in the file, for dense screens
 GRID_PAIRS = 24

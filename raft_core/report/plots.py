@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from raft_core.format import figure
 from raft_core.metrics.statistics import Estimate
-from raft_core.monitoring.monitor import figure
 
 WIDTH, HEIGHT = 320.0, 170.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 10.0, 10.0, 22.0

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from raft_core.protocols import Policy, Reward
-from raft_core.rewards.scoring import Failure, Scored, Scorer, scored_by
-from raft_core.types import Sample
+from raft_core.rewards.scoring import Scored, Scorer, scored_by
+from raft_core.types import Failure, Sample
 
 Render = Callable[[Sequence[Sample]], list[Sample]]
 

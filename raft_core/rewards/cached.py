@@ -38,7 +38,7 @@ class Cached:
     """
 
     def __init__(self, reward: RewardSpec, path: str | None = None, version: str = ""):
-        spec = RewardSpec.of(reward)
+        spec = RewardSpec.require(reward)
         spec.require_plain("cache")
         self._reward: Any = spec.reward
         self.path = Path(path).expanduser() if path else default_path()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -12,39 +12,7 @@ from raft_core.errors import RaftError
 from raft_core.machine.out_of_memory import is_out_of_memory
 from raft_core.protocols import Combinator, Policy, Reward
 from raft_core.soundness import failed_mask
-from raft_core.types import Sample
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Samples that a reward could not score: how many, and the first error in words."""
-
-    count: int
-    first_error: str
-
-
-@dataclass(frozen=True)
-class Scores:
-    """All scores of a list of samples.
-
-    Attributes:
-        reward: name of the column that selects, or "" when nothing was trained on.
-        columns: name → [N] float64, NaN = not scored; the reward, its parts, the judges.
-        failures: name → what could not be scored and why.
-        descending: names of columns where lower is better.
-        parts: names of the parts of a combined reward; a judge that is also a part is a part.
-    """
-
-    reward: str
-    columns: Mapping[str, np.ndarray]
-    failures: Mapping[str, Failure] = field(default_factory=dict)
-    descending: frozenset[str] = frozenset()
-    parts: frozenset[str] = frozenset()
-
-    def grid(self, k: int, column: str | None = None) -> np.ndarray:
-        """[P, K] of one column, by default the reward's, turned so that higher is better."""
-        name = column or self.reward
-        return (-1 if name in self.descending else 1) * self.columns[name].reshape(-1, k)
+from raft_core.types import Failure, Sample, Scores
 
 
 def with_parts(reward: Reward | Combinator) -> Iterator[Reward | Combinator]:

@@ -31,27 +31,18 @@ class RewardSpec:
     reward: Reward | Combinator
 
     @classmethod
-    def of(cls, raw: RewardSpec | Mapping[str, Any] | str) -> RewardSpec:
-        """The reward that a configuration would name so.
+    def require(cls, given: object) -> RewardSpec:
+        """``given`` itself, if it is a specification.
 
         Raises:
-            ConfigError: with every mistake that there is.
+            ConfigError: it is something else.
         """
-        if isinstance(raw, RewardSpec):
-            return raw
-        if not isinstance(raw, (Mapping, str)):
-            raise ConfigError(
-                f"a reward is given as {type(raw).__name__}, but its description is needed: its class_path and init_args, "
-                "as in a configuration"
-            )
-        from raft_core.config.components import Unbuilt, Walk
-
-        walk = Walk()
-        part = walk.component(raw, "reward", "reward")
-        try:
-            return cls(part.plain, part.make())
-        except Unbuilt:
-            raise ConfigError(walk.mistakes) from None
+        if isinstance(given, RewardSpec):
+            return given
+        raise ConfigError(
+            f"a reward is given as {type(given).__name__}, but its description is needed: its class_path and init_args, as in "
+            "a configuration; in Python, raft_core.config.components.reward_spec(…) makes one"
+        )
 
     def require_plain(self, what: str) -> None:
         """Refuse what is no reward of its own.

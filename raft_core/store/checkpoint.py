@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from raft_core.errors import ConfigError, StoreError
 from raft_core.machine.files import damage, publishing, remove
-from raft_core.monitoring.stopping import best_round, require_metric
+from raft_core.metrics.history import best_round, require_metric
 from raft_core.protocols import Policy
 from raft_core.store.manifest import read_history, read_run
 from raft_core.store.tensors import hexdigest

@@ -7,7 +7,6 @@ rounds are in the newest checkpoint, and ``metrics.jsonl`` and the rounds' ``met
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,9 @@ from raft_core.errors import StoreError
 from raft_core.machine.files import remove, strict, write_json, write_text
 from raft_core.machine.lock import Lock
 from raft_core.machine.processes import Processes
-from raft_core.monitoring.monitor import Silent
-from raft_core.protocols import Policy, Reporter
-from raft_core.rollout import SAMPLES, TENSORS, RoundRecord, add_scores, read_round, round_folder, rounds_in
+from raft_core.protocols import Policy
+from raft_core.reporter import Reporter, Warner
+from raft_core.rollout import RoundRecord
 from raft_core.store.checkpoint import (
     TRAINER,
     Keep,
@@ -37,6 +36,7 @@ from raft_core.store.checkpoint import (
 )
 from raft_core.store.create import begin, take_over
 from raft_core.store.manifest import METRICS, RUN, changes, moved, now, read_config, read_history, read_run, versions
+from raft_core.store.rounds import SAMPLES, TENSORS, add_scores, read_round, round_folder, rounds_in
 from raft_core.store.tables import read_table, write_table
 
 __all__ = [
@@ -51,13 +51,6 @@ __all__ = [
     "read_run",
     "rounds_in",
 ]
-
-
-class Warner(Silent):
-    """A reporter for when there is none: progress is not shown, warnings are Python's."""
-
-    def warn(self, text: str) -> None:
-        warnings.warn(text, stacklevel=2)
 
 
 class Store:

@@ -12,10 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raft_core.machine.files import replacing
-from raft_core.rewards.scoring import Failure, Scores
-from raft_core.store.tensors import UnusableError, from_png, identity, plain_json, to_png
-from raft_core.types import Prompt, Request, Sample
+from raft_core.machine.files import plain_json, replacing
+from raft_core.store.tensors import UnusableError, from_png, identity, to_png
+from raft_core.types import Failure, Prompt, Request, Sample, Scores
 
 SCORE = "score."
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from raft_core.machine.files import replacing, strict
+from raft_core.machine.files import plain_json, replacing
 from raft_core.types import Request, Sample
 
 if TYPE_CHECKING:
@@ -47,10 +47,6 @@ def normalised(samples: Sequence[Sample]) -> list[Sample]:
 def normalised_output(output: Any) -> Any:
     """A string as it is, a picture in RGB."""
     return output if output is None or isinstance(output, str) or output.mode == "RGB" else output.convert("RGB")
-
-
-def plain_json(value: Mapping[str, Any]) -> str:
-    return json.dumps(strict(dict(value)), sort_keys=True, ensure_ascii=False, default=str)
 
 
 def save_tensors(path: Path, samples: Sequence[Sample], facts: Mapping[str, Any]) -> None:

@@ -15,8 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from raft_core.machine.processes import Processes
-from raft_core.monitoring.monitor import Silent
-from raft_core.protocols import Reporter
+from raft_core.reporter import Reporter, Silent
 
 if TYPE_CHECKING:
     from raft_core.evaluation.table import Row

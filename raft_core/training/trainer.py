@@ -11,8 +11,8 @@ import numpy as np
 
 from raft_core.errors import ConfigError, NotFiniteError
 from raft_core.machine.processes import Processes
-from raft_core.monitoring.monitor import Silent
-from raft_core.protocols import Objective, Policy, Reporter, RoundLoss, Staged
+from raft_core.protocols import Objective, Policy, RoundLoss, Staged
+from raft_core.reporter import Reporter, Silent
 from raft_core.rng import numpy_rng, seed_for
 from raft_core.training.optim import Optimizer, Schedule
 from raft_core.types import Sample, Selection

@@ -21,14 +21,15 @@ from raft_core.loop import align
 from raft_core.machine.files import remove
 from raft_core.machine.folders import free_folder
 from raft_core.machine.processes import Processes
-from raft_core.monitoring.monitor import Monitor, Silent
+from raft_core.monitoring.monitor import Monitor
 from raft_core.prompts import PromptSet, distinct
-from raft_core.protocols import Policy, Reporter
+from raft_core.protocols import Policy
+from raft_core.reporter import Reporter, Silent
 from raft_core.rng import numpy_rng
-from raft_core.rollout import earlier_scores
 from raft_core.store.checkpoint import Keep, checkpoint_folder, load_weights, read_state, read_tensors, taken_as_best
 from raft_core.store.create import require_empty
 from raft_core.store.manifest import CONFIG, read_run
+from raft_core.store.rounds import earlier_scores
 from raft_core.store.store import Store
 from raft_core.training.trainer import Trainer
 from raft_core.types import Prompt

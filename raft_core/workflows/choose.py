@@ -15,9 +15,9 @@ from raft_core.errors import RewardError
 from raft_core.machine.files import write_text
 from raft_core.machine.out_of_memory import in_words
 from raft_core.metrics.voting import Row, Vote, Voter, accuracy_table, is_answer, rerank, vote
-from raft_core.protocols import Reporter
-from raft_core.rewards.scoring import Scorer, Scores
-from raft_core.types import Sample
+from raft_core.reporter import Reporter
+from raft_core.rewards.scoring import Scorer
+from raft_core.types import Sample, Scores
 from raft_core.workflows.trained import Source
 
 

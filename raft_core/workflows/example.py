@@ -18,7 +18,7 @@ def align(recipe: str, folder: Path) -> Path:
     Raises:
         RaftError: it cannot be aligned.
     """
-    from raft_cli.settings import checked_config
+    from raft_core.config.recipes import checked_config
     from raft_core.terminal import progress
     from raft_core.workflows.align import align_run
 

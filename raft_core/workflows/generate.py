@@ -12,12 +12,12 @@ import numpy as np
 
 from raft_core.machine.files import replacing, write_text
 from raft_core.machine.out_of_memory import in_words
-from raft_core.protocols import Policy, Reporter
-from raft_core.rewards.scoring import Scores
+from raft_core.protocols import Policy
+from raft_core.reporter import Reporter
 from raft_core.sampling import rendered, requests, sampled
 from raft_core.soundness import require_sound
 from raft_core.store.tables import write_samples
-from raft_core.types import Prompt, Sample
+from raft_core.types import Prompt, Sample, Scores
 
 
 def generate(

@@ -29,7 +29,8 @@ from raft_core.preferences.preference import Preference
 from raft_core.preferences.read import read_items, read_preferences
 from raft_core.preferences.train import train_reward
 from raft_core.prompts import PromptSet
-from raft_core.protocols import Policy, Reporter
+from raft_core.protocols import Policy
+from raft_core.reporter import Reporter
 from raft_core.rng import numpy_rng, seed_for
 from raft_core.store.manifest import RUN, changes, read_config, read_run
 from raft_core.types import Prompt, Sample

@@ -12,7 +12,7 @@ from raft_core.preferences.folder import read_recipe
 from raft_core.preferences.learner import Scale
 from raft_core.preferences.metrics import accuracy
 from raft_core.preferences.reward import LearnedReward
-from raft_core.protocols import Reporter
+from raft_core.reporter import Reporter
 from raft_core.rewards.scoring import Scorer
 from raft_core.store.manifest import read_history
 from raft_core.workflows.online import GOLD, LEARNED, REWARD, Online, labels_until

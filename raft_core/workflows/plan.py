@@ -16,11 +16,10 @@ from raft_core.machine.out_of_memory import in_words
 from raft_core.machine.peak_memory import peak_memory
 from raft_core.metrics.best_of import expected_gain, gaussian_gain
 from raft_core.monitoring.figures import mean_scored
-from raft_core.protocols import Reporter
-from raft_core.rewards.scoring import Scores
+from raft_core.reporter import Reporter
 from raft_core.sampling import chunks, requests
 from raft_core.training.trainer import Trainer
-from raft_core.types import Sample
+from raft_core.types import Sample, Scores
 
 PROBE_PROMPTS, PROBE_SAMPLES = 4, 4
 SAMPLING_BUDGET_S = 45.0

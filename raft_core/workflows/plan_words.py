@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from raft_core.monitoring.monitor import duration, figure
+from raft_core.format import duration, figure
 
 if TYPE_CHECKING:
     from raft_core.config.run_config import Checked

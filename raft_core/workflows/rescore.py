@@ -13,9 +13,9 @@ from raft_core.config.run_config import overridden, parse_overrides
 from raft_core.errors import ConfigError, RewardError, StoreError
 from raft_core.machine.out_of_memory import in_words
 from raft_core.monitoring.figures import mean_scored
-from raft_core.protocols import Reporter
+from raft_core.reporter import Reporter
 from raft_core.rewards.scoring import Scorer
-from raft_core.rollout import add_scores, read_round
+from raft_core.store.rounds import add_scores, read_round
 from raft_core.workflows.whatif import Stored, best_of_scored, stored_rounds
 
 

@@ -21,7 +21,7 @@ from raft_core.preferences.metrics import Rate
 from raft_core.preferences.preference import Item, Preference
 from raft_core.preferences.reward import LearnedReward
 from raft_core.preferences.train import train_reward
-from raft_core.protocols import Reporter
+from raft_core.reporter import Reporter
 from raft_core.rewards.scoring import Scorer
 from raft_core.rng import numpy_rng
 from raft_core.types import Sample

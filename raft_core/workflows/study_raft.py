@@ -9,7 +9,7 @@ from typing import Any
 
 from raft_core.config.run_config import check
 from raft_core.preferences.learner import Scale
-from raft_core.protocols import Reporter
+from raft_core.reporter import Reporter
 from raft_core.store.manifest import read_history
 from raft_core.workflows.align import align_run
 from raft_core.workflows.study import Curve, Proxy, distilled_kl

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from raft_core.bundled import bundled_models, bundled_runs
 from raft_core.config.components import Unbuilt, Walk
 from raft_core.config.importing import resolve
-from raft_core.config.listing import bundled_models, bundled_runs
 from raft_core.config.run_config import Override, overridden, read_yaml
 from raft_core.errors import ConfigError, ModelError
 from raft_core.protocols import Policy, Reward

@@ -12,7 +12,7 @@ from raft_core.errors import ConfigError, StoreError, nearest
 from raft_core.metrics.best_of import expected_max
 from raft_core.monitoring.figures import mean_scored
 from raft_core.protocols import Selector
-from raft_core.rollout import SAMPLES, round_folder, rounds_in
+from raft_core.store.rounds import SAMPLES, round_folder, rounds_in
 from raft_core.store.tables import SCORE, flags, numbers, read_table
 from raft_core.store.tensors import UnusableError
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from raft_core.errors import ConfigError, RaftError
 from raft_demo.align.recipes import Recipe, recipe
-from raft_demo.preferences.choices import FOLDER as CHOICES
 from raft_demo.shared.limits import Limits, within
 from raft_demo.shared.offered import REWARDS, offer, offers
+from raft_demo.shared.runs import FOLDER as CHOICES
 
 OWN, NONE = "own", ""  # the recipe's own reward; no reward in this place
 HEAVIEST = 100.0

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from raft_cli.settings import DEFAULT, find_config, recipe_folders
+from raft_core.config.recipes import DEFAULT, find_config, recipe_folders
 from raft_core.errors import DataError, RaftError, nearest
 from raft_core.prompts import distinct, read_prompts
 from raft_demo.shared.runs import TEXT_POLICIES, Modality

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from raft_demo.shared.measures import Measure
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -37,16 +39,6 @@ class Asked:
     height: int | None
     strengths: Sequence[float] = (1.0,)
     score: bool = True
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A column of scores: the reward that selected, a part of it, or a judge that was never trained on."""
-
-    name: str
-    role: str
-    scale: str
-    higher_is_better: bool
 
 
 @dataclass(frozen=True)

@@ -9,19 +9,19 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from raft_core.monitoring.monitor import figure
-from raft_demo.compare.comparison import Column, Comparison, Measure, difference
+from raft_core.format import figure
+from raft_demo.compare.comparison import Column, Comparison, difference
+from raft_demo.shared.measures import Measure
+from raft_demo.shared.scores_view import ROLES, change, notes, short
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 PIXELATED = 160  # pictures up to this side are shown by their pixels, larger ones smoothly
 LOSSLESS = 256  # up to this side what is shown is exact; what is downloaded always is
-ROLES = {"reward": "reward", "part": "part of the reward", "judge": "judge, never trained on"}
 
 CSS = """
 .compare-pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 280px), 1fr)); gap: 1rem; }
@@ -57,18 +57,6 @@ CSS = """
 .compare-card .raft-table th, .compare-card .raft-table td { padding: .15rem .3rem !important; }
 #compare-result caption { text-align: left; padding: 0 .6rem; }
 """
-
-
-def progress(text: str, done: int = 0, total: int = 0) -> str:
-    """A bar with its text; both always take the same height, so that nothing jumps."""
-    share = min(100.0, 100 * done / total) if total else 0.0
-    bar = (
-        f"<div class='raft-bar' role='progressbar' aria-valuemin='0' aria-valuemax='100' aria-valuenow='{share:.0f}' "
-        f"aria-label='Progress'><div style='width:{share:.1f}%'></div></div>"
-        if text
-        else ""
-    )
-    return f"<div class='raft-progress' aria-live='polite'>{bar}<span class='raft-muted'>{escape(text)}</span></div>"
 
 
 def shown(comparison: Comparison) -> str:
@@ -112,16 +100,6 @@ def _summary_row(comparison: Comparison, measure: Measure, single: bool) -> str:
     if single:
         cells.append(f"<td>{change(gains[1], measure)}</td>")
     return f"<tr>{''.join(cells)}</tr>"
-
-
-def change(value: float, measure: Measure) -> str:
-    """A signed figure, coloured by whether it is for the better; the sign says it to who sees no colour."""
-    if math.isnan(value):
-        return "<span class='raft-muted'>–</span>"
-    sign = "+" if value > 0 else "−" if value < 0 else "±"
-    good = value if measure.higher_is_better else -value
-    kind = "raft-better" if good > 0 else "raft-worse" if good < 0 else "raft-muted"
-    return f"<span class='{kind}'>{sign}{short(abs(value))}</span>"
 
 
 def _pairs(comparison: Comparison) -> str:
@@ -180,11 +158,6 @@ def _score(column: Column, measure: Measure, i: int) -> str:
     return short(column.scores[measure.name][i])
 
 
-def short(value: float) -> str:
-    """Three significant digits, which fit under a picture; – for NaN."""
-    return f"{value:.3g}" if 0.001 <= abs(value) < 999.5 or value == 0 else figure(value, 8)
-
-
 def _picture(comparison: Comparison, column: Column, i: int) -> str:
     picture = column.pictures[i]
     alt = f"{column.label}, picture {i + 1}, seed {comparison.asked.seed}: {comparison.asked.prompt}"
@@ -204,9 +177,3 @@ def _data_url(picture: Image) -> str:
         picture.convert("RGB").save(data, format="WEBP", quality=90)
         kind = "webp"
     return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode()}"
-
-
-def notes(notes: Sequence[str]) -> str:
-    if not notes:
-        return ""
-    return f"<ul class='raft-notes'>{''.join(f'<li>{escape(note)}</li>' for note in notes)}</ul>"

@@ -10,15 +10,15 @@ from typing import Any
 
 from raft_core.errors import ConfigError, ModelError
 from raft_core.evaluation.evaluate import column_roles, scored_together
-from raft_core.monitoring.monitor import Silent
-from raft_core.rewards.scoring import Scorer, Scores
+from raft_core.reporter import Silent
 from raft_core.sampling import at_strength
 from raft_core.types import Prompt, Sample
 from raft_core.workflows.align import truncated
 from raft_core.workflows.generate import generate
 from raft_core.workflows.trained import Source, open_source
-from raft_demo.compare.comparison import Asked, Column, Comparison, Measure
+from raft_demo.compare.comparison import Asked, Column, Comparison
 from raft_demo.shared import shelf
+from raft_demo.shared.measures import Measure, measure_of, unscored
 from raft_demo.shared.worker import Progress, tell
 
 TOLD_EVERY_S = 0.2  # a small model takes a step in milliseconds, less than the way to the page
@@ -170,18 +170,3 @@ def _scored(
         notes += unscored(sides)
     filled = tuple(replace(column, scores=found) for column, found in zip(columns, scores, strict=True))
     return filled, tuple(measures.values()), notes
-
-
-def measure_of(scorer: Scorer, name: str, shown: str) -> Measure:
-    scale, higher_is_better = scorer.infos[name]
-    return Measure(shown, column_roles(scorer)[name], scale, higher_is_better)
-
-
-def unscored(sides: Sequence[Scores]) -> list[str]:
-    """One line for each reward that could not score some pictures, with its first reason."""
-    counts: dict[str, tuple[int, str]] = {}
-    for side in sides:
-        for name, failure in side.failures.items():
-            count, reason = counts.get(name, (0, failure.first_error))
-            counts[name] = (count + failure.count, reason)
-    return [f"{name} could not score {count} pictures: {reason}" for name, (count, reason) in counts.items()]

@@ -22,8 +22,8 @@ from typing import Any
 from raft_core.errors import DataError, StoreError
 from raft_core.machine.files import replacing
 from raft_demo.preferences.pool import Pool
+from raft_demo.shared.runs import FOLDER
 
-FOLDER = "preferences"
 _here = threading.Lock()
 
 

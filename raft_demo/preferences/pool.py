@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from raft_core.errors import StoreError
-from raft_core.rollout import SAMPLES, round_folder, rounds_in
+from raft_core.store.rounds import SAMPLES, round_folder, rounds_in
 from raft_core.store.tables import SCORE, read_columns
 from raft_core.store.tensors import UnusableError
 from raft_demo.preferences.pairs import Scored, standardised

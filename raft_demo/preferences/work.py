@@ -64,9 +64,9 @@ def learn(labels: str, run: str, folder: str, learner: dict[str, Any]) -> Iterat
 
 def _references(run: Path, modality: str) -> list[Any] | None:
     """Samples of the policy that the run began from; None when its first round is not stored."""
+    from raft_core.format import evenly
     from raft_core.preferences.preference import Item
-    from raft_core.report.data import evenly
-    from raft_core.rollout import read_round, rounds_in
+    from raft_core.store.rounds import read_round, rounds_in
 
     if 1 not in rounds_in(run):
         return None

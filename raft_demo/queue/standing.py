@@ -12,8 +12,8 @@ from typing import Any
 from raft_core.errors import RaftError
 from raft_core.machine.lock import holder
 from raft_core.report.data import charts
-from raft_core.rollout import rounds_in
 from raft_core.store.manifest import METRICS, RUN, read_history
+from raft_core.store.rounds import rounds_in
 from raft_demo.queue.files import Entry
 from raft_demo.queue.line import Alignments
 from raft_demo.shared.gallery import newest_best

@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 from raft_core.errors import DataError
-from raft_core.report.data import size
+from raft_core.format import size
 
 EXPORT = "export"
 #: What a button sends → what it says.

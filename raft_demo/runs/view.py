@@ -11,8 +11,8 @@ from raft_core.errors import StoreError
 from raft_core.evaluation.table import number
 from raft_core.report.page import PAGE
 from raft_core.report.plots import chart
-from raft_core.rollout import rounds_in
 from raft_core.store.manifest import read_history
+from raft_core.store.rounds import rounds_in
 from raft_core.workflows.whatif import Stored, best_of, doublings, known_column, stored_rounds
 from raft_demo.queue.files import Entry
 from raft_demo.shared.run_view import badge, charts_html, table_html

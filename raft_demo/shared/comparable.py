@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raft_core.config.listing import bundled_runs
+from raft_core.bundled import bundled_runs
 from raft_core.errors import ConfigError, DataError, RaftError
 from raft_core.prompts import distinct, read_prompts
 from raft_core.store.manifest import read_config

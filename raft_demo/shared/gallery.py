@@ -14,7 +14,7 @@ import numpy as np
 
 from raft_core.errors import ConfigError, StoreError, nearest
 from raft_core.report.pictures import View, view
-from raft_core.rollout import SAMPLES, round_folder, rounds_in
+from raft_core.store.rounds import SAMPLES, round_folder, rounds_in
 from raft_core.store.tables import SCORE, read_columns
 from raft_core.store.tensors import UnusableError, from_png
 

@@ -66,3 +66,6 @@ def within(name: str, value: float, low: float, high: float) -> float:
     if not low <= number <= high:
         raise ConfigError(f"{name} is {number:g}; give a value from {low:g} to {high:g}")
     return value
+
+
+LARGEST_SEED = 2**31 - 1

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from raft_demo.shared.worker import Progress, tell
+from raft_demo.shared.worker import Progress, Waiting, tell
 
 
 class PageReporter:
-    """A reporter (see ``raft_core.protocols.Reporter``) whose bars are a page's progress.
+    """A reporter (see ``raft_core.reporter.Reporter``) whose bars are a page's progress.
 
     Attributes:
         lines: what was said.
@@ -46,3 +46,8 @@ class Bar:
         """
         self._done += n
         tell(Progress(self._name, self._done, self._total))
+
+
+def waiting(event: Waiting) -> str:
+    """Where in the line a visitor stands."""
+    return f"{event.ahead} other is before you" if event.ahead == 1 else f"{event.ahead} others are before you"

@@ -88,3 +88,6 @@ def _class(component: Any) -> str:
     """Bare class name of a component of a configuration."""
     path = component.get("class_path", "") if isinstance(component, dict) else str(component or "")
     return path.rpartition(".")[2]
+
+
+FOLDER = "preferences"

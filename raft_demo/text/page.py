@@ -10,12 +10,12 @@ import gradio as gr
 
 from raft_core.errors import ConfigError
 from raft_core.types import Prompt
-from raft_demo.compare.page import LARGEST_SEED, waiting
-from raft_demo.compare.view import progress
 from raft_demo.shared import comparable
 from raft_demo.shared.errors import spoken
-from raft_demo.shared.limits import within
+from raft_demo.shared.limits import LARGEST_SEED, within
 from raft_demo.shared.offered import offer, offers
+from raft_demo.shared.reporting import waiting
+from raft_demo.shared.scores_view import progress
 from raft_demo.shared.theme import empty
 from raft_demo.shared.worker import Progress, Waiting
 from raft_demo.studio import Studio

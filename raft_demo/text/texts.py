@@ -10,9 +10,9 @@ from typing import Any
 from raft_core.errors import RaftError
 from raft_core.store.manifest import read_config
 from raft_core.types import Prompt
-from raft_demo.compare.comparison import Measure
 from raft_demo.shared.comparable import Comparable, opening, prompts_shown, run_prompts
 from raft_demo.shared.limits import Limits
+from raft_demo.shared.measures import Measure
 
 USUAL: dict[str, Any] = {"temperature": 1.0, "max_new_tokens": 128}  # of raft_text's Sampling
 HOTTEST = 2.0

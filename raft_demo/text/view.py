@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from raft_core.monitoring.monitor import figure
-from raft_demo.compare.comparison import Measure
-from raft_demo.compare.view import ROLES, change, notes, short
+from raft_core.format import figure
+from raft_demo.shared.measures import Measure
+from raft_demo.shared.scores_view import ROLES, change, notes, short
 from raft_demo.text.differing import differing
 from raft_demo.text.texts import Accuracies, Chain, Completion, Completions, Party, Verdict
 

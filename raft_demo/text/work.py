@@ -14,15 +14,15 @@ from raft_core.config.components import Walk
 from raft_core.errors import ConfigError, ModelError
 from raft_core.evaluation.evaluate import column_roles, scored_together
 from raft_core.metrics.voting import Voter, groups
-from raft_core.monitoring.monitor import Silent
+from raft_core.reporter import Silent
 from raft_core.rewards.scoring import Scorer
 from raft_core.types import Prompt, Sample
 from raft_core.workflows.align import truncated
 from raft_core.workflows.choose import Chosen, choose, voter_of
 from raft_core.workflows.generate import generate
 from raft_core.workflows.trained import Source, open_source
-from raft_demo.compare.work import measure_of, unscored
 from raft_demo.shared import shelf
+from raft_demo.shared.measures import measure_of, unscored
 from raft_demo.shared.reporting import PageReporter
 from raft_demo.shared.worker import Progress, tell
 from raft_demo.text.differing import pieces

@@ -18,8 +18,8 @@ import yaml
 from PIL import Image
 
 from raft_cli.command import COMMANDS, SUBCOMMANDS, main
-from raft_cli.settings import recipe_folders
 from raft_core.config.listing import public_names
+from raft_core.config.recipes import recipe_folders
 from raft_core.prompts import read_prompts
 from raft_core.sampling import requests
 from raft_core.store.checkpoint import load_weights

@@ -24,9 +24,10 @@ import pytest
 import torch
 
 from raft_core.loop import align
-from raft_core.monitoring.monitor import Monitor, Silent
+from raft_core.monitoring.monitor import Monitor
 from raft_core.objectives.sft import Sft
 from raft_core.prompts import PromptSet
+from raft_core.reporter import Silent
 from raft_core.rewards.scoring import Scorer
 from raft_core.selectors.best_of_k import BestOfK
 from raft_core.store.checkpoint import TRAINER, WEIGHTS, checkpoint_folder

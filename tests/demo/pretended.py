@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from raft_core.rewards.scoring import Scores
-from raft_core.rollout import SAMPLES, round_folder
 from raft_core.store.manifest import METRICS, RUN, write_config
+from raft_core.store.rounds import SAMPLES, round_folder
 from raft_core.store.tables import write_samples
-from raft_core.types import Prompt, Request, Sample
+from raft_core.types import Prompt, Request, Sample, Scores
 
 PROMPTS = ("a red circle", "a <b>blue</b> square")
 K = 4

@@ -20,7 +20,7 @@ import gradio as gr
 import pytest
 from conftest import NARROW, WIDE, go_to, served, shot
 
-from raft_core.config.listing import bundled_runs
+from raft_core.bundled import bundled_runs
 from raft_core.errors import ConfigError, DataError
 from raft_demo.app import PAGES, check_exposure
 from raft_demo.shared.errors import spoken

@@ -13,13 +13,14 @@ from conftest import NARROW, WIDE, served, shot
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
-from raft_core.config.listing import bundled_runs
+from raft_core.bundled import bundled_runs
 from raft_core.errors import ConfigError, DataError, RaftError
 from raft_demo.compare import page as compare
 from raft_demo.compare import view as compare_view
-from raft_demo.compare.comparison import Asked, Column, Comparison, Measure, difference, row_png
+from raft_demo.compare.comparison import Asked, Column, Comparison, difference, row_png
 from raft_demo.shared import comparable
 from raft_demo.shared.limits import Limits
+from raft_demo.shared.measures import Measure
 from raft_demo.shared.runs import all_runs
 
 EXAMPLE = "bundled:examples/resolution"
@@ -191,7 +192,7 @@ def test_all_columns_start_from_the_same_noise_and_strength_leads_from_one_to_th
 
 @pytest.mark.slow
 def test_pictures_are_those_of_raft_generate_and_two_models_share_their_start(tmp_path):
-    from raft_core.monitoring.monitor import Silent
+    from raft_core.reporter import Silent
     from raft_core.types import Prompt
     from raft_core.workflows.generate import generate
     from raft_core.workflows.trained import open_source

@@ -15,11 +15,10 @@ from conftest import NARROW, WIDE, go_to, served, shot
 
 from raft_core.errors import DataError, RaftError
 from raft_core.preferences.read import read_preferences
-from raft_core.rewards.scoring import Scores
 from raft_core.rng import numpy_rng
-from raft_core.rollout import SAMPLES, round_folder
+from raft_core.store.rounds import SAMPLES, round_folder
 from raft_core.store.tables import write_samples
-from raft_core.types import Prompt, Request, Sample
+from raft_core.types import Prompt, Request, Sample, Scores
 from raft_demo.preferences.ballot_box import FEWEST, BallotBox, agreement
 from raft_demo.preferences.choices import Choices
 from raft_demo.preferences.learning import job

@@ -11,9 +11,9 @@ from conftest import NARROW, WIDE, served, shot
 
 from raft_core.errors import ConfigError, DataError
 from raft_core.types import Prompt
-from raft_demo.compare.comparison import Measure
 from raft_demo.shared.comparable import comparables
 from raft_demo.shared.limits import Limits
+from raft_demo.shared.measures import Measure
 from raft_demo.studio import Studio
 from raft_demo.text import page as text
 from raft_demo.text import texts
@@ -196,7 +196,7 @@ def question(example):
 
 
 def test_texts_are_those_of_generate_and_every_part_arrives_in_turn(question):
-    from raft_core.monitoring.monitor import Silent
+    from raft_core.reporter import Silent
     from raft_core.workflows.generate import generate
     from raft_core.workflows.trained import open_source
     from raft_demo.text.work import complete

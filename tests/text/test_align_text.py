@@ -10,10 +10,11 @@ from raft_cli import main
 from raft_core.config.run_config import check
 from raft_core.errors import ConfigError, DataError
 from raft_core.loop import align
-from raft_core.monitoring.monitor import Monitor, Silent
+from raft_core.monitoring.monitor import Monitor
 from raft_core.objectives.sft import Sft
 from raft_core.prompts import PromptSet
 from raft_core.protocols import RewardInfo
+from raft_core.reporter import Silent
 from raft_core.rewards.scoring import Scorer
 from raft_core.selectors.best_of_k import BestOfK, TopFraction
 from raft_core.store.checkpoint import checkpoint_folder

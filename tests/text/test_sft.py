@@ -15,10 +15,9 @@ import yaml
 from raft_cli import main
 from raft_core.errors import ConfigError, DataError
 from raft_core.prompts import read_prompts
-from raft_core.rewards.scoring import Scores
 from raft_core.store.store import read_history, read_round
 from raft_core.store.tables import write_samples
-from raft_core.types import Prompt, Request, Sample
+from raft_core.types import Prompt, Request, Sample, Scores
 from raft_text import Sampling
 from raft_text.demonstrations import Demonstrated, Given, ResponseLoss, response, write_winners
 

@@ -14,8 +14,8 @@ from raft_core.preferences.ballots import Ballot, open_ones, read_ballots, write
 from raft_core.preferences.folder import read_recipe
 from raft_core.preferences.read import read_items
 from raft_core.preferences.reward import LearnedReward
-from raft_core.rollout import read_round
 from raft_core.store.manifest import read_history
+from raft_core.store.rounds import read_round
 from raft_core.types import Prompt, Request, Sample
 from raft_core.workflows import online as module
 from raft_core.workflows.online import OnlineSettings

@@ -22,7 +22,7 @@ import numpy as np
 from raft_core.errors import ConfigError, RewardError
 from raft_core.rewards.scoring import PartlyScored
 from raft_core.rewards.service import messages as wire
-from raft_core.rewards.service.worker import read_frame, write_frame
+from raft_core.rewards.service.frames import read_frame, write_frame
 from raft_core.rewards.spec import RewardSpec
 from raft_core.types import Sample
 
@@ -46,7 +46,7 @@ class Isolated:
     def __init__(
         self, reward: RewardSpec, timeout_s: float = 60.0, start_timeout_s: float = 600.0, cuda_devices: str | None = None
     ):
-        spec = RewardSpec.of(reward)
+        spec = RewardSpec.require(reward)
         spec.require_plain("isolate")
         for name, value in (("timeout_s", timeout_s), ("start_timeout_s", start_timeout_s)):
             if not 0 < value < math.inf:

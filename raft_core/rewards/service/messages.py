@@ -35,7 +35,8 @@ def asked(samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 def _outgoing(sample: Sample) -> dict[str, Any]:
-    from raft_core.store.tensors import plain_json, to_png
+    from raft_core.machine.files import plain_json
+    from raft_core.store.tensors import to_png
 
     facts = {
         "prompt": sample.prompt.text,

@@ -9,34 +9,13 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from raft_core.errors import RaftError
 from raft_core.rewards.service import messages as wire
-
-HEAD_BYTES = 8
-
-
-def write_frame(stream: IO[bytes], body: dict[str, Any]) -> None:
-    content = wire.plain(body)
-    stream.write(len(content).to_bytes(HEAD_BYTES, "big") + content)
-    stream.flush()
-
-
-def read_frame(stream: IO[bytes]) -> Any:
-    """The next frame; None at the end.
-
-    Raises:
-        WireError: it is no JSON.
-    """
-    head = stream.read(HEAD_BYTES)
-    if len(head) < HEAD_BYTES:
-        return None
-    length = int.from_bytes(head, "big")
-    content = stream.read(length)
-    return None if len(content) < length else wire.parsed(content)
+from raft_core.rewards.service.frames import read_frame, write_frame
 
 
 def main() -> None:
@@ -56,12 +35,12 @@ def main() -> None:
 
 def _loaded(body: Any) -> tuple[Any, dict[str, Any]]:
     """(the reward or None, what to answer)."""
+    from raft_core.config.components import reward_spec
     from raft_core.machine.out_of_memory import is_out_of_memory
-    from raft_core.rewards.spec import RewardSpec
 
     try:
         sys.path[:0] = [place for place in body.get("path", []) if place not in sys.path]
-        reward: Any = RewardSpec.of(body["spec"]).reward
+        reward: Any = reward_spec(body["spec"]).reward
         if hasattr(reward, "load"):
             reward.load()
     except RaftError as error:

@@ -11,7 +11,8 @@ from raft_core.config.run_config import check
 from raft_core.errors import DeviceError
 from raft_core.evaluation.evaluate import evaluate
 from raft_core.machine.out_of_memory import in_words
-from raft_core.monitoring.monitor import Monitor, Silent
+from raft_core.monitoring.monitor import Monitor
+from raft_core.reporter import Silent
 from raft_core.rewards.scoring import Scorer
 from raft_core.store.store import read_run
 from raft_core.testing import FakePolicy, FakeReward

@@ -14,12 +14,11 @@ from raft_core.metrics.best_of import expected_gain, expected_max, expected_max_
 from raft_core.metrics.divergence import best_of_n_kl, kl_to_reference, log_ratios
 from raft_core.metrics.diversity import diversity_within, pairwise_distance, vendi
 from raft_core.monitoring.figures import column_figures, measure, reward_figures
-from raft_core.rewards.scoring import Scores
 from raft_core.rng import numpy_rng
 from raft_core.sampling import requests
 from raft_core.selectors.best_of_k import BestOfK
 from raft_core.testing import FakePolicy
-from raft_core.types import Prompt
+from raft_core.types import Prompt, Scores
 
 NAN = math.nan
 

@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 
 from raft_core.errors import ConfigError
+from raft_core.format import duration, figure
 from raft_core.machine.peak_memory import HighWaterMark, Sampler, peak_memory
-from raft_core.monitoring.monitor import Monitor, duration, figure, round_line
-from raft_core.monitoring.stopping import DiversityDrop, JudgeDrop, KlAbove, Plateau, best_round
-from raft_core.rewards.scoring import Failure
+from raft_core.metrics.history import best_round
+from raft_core.monitoring.monitor import Monitor, round_line
+from raft_core.monitoring.stopping import DiversityDrop, JudgeDrop, KlAbove, Plateau
 from raft_core.testing import FakePolicy
+from raft_core.types import Failure
 
 
 class Lines:

@@ -7,12 +7,11 @@ from PIL import Image
 
 from raft_core.errors import MissingDependency
 from raft_core.media.image import contact_sheet, enlarged, fitted
-from raft_core.monitoring.monitor import Tracker
 from raft_core.monitoring.trackers import TensorBoard, Trackio, WeightsAndBiases, round_sheet, scalars
-from raft_core.rewards.scoring import Scores
-from raft_core.rollout import round_folder
+from raft_core.protocols import Tracker
+from raft_core.store.rounds import round_folder
 from raft_core.store.tables import write_samples
-from raft_core.types import Prompt, Request, Sample
+from raft_core.types import Prompt, Request, Sample, Scores
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard")  # its generated protobuf modules
 

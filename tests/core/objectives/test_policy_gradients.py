@@ -13,10 +13,11 @@ from raft_core.errors import ConfigError, ModelError
 from raft_core.loop import align
 from raft_core.monitoring.monitor import Monitor
 from raft_core.objectives.policy_gradient import PolicyGradient
-from raft_core.objectives.raft_plus_plus import AllBest, RaftPlusPlus
+from raft_core.objectives.raft_plus_plus import RaftPlusPlus
 from raft_core.objectives.sft import Sft
 from raft_core.prompts import PromptSet
 from raft_core.rewards.scoring import Scorer
+from raft_core.selectors.all_best import AllBest
 from raft_core.selectors.reinforce_rej import ReinforceRej
 from raft_core.store.store import Store
 from raft_core.testing import FakePolicy, FakeReward

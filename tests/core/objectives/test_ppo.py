@@ -11,15 +11,17 @@ import torch
 from raft_core.config.run_config import disagreements
 from raft_core.errors import ConfigError, ModelError
 from raft_core.loop import align
-from raft_core.monitoring.monitor import Monitor, Silent
+from raft_core.monitoring.monitor import Monitor
 from raft_core.objectives.clipping import clipped_surrogate
 from raft_core.objectives.gae import action_rewards, clipped_value_loss, gae, whitened
 from raft_core.objectives.kl_control import KlPenalty
-from raft_core.objectives.ppo import EveryScore, Ppo
+from raft_core.objectives.ppo import Ppo
 from raft_core.prompts import PromptSet
 from raft_core.protocols import RewardInfo
+from raft_core.reporter import Silent
 from raft_core.rewards.scoring import Scorer
 from raft_core.rng import torch_rng
+from raft_core.selectors.every_score import EveryScore
 from raft_core.store.checkpoint import checkpoint_folder, read_state
 from raft_core.store.store import Store, read_history
 from raft_core.testing import FakePolicy

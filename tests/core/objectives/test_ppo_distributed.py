@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from raft_core.objectives.kl_control import KlPenalty
-from raft_core.objectives.ppo import EveryScore, Ppo
+from raft_core.objectives.ppo import Ppo
 from raft_core.sampling import requests
+from raft_core.selectors.every_score import EveryScore
 from raft_core.testing import FakePolicy, FakeReward
 from raft_core.training.optim import Optimizer
 from raft_core.training.trainer import Trainer

@@ -8,11 +8,11 @@ import pytest
 
 from raft_cli import main
 from raft_core.errors import ConfigError, DataError, RewardError
-from raft_core.monitoring.monitor import Silent
 from raft_core.preferences.ballots import Ballot, ballots_of, open_ones, read_ballots, read_samples, write_ballots
 from raft_core.preferences.labeller import Labeller, asked
 from raft_core.preferences.read import read_preferences
 from raft_core.protocols import RewardInfo
+from raft_core.reporter import Silent
 from raft_core.rewards.scoring import Scorer
 from raft_core.types import Prompt, Request, Sample
 from raft_core.workflows.generate import write_outputs

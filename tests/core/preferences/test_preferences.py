@@ -15,7 +15,6 @@ import torch
 from PIL import Image
 
 from raft_core.errors import ConfigError, DataError, RewardError
-from raft_core.monitoring.monitor import Silent
 from raft_core.preferences.evaluate import evaluate_rewards
 from raft_core.preferences.fit import FitSettings, fit
 from raft_core.preferences.learner import Scale, raw_scores
@@ -32,6 +31,7 @@ from raft_core.preferences.metrics import (
 from raft_core.preferences.preference import Item, Picture, Preference, flattened, opaque
 from raft_core.preferences.read import read_items, read_preferences, split
 from raft_core.protocols import RewardInfo
+from raft_core.reporter import Silent
 from raft_core.rewards.scoring import Scorer
 from raft_core.training.optim import Optimizer
 from raft_core.types import Prompt, Request, Sample

@@ -9,13 +9,14 @@ from PIL import Image
 from raft_core.errors import StoreError
 from raft_core.evaluation.evaluate import evaluate
 from raft_core.evaluation.files import write_results
+from raft_core.format import evenly, size
 from raft_core.loop import align
 from raft_core.metrics.statistics import Estimate
 from raft_core.monitoring.monitor import Monitor
 from raft_core.monitoring.stopping import KlAbove
 from raft_core.objectives.sft import Sft
 from raft_core.prompts import PromptSet
-from raft_core.report.data import charts, costs, evenly, known_rules, read_run_data, size
+from raft_core.report.data import charts, costs, known_rules, read_run_data
 from raft_core.report.page import write_report
 from raft_core.report.pictures import best_median_worst, first_of_each, sheet, view
 from raft_core.report.plots import BOTTOM, HEIGHT, LEFT, RIGHT, WIDTH, chart, tick_label, whisker

@@ -15,8 +15,8 @@ from raft_core.protocols import RewardInfo
 from raft_core.rewards.background import ahead_of
 from raft_core.rewards.combine import Weighted
 from raft_core.rewards.scoring import Scorer
-from raft_core.rollout import earlier_scores
 from raft_core.selectors.best_of_k import BestOfK
+from raft_core.store.rounds import earlier_scores
 from raft_core.store.store import Store
 from raft_core.testing import FakePolicy, FakeReward
 from raft_core.training.trainer import Trainer

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from raft_core.config.components import Walk
+from raft_core.config.components import Walk, reward_spec
 from raft_core.errors import ConfigError
 from raft_core.protocols import RewardInfo
 from raft_core.rewards.cached import Cached
@@ -146,4 +146,4 @@ def test_in_a_configuration(tmp_path):
     scorer = Scorer(part.make())
     assert walk.mistakes == [] and set(scorer.infos) == {"m", "weighted_sum"}
     with pytest.raises(ConfigError, match="cache its parts"):
-        Cached(RewardSpec.of({"class_path": "Weighted", "init_args": {"rewards": [inner]}}))
+        Cached(reward_spec({"class_path": "Weighted", "init_args": {"rewards": [inner]}}))

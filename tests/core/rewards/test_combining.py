@@ -14,7 +14,7 @@ from raft_core.protocols import Combinator, RewardInfo
 from raft_core.rewards.combine import Clipped, Ensemble, Noisy, RankAggregate, Threshold, Weighted
 from raft_core.rewards.combine.scales import moments, running, within_prompts
 from raft_core.rewards.scoring import Scorer
-from raft_core.rollout import earlier_scores
+from raft_core.store.rounds import earlier_scores
 from raft_core.types import Prompt, Request, Sample
 
 NAN = math.nan

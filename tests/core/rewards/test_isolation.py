@@ -6,7 +6,7 @@ import textwrap
 import numpy as np
 import pytest
 
-from raft_core.config.components import Walk
+from raft_core.config.components import Walk, reward_spec
 from raft_core.errors import ConfigError, RewardError
 from raft_core.machine.out_of_memory import is_out_of_memory
 from raft_core.rewards.combine import Weighted
@@ -53,7 +53,7 @@ def described(tmp_path):
 
 @pytest.mark.slow
 def test_whatever_happens_costs_its_own_batch(described):
-    reward = Isolated(described(), timeout_s=200)
+    reward = Isolated(reward_spec(described()), timeout_s=200)
     outputs = ["ok", "crash", "fine", "raise", "scalar", "short", "nan", "again"]
     try:
         scores = Scorer(reward)(texts(*outputs))
@@ -74,7 +74,7 @@ def test_whatever_happens_costs_its_own_batch(described):
 
 @pytest.mark.slow
 def test_what_cannot_be_loaded_is_told_before_work_starts_and_is_not_tried_for_every_batch(described):
-    reward = Isolated(described("Unloadable"))
+    reward = Isolated(reward_spec(described("Unloadable")))
     with pytest.raises(RewardError, match="could not be loaded in its worker: OSError: no such weights"):
         reward.load()
     starts = []
@@ -97,8 +97,8 @@ def test_in_a_configuration_it_is_checked_here_and_written_out_in_full(described
 
 def test_what_cannot_be_isolated(described):
     with pytest.raises(ConfigError, match="isolate its parts"):
-        Isolated({"class_path": "Weighted", "init_args": {"rewards": [described()]}})
+        Isolated(reward_spec({"class_path": "Weighted", "init_args": {"rewards": [described()]}}))
     with pytest.raises(ConfigError, match="its description is needed"):
-        Isolated(Weighted([Isolated(described())]))  # type: ignore[arg-type]
+        Isolated(Weighted([Isolated(reward_spec(described()))]))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="timeout_s is 0"):
-        Isolated(described(), timeout_s=0)
+        Isolated(reward_spec(described()), timeout_s=0)

@@ -12,10 +12,10 @@ from raft_core.errors import ConfigError, RaftError
 from raft_core.protocols import Reward, RewardInfo
 from raft_core.rewards.combine import Weighted
 from raft_core.rewards.function import FunctionReward
-from raft_core.rewards.scoring import Scorer, Scores, checked, score
+from raft_core.rewards.scoring import Scorer, checked, score
 from raft_core.sampling import requests
 from raft_core.testing import FakePolicy, FakeReward
-from raft_core.types import Prompt
+from raft_core.types import Prompt, Scores
 
 NAN = math.nan
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from raft_core.errors import ConfigError
-from raft_core.objectives.raft_plus_plus import AllBest
+from raft_core.selectors.all_best import AllBest
 from raft_core.selectors.best_of_k import BestOfK, BestThenTop, TopFraction, best_of_each
 from raft_core.types import Weighted
 

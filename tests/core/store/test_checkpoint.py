@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from raft_core.errors import ConfigError, StoreError
-from raft_core.monitoring.monitor import Silent
+from raft_core.reporter import Silent
 from raft_core.store.checkpoint import (
     Keep,
     best_checkpoint,

@@ -14,7 +14,7 @@ from PIL import Image
 
 from raft_core.errors import ModelError, RewardError, StoreError
 from raft_core.machine.processes import Processes
-from raft_core.monitoring.monitor import Silent
+from raft_core.reporter import Silent
 from raft_core.rewards.scoring import Scorer
 from raft_core.rollout import RoundRecord
 from raft_core.sampling import requests

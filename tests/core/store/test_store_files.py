@@ -16,13 +16,13 @@ from raft_core.errors import StoreError
 from raft_core.machine import files
 from raft_core.machine.folders import free_folder
 from raft_core.machine.lock import Lock
-from raft_core.rewards.scoring import Scorer, Scores
+from raft_core.rewards.scoring import Scorer
 from raft_core.sampling import requests
 from raft_core.selectors.best_of_k import BestOfK
 from raft_core.store.store import Store, rounds_in
 from raft_core.store.tables import read_samples, write_samples
 from raft_core.testing import FakePolicy, FakeReward
-from raft_core.types import Prompt, Sample
+from raft_core.types import Prompt, Sample, Scores
 
 
 @pytest.fixture

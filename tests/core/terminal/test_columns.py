@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raft_core.rewards.scoring import Scores
 from raft_core.store.tables import ROWS_PER_GROUP, read_columns, write_samples
 from raft_core.store.tensors import UnusableError
-from raft_core.types import Prompt, Request, Sample
+from raft_core.types import Prompt, Request, Sample, Scores
 
 N = 2 * ROWS_PER_GROUP + 7
 

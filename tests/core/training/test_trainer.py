@@ -6,8 +6,8 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from raft_core.errors import ConfigError, DeviceError, ModelError, RaftError
-from raft_core.monitoring.monitor import Silent
 from raft_core.objectives.sft import Sft
+from raft_core.reporter import Silent
 from raft_core.rng import seed_for, torch_rng
 from raft_core.testing import FakePolicy
 from raft_core.training.ema import Ema

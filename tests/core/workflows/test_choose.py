@@ -13,8 +13,8 @@ import yaml
 from raft_cli import main
 from raft_core.errors import RewardError
 from raft_core.metrics.voting import Vote
-from raft_core.monitoring.monitor import Silent
 from raft_core.protocols import RewardInfo
+from raft_core.reporter import Silent
 from raft_core.rewards.scoring import Scorer
 from raft_core.types import Prompt, Request, Sample
 from raft_core.workflows.choose import choose, write_chosen

@@ -7,7 +7,7 @@ import pytest
 
 from raft_core.config.run_config import check
 from raft_core.metrics.best_of import gaussian_gain
-from raft_core.monitoring.monitor import Silent
+from raft_core.reporter import Silent
 from raft_core.training.trainer import Trainer
 from raft_core.types import Prompt, Request, Sample
 from raft_core.workflows.plan import Probe, advice, count, evaluations_per_sample, probe, steps_per_round

@@ -244,7 +244,7 @@ def test_it_is_hasty_and_better_when_it_is_not(tokenizer):
 
 
 def test_it_is_listed_and_resolves():
-    from raft_core.config.listing import bundled_models
+    from raft_core.bundled import bundled_models
     from raft_text import CausalLM
 
     assert bundled_models()["bundled:sums"] == str(SUMS)

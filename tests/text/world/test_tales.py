@@ -164,7 +164,7 @@ def test_the_folder_is_an_ordinary_and_small_one(tokenizer):
 
 
 def test_it_is_listed_and_resolves():
-    from raft_core.config.listing import bundled_models
+    from raft_core.bundled import bundled_models
     from raft_text import CausalLM
 
     assert bundled_models()["bundled:tales"] == str(TALES)
