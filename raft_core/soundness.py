@@ -6,6 +6,7 @@ it is never selected, and nothing is measured or shown of it but that it failed.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -57,6 +58,15 @@ def render_sound(samples: Sequence[Sample], render: Render) -> list[Sample]:
 def sound_of(samples: Sequence[Sample]) -> list[Sample]:
     """Those that did not fail, in their order."""
     return [sample for sample in samples if not sample.failed]
+
+
+def failed_of(meta: str) -> str:
+    """Why a stored sample failed, by the column ``meta`` of its row, JSON; "" for a sound one, and where it is none of ours."""
+    try:
+        found = json.loads(meta)
+    except ValueError:
+        return ""
+    return str(found.get("failed", "")) if isinstance(found, dict) else ""
 
 
 def failed_mask(samples: Sequence[Sample]) -> np.ndarray:

@@ -76,7 +76,11 @@ def reward_figures(scores: Scores, kept: np.ndarray, k: int) -> dict[str, float]
 
 
 def column_figures(scores: Scores, kept: np.ndarray, failed: np.ndarray | None = None) -> dict[str, float]:
-    """The figures of judges, of parts of the reward, and the counts of what was not scored; ``failed`` [N] bool is not counted."""
+    """The figures of judges, of parts of the reward, and the counts of what was not scored.
+
+    Args:
+        failed: [N] bool, samples that are not counted.
+    """
     figures: dict[str, float] = {}
     for name, values in scores.columns.items():
         if name in scores.parts:

@@ -100,7 +100,7 @@ class Updater:
         loss, failed = totals.tolist()
         self._scaler.unscale_(self._optimizer)
         norm = torch.nn.utils.get_total_norm(grads)
-        step = Step(loss if failed < batch_size else math.nan, float(norm), round(failed))
+        step = Step(loss, float(norm), round(failed)) if failed < batch_size else Step(math.nan, math.nan, batch_size)
         if step.taken:
             if self._max_grad_norm is not None:
                 torch.nn.utils.clip_grads_with_norm_(self.parameters.values(), self._max_grad_norm, norm)
