@@ -61,6 +61,7 @@ def main(args: argparse.Namespace) -> None:
     reporter.line(f"{which} against its base, {len(prompts)} prompts × {args.k} samples")
     with at_strength(policy, args.strength):
         evaluation = evaluate(policy, prompts, scorer, k=args.k, seed=args.seed, split=name, reporter=reporter)
+    evaluation.require_sound()
     files = write_comparison(folder, 0, evaluation)
     show_tables([evaluation])
     reporter.line("")

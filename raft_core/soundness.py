@@ -28,10 +28,10 @@ Render = Callable[[Sequence[Sample]], list[Sample]]
 
 
 def not_finite(tensors: Mapping[str, torch.Tensor]) -> str:
-    """The reason why a sample with these tensors failed: "its latents are not finite"; "" when every number is finite."""
+    """The reason why a sample with these tensors failed, "latents are not finite"; "" when every number is finite."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            return f"its {name.replace('_', ' ')} are not finite"
+            return f"{name.replace('_', ' ')} are not finite"
     return ""
 
 
@@ -77,7 +77,7 @@ def failed_mask(samples: Sequence[Sample]) -> np.ndarray:
 def failed_words(samples: Sequence[Sample]) -> str:
     """How many of the samples failed and why, the commonest reason first; "" when none did.
 
-    "3 of 16 samples failed: its latents are not finite (2), its pixels are not finite (1)".
+    "3 of 16 samples failed: latents are not finite (2), pixels are not finite (1)".
     """
     reasons = Counter(sample.failed for sample in samples if sample.failed)
     if not reasons:

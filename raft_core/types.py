@@ -69,7 +69,7 @@ class Sample:
 
     @property
     def failed(self) -> str:
-        """Why it has no output, such as "its latents are not finite"; "" for a sound sample (see ``soundness``)."""
+        """Why it has no output, such as "latents are not finite"; "" for a sound sample (see ``soundness``)."""
         return self.meta.get("failed", "")
 
     @property

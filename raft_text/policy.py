@@ -247,7 +247,7 @@ class CausalLM:
         sample = Sample(request, tensors=tensors, meta=meta)
         if drawn.finish != "failed":
             return sample
-        return sample.as_failed("the probabilities of its next token are not finite")
+        return sample.as_failed("the next token's probabilities are not finite")
 
     def _traced(self, samples: Sequence[Sample], reference: bool) -> list[Sample]:
         """The samples with log-probs of this model: another engine's own would differ by its kernels' rounding."""

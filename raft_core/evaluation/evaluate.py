@@ -109,6 +109,15 @@ class Evaluation:
         """Side → how many of its samples failed and why, in words; sides without any are left out."""
         return {side: words for side, samples in self.sides.items() if (words := failed_words(samples))}
 
+    def require_sound(self) -> None:
+        """Refuse a comparison with nothing.
+
+        Raises:
+            NotFiniteError: all samples of a side failed.
+        """
+        for side, samples in self.sides.items():
+            require_sound(samples, f"{self.split} prompts, {side}")
+
     @property
     def prompts(self) -> list[Prompt]:
         return [sample.prompt for sample in self.before[:: self.k]]
@@ -142,7 +151,6 @@ def evaluate(
     Raises:
         ConfigError: k < 1.
         DataError: no prompts.
-        NotFiniteError: all samples of a side failed.
         DeviceError: memory ran out.
     """
     if k < 1:
@@ -157,11 +165,9 @@ def evaluate(
         drawn = [sampled(policy, asked, reference, bar) for reference in (True, False)]
     with in_words("render"), policy.resident("render"), reporter.phase(f"evaluate {split}: score", 2 * len(asked)) as bar:
         before, after = (rendered(policy, samples, bar) for samples in drawn)
-        for side, samples in zip(SIDES, (before, after), strict=True):
-            require_sound(samples, f"{split} prompts, {side}", reporter.warn)
         scores_before, scores_after = scored_together(scorer, before, after)
         features = pair_features(policy, before, after, k) if k > 1 else None
-    return Evaluation(
+    evaluation = Evaluation(
         split=split,
         k=k,
         seed=seed,
@@ -173,6 +179,9 @@ def evaluate(
         scores_before=scores_before,
         scores_after=scores_after,
     )
+    for side, words in evaluation.failed.items():
+        reporter.warn(f"{split} prompts, {side}: {words}; they have no output and no score")
+    return evaluation
 
 
 def scored_together(scorer: Scorer, *sides: Sequence[Sample]) -> list[Scores]:

@@ -75,13 +75,14 @@ def write_pairs(path: Path, evaluation: Evaluation) -> None:
     """
     samples = evaluation.before
     sides = {"before": (samples, evaluation.scores_before), "after": (evaluation.after, evaluation.scores_after)}
+    is_text = any(isinstance(s.output, str) for s in (*evaluation.before, *evaluation.after))
     columns: dict[str, pa.Array] = {
         "prompt": pa.array([s.prompt.text for s in samples], pa.string()),
         "prompt_id": pa.array([s.prompt.id for s in samples], pa.string()),
         "prompt_meta": pa.array([plain_json(s.prompt.meta) for s in samples], pa.string()),
         "index": pa.array([s.request.index for s in samples], pa.int64()),
         "seed": pa.array([s.seed for s in samples], pa.int64()),
-        **{side: _outputs(drawn, side) for side, (drawn, _) in sides.items()},
+        **{side: _outputs(drawn, side, is_text) for side, (drawn, _) in sides.items()},
         **{f"{side}_failed": pa.array([s.failed or None for s in drawn], pa.string()) for side, (drawn, _) in sides.items()},
     }
     for side, (_, scores) in sides.items():
@@ -98,9 +99,9 @@ def write_pairs(path: Path, evaluation: Evaluation) -> None:
     write_table(path, pa.table(columns), facts)
 
 
-def _outputs(samples: Sequence[Sample], side: str) -> pa.Array:
+def _outputs(samples: Sequence[Sample], side: str, is_text: bool) -> pa.Array:
     outputs = [sample.output for sample in samples]
-    if any(isinstance(output, str) for output in outputs):
+    if is_text:
         return pa.array(outputs, pa.string())
     cells = [None if o is None else {"bytes": to_png(o), "path": f"{side}-{row:05d}.png"} for row, o in enumerate(outputs)]
     return pa.array(cells, IMAGE)

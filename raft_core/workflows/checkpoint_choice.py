@@ -14,7 +14,7 @@ from raft_core.prompts import distinct
 from raft_core.protocols import Policy
 from raft_core.reporter import Reporter
 from raft_core.rng import numpy_rng
-from raft_core.soundness import failed_mask, not_finite
+from raft_core.soundness import failed_mask, not_finite, require_sound
 from raft_core.store.checkpoint import (
     Keep,
     best_checkpoint,
@@ -38,7 +38,7 @@ def compare_checkpoint(checked: Checked, store: Store, reporter: Reporter) -> in
     one with the fewest.
 
     Raises:
-        NotFiniteError: nothing was trained, or all samples of every checkpoint failed.
+        NotFiniteError: nothing was trained, or every checkpoint's samples all failed.
     """
     config = checked.config
     require_trained(store.history(), reporter)
@@ -98,27 +98,27 @@ def _soundest(checked: Checked, store: Store, rounds: Sequence[int], reporter: R
     """(round, comparisons) of the first whose training made no sample fail, or else of the one with the fewest."""
     config = checked.config
     best: tuple[int, int, list[Evaluation]] | None = None
-    refused: NotFiniteError | None = None
+    refused: list[str] = []
     for rnd in rounds:
         take_checkpoint(store.folder, rnd, config.policy, config.trainer)
         try:
             with config.trainer.averaged():
                 require_finite_weights(config.policy, rnd)
                 found = evaluations(checked, reporter)
+            require_sound([sample for each in found for sample in each.after], f"drawn after round {rnd}")
         except NotFiniteError as error:
-            refused = refused or error
-            reporter.warn(f"the checkpoint of round {rnd} is of no use: {error}")
+            refused.append(str(error))
             continue
         more = broken_by_training(found)
         if best is None or more < best[0]:
             best = (more, rnd, found)
         if more <= 0:
             break
-        reporter.warn(f"of the checkpoint of round {rnd} {more} samples more failed than of the start")
+        refused.append(f"{more} samples more failed than before training")
     if best is None:
-        raise NotFiniteError(f"no checkpoint of the run can be exported: {refused}")
+        raise NotFiniteError(f"no checkpoint of the run can be exported: {refused[0]}")
     if best[1] != rounds[0]:
-        reporter.warn(f"the checkpoint of round {best[1]} is taken in place of that of round {rounds[0]}")
+        reporter.warn(f"the checkpoint of round {best[1]} is exported and not that of round {rounds[0]}, of which {refused[0]}")
     return best[1:]
 
 

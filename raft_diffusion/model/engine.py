@@ -176,10 +176,10 @@ class Engine:
     def overflow_words(self) -> str:
         """Why a picture has pixels that are not finite though its latents are, and what may help."""
         dtype = self.pipe.vae.dtype
+        words = "pixels are not finite, though the latents are"
         if dtype == torch.float32:
-            return "the VAE makes pixels of its latents that are not finite"
-        name = str(dtype).removeprefix("torch.")
-        return f"the VAE makes pixels of its latents that are not finite: in {name} it overflows, set policy.memory.vae_float32"
+            return words
+        return f"{words}: the VAE overflows in {str(dtype).removeprefix('torch.')}, set policy.memory.vae_float32"
 
 
 def _alpha_bar(config: Any) -> torch.Tensor:
