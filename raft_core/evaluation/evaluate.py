@@ -11,7 +11,7 @@ import numpy as np
 
 from raft_core.errors import ConfigError, DataError
 from raft_core.machine.out_of_memory import in_words
-from raft_core.metrics.diversity import by_prompt, pairwise_distance
+from raft_core.metrics.diversity import pairwise_distance
 from raft_core.metrics.statistics import Estimate, mean_interval, win_rate, wins
 from raft_core.monitoring.figures import mean_scored
 from raft_core.protocols import Policy
@@ -20,7 +20,7 @@ from raft_core.rewards.scoring import Scorer
 from raft_core.rng import seed_for
 from raft_core.sampling import rendered, requests, sampled
 from raft_core.soundness import failed_mask, failed_words, require_sound
-from raft_core.types import Failure, Prompt, Sample, Scores
+from raft_core.types import Failure, Grouping, Prompt, Sample, Scores
 
 Role = Literal["reward", "part", "judge"]
 LEVEL = 0.95
@@ -166,7 +166,7 @@ def evaluate(
     with in_words("render"), policy.resident("render"), reporter.phase(f"evaluate {split}: score", 2 * len(asked)) as bar:
         before, after = (rendered(policy, samples, bar) for samples in drawn)
         scores_before, scores_after = scored_together(scorer, before, after)
-        features = pair_features(policy, before, after, k) if k > 1 else None
+        features = pair_features(policy, before, after) if k > 1 else None
     evaluation = Evaluation(
         split=split,
         k=k,
@@ -253,12 +253,13 @@ def compare_column(
     )
 
 
-def pair_features(policy: Policy, before: Sequence[Sample], after: Sequence[Sample], k: int) -> list[list[np.ndarray]]:
+def pair_features(policy: Policy, before: Sequence[Sample], after: Sequence[Sample]) -> list[list[np.ndarray]]:
     """Before and after, features [n, D] of each prompt's pairs; a pair counts when both sides are sound."""
-    places = np.flatnonzero(~(failed_mask(before) | failed_mask(after)))
-    if not len(places):
+    sound = ~(failed_mask(before) | failed_mask(after))
+    if not sound.any():
         return [[], []]
-    return [by_prompt(policy.embed([samples[i] for i in places]), k, places) for samples in (before, after)]
+    groups, places = Grouping.of(before).among(sound), np.flatnonzero(sound)
+    return [groups.split(policy.embed([samples[i] for i in places])) for samples in (before, after)]
 
 
 def compare_spread(before: Sequence[np.ndarray], after: Sequence[np.ndarray], seed: int) -> Spread:

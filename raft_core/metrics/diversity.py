@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 
+from raft_core.types import Grouping
+
 
 def pairwise_distance(features: np.ndarray) -> float:
     """Mean of 1 − cosine over all pairs, in [0, 2]; NaN with fewer than two samples.
@@ -23,22 +25,14 @@ def pairwise_distance(features: np.ndarray) -> float:
     return float(1 - (total @ total - np.square(features, dtype=np.float64).sum()) / (n * (n - 1)))
 
 
-def diversity_within(features: np.ndarray, k: int, places: np.ndarray | None = None) -> float:
-    """Mean over prompts of the distance between a prompt's samples; NaN where no prompt has two.
+def diversity_within(features: np.ndarray, groups: Grouping) -> float:
+    """Mean over prompts of the distance between a prompt's samples, of the prompts with at least two; NaN without any.
 
     Args:
-        features: [n, D] of unit length.
-        places: [n] which of the P·k samples they are of, prompt-major and ascending; by default all of them.
+        features: [N, D] of unit length, prompt-major.
     """
-    found = [pairwise_distance(group) for group in by_prompt(features, k, places)]
-    known = [value for value in found if not math.isnan(value)]
-    return float(np.mean(known)) if known else math.nan
-
-
-def by_prompt(features: np.ndarray, k: int, places: np.ndarray | None = None) -> list[np.ndarray]:
-    """The features [n, D] of each prompt's samples, the prompts that have any in order; arguments as above."""
-    prompts = (np.arange(len(features)) if places is None else places) // k
-    return np.split(features, np.flatnonzero(np.diff(prompts)) + 1) if len(features) else []
+    distances = [pairwise_distance(group) for group in groups.split(features) if len(group) > 1]
+    return float(np.mean(distances)) if distances else math.nan
 
 
 def vendi(features: np.ndarray) -> float:

@@ -10,13 +10,11 @@ import numpy as np
 from raft_core.metrics.divergence import kl_to_reference
 from raft_core.metrics.diversity import diversity_within
 from raft_core.protocols import Policy
-from raft_core.soundness import failed_mask
-from raft_core.types import Sample, Scores, Selection
+from raft_core.soundness import failed_mask, sound_of
+from raft_core.types import Grouping, Sample, Scores, Selection
 
 
-def measure(
-    policy: Policy, samples: Sequence[Sample], scores: Scores, selection: Selection, k: int, seed: int
-) -> dict[str, float]:
+def measure(policy: Policy, samples: Sequence[Sample], scores: Scores, selection: Selection, seed: int) -> dict[str, float]:
     """All figures of a round by their names in the metrics file, before its update. What is not defined is left out.
 
     ========================  =============================================================================================
@@ -37,34 +35,31 @@ def measure(
     ========================  =============================================================================================
 
     Args:
-        samples: [P·k], prompt-major, rendered, of which some may have failed.
+        samples: [N], prompt-major, rendered, of which some may have failed.
         scores: of these samples.
         selection: what is trained on.
-        k: samples per prompt.
         seed: of the run; names the draws of the KL estimate.
     """
-    kept = selection.kept
-    failed = failed_mask(samples)
-    sound = np.flatnonzero(~failed)
-    figures = reward_figures(scores, kept, k) | column_figures(scores, kept, failed)
+    kept, groups, failed = selection.kept, Grouping.of(samples), failed_mask(samples)
+    sound = sound_of(samples)
+    figures = reward_figures(scores, kept, groups) | column_figures(scores, kept, failed)
     figures |= {"sample/failed": int(failed.sum())} if failed.any() else {}
     figures["select/kept"] = len(kept)
     figures["select/kept_fraction"] = len(kept) / len(samples) if samples else math.nan
-    if len(sound):
-        chosen = [samples[i] for i in sound]
-        figures["diversity"] = diversity_within(policy.embed(chosen), k, sound)
-        figures["kl"] = kl_to_reference(policy, chosen, seed)
-        figures |= policy.figures(chosen) if hasattr(policy, "figures") else {}  # type: ignore[attr-defined] - optional
+    if sound:
+        figures["diversity"] = diversity_within(policy.embed(sound), groups.among(~failed))
+        figures["kl"] = kl_to_reference(policy, sound, seed)
+        figures |= policy.figures(sound) if hasattr(policy, "figures") else {}  # type: ignore[attr-defined] - optional
     return {name: float(value) for name, value in figures.items() if not math.isnan(value)}
 
 
-def reward_figures(scores: Scores, kept: np.ndarray, k: int) -> dict[str, float]:
+def reward_figures(scores: Scores, kept: np.ndarray, groups: Grouping | int) -> dict[str, float]:
     """The figures ``reward/…``, NaN where undefined.
 
     Scores [[1, 3], [2, NaN]], kept 1 and 2: mean 2, best (3 + 2)/2 = 2.5, kept 2.5, std_within √2 from the first prompt alone.
     """
     values = scores.columns[scores.reward]
-    upward = scores.grid(k)  # [P, K], higher is better
+    upward = scores.grid(groups)  # [P, K], higher is better
     sign = -1.0 if scores.reward in scores.descending else 1.0
     rows = [row[~np.isnan(row)] for row in upward]
     return {

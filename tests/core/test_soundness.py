@@ -22,9 +22,11 @@ from raft_core.prompts import PromptSet
 from raft_core.reporter import Silent
 from raft_core.rewards.combine import Distinct, KLPenalised, RankAggregate, Weighted
 from raft_core.rewards.scoring import Scorer
+from raft_core.rollout import Rollout
 from raft_core.sampling import requests
 from raft_core.selectors.best_of_k import BestOfK
 from raft_core.soundness import examined, failed_mask, failed_of, failed_words, not_finite, render_sound, require_sound
+from raft_core.sources.from_policy import FromPolicy
 from raft_core.store.rounds import SAMPLES, read_round, round_folder
 from raft_core.store.store import Store
 from raft_core.terminal.result import unscored
@@ -176,16 +178,17 @@ def test_a_round_in_which_all_failed_stops_the_run_and_keeps_no_picture(tmp_path
 def test_failed_samples_read_back_as_they_were(tmp_path):
     policy, notes = Flawed(), Notes()
     asked = requests(PROMPTS, K, 5, 1)
+    rollout = Rollout(policy, FromPolicy(), Scorer(FakeReward()), BestOfK(), False, notes)
     with Store.create(tmp_path / "run", {}, 5, reporter=notes) as store:
         made = []
         for _ in range(2):
-            record = store.open(1, policy)
-            samples = record.sampled(asked, policy.sample)
-            made.append(record.judged(samples, policy.render, Scorer(FakeReward()), lambda s: BestOfK()(s.grid(K))))
+            begun = rollout.begin(store.open(1, policy))
+            made.append(begun.judge(begun.sample(asked)))
     (first, scores, chosen), (again, scores_again, chosen_again) = made
     assert [s.failed for s in first] == [s.failed for s in again] and failed_mask(first).any()
     assert np.array_equal(scores.columns["mean"], scores_again.columns["mean"], equal_nan=True)
     assert np.array_equal(chosen.index, chosen_again.index)
+    assert not any("sampled again" in warning for warning in notes.warnings)
 
 
 @pytest.mark.parametrize(
