@@ -258,7 +258,7 @@ def pair_features(policy: Policy, before: Sequence[Sample], after: Sequence[Samp
     sound = ~(failed_mask(before) | failed_mask(after))
     if not sound.any():
         return [[], []]
-    groups, places = Grouping.of(before).among(sound), np.flatnonzero(sound)
+    groups, places = Grouping.of(before).among(sound), np.flatnonzero(sound).tolist()
     return [groups.split(policy.embed([samples[i] for i in places])) for samples in (before, after)]
 
 
