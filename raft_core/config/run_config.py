@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import yaml
 
+from raft_core import capabilities
 from raft_core.config.components import Unbuilt, Walk, plain_arguments
 from raft_core.config.metric_directions import settled, settled_plain
 from raft_core.config.schema import Typed, from_yaml
@@ -303,8 +304,8 @@ def disagreements(built: Mapping[str, Any]) -> list[str]:
                 f"the selector {names[0]} produces {produces.name}, but the objective {names[1]} is made for {consumes.name}: "
                 "choose one to fit the other"
             )
-    if "policy" in built and hasattr(built.get("objective"), "suits"):
-        found.extend(built["objective"].suits(built["policy"]))
+    if "policy" in built:
+        found.extend(capabilities.check_policy(built.get("objective"), built["policy"]))
     if "reward" in built and "judges" in built:
         found.extend(Scorer(built["reward"], tuple(built["judges"])).check())
     return found
@@ -317,8 +318,8 @@ def unfit_prompts(built: Mapping[str, Any], gathered: Gathered) -> list[tuple[st
     found = []
     for where, part in [*parts, *judges]:
         for each in with_parts(part):
-            if objects := getattr(each, "check_prompts", None):
-                found += [(where, message) for message in objects(gathered.train, gathered.held_out)]
+            lacking = capabilities.check_prompts(each, gathered.train, gathered.held_out)
+            found += [(where, message) for message in lacking]
     return found
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from raft_core import capabilities
 from raft_core.metrics.divergence import kl_to_reference
 from raft_core.metrics.diversity import diversity_within
 from raft_core.protocols import Policy
@@ -49,7 +50,7 @@ def measure(policy: Policy, samples: Sequence[Sample], scores: Scores, selection
     if sound:
         figures["diversity"] = diversity_within(policy.embed(sound), groups.among(~failed))
         figures["kl"] = kl_to_reference(policy, sound, seed)
-        figures |= policy.figures(sound) if hasattr(policy, "figures") else {}  # type: ignore[attr-defined] - optional
+        figures |= capabilities.figures(policy, sound)
     return {name: float(value) for name, value in figures.items() if not math.isnan(value)}
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from raft_core.capabilities import Exports
 from raft_core.config.run_config import Checked, check, overridden, read_yaml
 from raft_core.errors import DataError, NotFiniteError, StoreError
 from raft_core.evaluation.files import FOLDER as EVALUATION
@@ -240,9 +241,8 @@ def _finish(checked: Checked, store: Store, reporter: Reporter) -> None:
     rnd = compare_checkpoint(checked, store, reporter)
     with config.trainer.averaged():
         files = config.policy.save(store.folder / "export")
-    write_card = getattr(config.policy, "write_card", None)
-    if write_card is not None:  # after the evaluation, which it quotes
-        files = [*files, write_card(store.folder, store.folder / "export")]
+    if isinstance(config.policy, Exports):  # after the evaluation, which its card quotes
+        files = [*files, config.policy.write_card(store.folder, store.folder / "export")]
     store.note(checkpoint=rnd, exported=[str(file.relative_to(store.folder)) for file in files])
     from raft_core.report.page import write_report
 

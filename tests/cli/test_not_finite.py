@@ -31,9 +31,9 @@ class Diverging(FakePolicy):
         super().__init__("image")
         self.limit = limit
 
-    def sample(self, requests, *, trace=False, reference=False):
-        drawn = super().sample(requests, trace=trace, reference=reference)
-        apart = (self.mean - self._start).abs().max() > self.limit and not reference
+    def sample(self, requests, *, purpose="use", strength=1.0, trace=False):
+        drawn = super().sample(requests, purpose=purpose, strength=strength, trace=trace)
+        apart = (self.mean - self._start).abs().max() > self.limit and strength > 0
         return [replace(s, tensors={"x": s.tensors["x"] * math.nan}) for s in drawn] if apart else drawn
 
 

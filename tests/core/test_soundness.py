@@ -56,8 +56,8 @@ class Flawed(FakePolicy):
         super().__init__(modality, **settings)
         self.only_sound: list[Sample] = []  # what it was asked about besides sampling
 
-    def sample(self, requests, *, trace=False, reference=False):
-        drawn = super().sample(requests, trace=trace, reference=reference)
+    def sample(self, requests, *, purpose="use", strength=1.0, trace=False):
+        drawn = super().sample(requests, purpose=purpose, strength=strength, trace=trace)
         return [replace(s, tensors={**s.tensors, "x": s.tensors["x"] * math.nan}) if s.seed % 3 == 0 else s for s in drawn]
 
     def render(self, samples):
@@ -76,9 +76,9 @@ class Flawed(FakePolicy):
 class Diverged(FakePolicy):
     """Draws NaN alone; the frozen start does not."""
 
-    def sample(self, requests, *, trace=False, reference=False):
-        drawn = super().sample(requests, trace=trace, reference=reference)
-        return drawn if reference else [replace(s, tensors={"x": s.tensors["x"] * math.inf}) for s in drawn]
+    def sample(self, requests, *, purpose="use", strength=1.0, trace=False):
+        drawn = super().sample(requests, purpose=purpose, strength=strength, trace=trace)
+        return drawn if strength == 0 else [replace(s, tensors={"x": s.tensors["x"] * math.inf}) for s in drawn]
 
 
 def a_sample(index=0, **tensors):
