@@ -70,7 +70,7 @@ class Policy(Protocol):
     def render(self, samples: Sequence[Sample]) -> list[Sample]:
         """The same samples with ``output`` set: latents decoded to images, tokens to text.
 
-        One whose output would hold NaN or infinities is returned ``as_failed``, saying so; none is asked for that failed before.
+        One whose output would hold NaN or infinities is returned ``as_failed``, with the reason; failed ones are not asked for.
         """
         ...
 

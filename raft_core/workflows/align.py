@@ -66,7 +66,11 @@ def align_run(checked: Checked, reporter: Reporter | None = None, *, folder: Pat
     plain = {**checked.plain, "output": str(folder)}
     opened = Store.create(folder, plain, checked.config.seed, keep=checked.config.keep, reporter=reporter)
     with opened as store, ended_in_words(store, reporter):
-        store.note(policy=checked.config.policy.describe(), prompts=fingerprint(checked.prompts))
+        store.note(
+            modality=checked.config.policy.modality,
+            policy=checked.config.policy.describe(),
+            prompts=fingerprint(checked.prompts),
+        )
         _carry_through(checked, store, reporter)
     return folder
 
