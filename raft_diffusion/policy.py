@@ -204,7 +204,10 @@ class StableDiffusion:
         for start in range(0, len(samples), self.batch_size):
             part = samples[start : start + self.batch_size]
             pictures = self.engine.decode(stacked_latents(part))
-            rendered += [sample.with_output(picture) for sample, picture in zip(part, pictures, strict=True)]
+            rendered += [
+                sample.as_failed(self.engine.overflow_words) if picture is None else sample.with_output(picture)
+                for sample, picture in zip(part, pictures, strict=True)
+            ]
         return rendered
 
     def draw(self, samples: Sequence[Sample], seeds: Sequence[int]) -> Draw:

@@ -256,7 +256,10 @@ class CausalLM:
             meta["entropy"] = drawn.entropy
         if drawn.finish == "rejected":
             meta |= {"rejected": True, "tokens_saved_at_most": self.sampling.max_new_tokens - len(drawn.tokens)}
-        return Sample(request, tensors=tensors, meta=meta)
+        sample = Sample(request, tensors=tensors, meta=meta)
+        if drawn.finish != "failed":
+            return sample
+        return sample.as_failed("the next token's probabilities are not finite")
 
     def _traced(self, samples: Sequence[Sample], reference: bool) -> list[Sample]:
         """The samples with log-probs of this model: another engine's own would differ by its kernels' rounding."""
