@@ -147,6 +147,7 @@ class CausalLM:
         self._draft = None if self.sampling.draft is None else load_draft(self.sampling.draft, self._engine)
         parts = (self._engine.network, self.model, self.lora, self.memory, device)
         self._value_head = None if self.critic is None else load_critic(self.critic, *parts)
+        self._engine.prove_packing(self._value_head)
         self._watcher = self._watch()
         self._references = self._read_references(encode=True)
 
