@@ -30,6 +30,9 @@ class Policy(Protocol):
     samples up before they are finished (``rejected`` in their ``meta``; they are not scored), ``whole_samples()``, a context
     in which it does not; and ``compared()``, a context in which it draws as the comparison before and after shall; and
     ``at_strength(strength)``, a context in which what was trained acts so strongly: 0 is the frozen start, 1 as trained.
+    ``check_trace() -> list[str]`` says why it cannot draw with a trace as it is set up, before a weight is loaded; and
+    ``log_ratios(samples) -> [N]`` gives log π − log π_ref under the distributions that it samples from, where these have a
+    likelihood without draws and are not those of ``nll``.
     And, as rewards and objectives may, ``check_prompts(train, held_out) -> list[str]``, what these prompts lack that it
     needs, in words; called before a weight is loaded.
 

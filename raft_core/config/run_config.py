@@ -300,6 +300,8 @@ def disagreements(built: Mapping[str, Any]) -> list[str]:
                 f"the selector {names[0]} produces {produces.name}, but the objective {names[1]} is made for {consumes.name}: "
                 "choose one to fit the other"
             )
+    if getattr(built.get("objective"), "needs_trace", False) and hasattr(built.get("policy"), "check_trace"):
+        found.extend(built["policy"].check_trace())
     if "policy" in built and hasattr(built.get("objective"), "suits"):
         found.extend(built["objective"].suits(built["policy"]))
     if "reward" in built and "judges" in built:

@@ -149,7 +149,7 @@ def _completion(policy: Any, sample: Sample) -> Completion:
 
 def _with_log_probs(policy: Any, completions: Sequence[Completion], samples: Sequence[Sample]) -> list[Completion]:
     with torch.no_grad():
-        sides = [policy.step_log_probs(samples, reference=reference)[0].tolist() for reference in (True, False)]
+        sides = [policy.token_log_probs(samples, reference=reference)[0].tolist() for reference in (True, False)]
     return [
         replace(each, before=before[: len(each.pieces)], after=after[: len(each.pieces)])
         for each, before, after in zip(completions, *sides, strict=True)

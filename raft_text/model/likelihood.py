@@ -10,6 +10,7 @@ import torch
 from raft_text.model.critic import ValueHead, hidden_states
 from raft_text.model.packing import Packing
 from raft_text.process.sampler import takes_logits_to_keep
+from raft_text.process.token_choice import Picker
 
 Row = tuple[Sequence[int], torch.Tensor]  # prompt's token ids, completion's tokens [T]
 Both = tuple[torch.Tensor, torch.Tensor]  # log-probs [T], values [T]
@@ -58,6 +59,32 @@ def token_log_probs_and_values(
 def chosen_log_probs(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     """[T] log softmax(logits [T, V]) at tokens [T], in nats."""
     return logits.log_softmax(dim=-1).gather(1, tokens.to(logits.device)[:, None])[:, 0]
+
+
+class DrawnScoring:
+    """Log-probs of completions under the distributions that their tokens are drawn from, and not the model's own.
+
+    Args:
+        picker: how tokens are drawn.
+        rows: that are read.
+        cut: only among the tokens that top-k and top-p leave when the rows are read for the first time.
+    """
+
+    def __init__(self, picker: Picker, rows: Sequence[Row], *, cut: bool = False):
+        self._picker = picker
+        self._rows = rows
+        self._cuts = cut and picker.cuts_off
+        self._kept: dict[int, torch.Tensor] = {}
+
+    def __call__(self, index: int, logits: torch.Tensor) -> torch.Tensor:
+        """[T] log-probs of a row's tokens in nats, from the model's logits [T, V]."""
+        prompt, tokens = self._rows[index]
+        shaped = self._picker.shaped(logits, prompt, tokens)
+        if self._cuts:
+            if index not in self._kept:
+                self._kept[index] = self._picker.kept(shaped, tokens)
+            shaped = shaped.masked_fill(~self._kept[index], -torch.inf)
+        return chosen_log_probs(shaped, tokens)
 
 
 def _read(
