@@ -34,11 +34,9 @@ def test_ratios_are_one_at_first_and_steps_move_them_as_the_advantages_say(load)
 
 def test_a_sampler_without_noise_is_refused_before_a_weight_is_loaded(tmp_path):
     (tmp_path / "train.txt").write_text("a red star\na blue star\na green star\n")
+    arguments = {"model": "bundled:shapes", "sampling": {"scheduler": "dpm++"}}
     raw = {
-        "policy": {
-            "class_path": "StableDiffusion",
-            "init_args": {"model": "bundled:shapes", "sampling": {"scheduler": "dpm++"}},
-        },
+        "policy": {"class_path": "StableDiffusion", "init_args": arguments},
         "prompts": {"train": str(tmp_path / "train.txt")},
         "reward": "Sharpness",
         "selector": "ReinforceRej",
@@ -46,5 +44,5 @@ def test_a_sampler_without_noise_is_refused_before_a_weight_is_loaded(tmp_path):
     }
     with pytest.raises(ConfigError, match=r"need noise in every step, but sampling.scheduler is 'dpm\+\+'"):
         check(raw)
-    raw["policy"]["init_args"]["sampling"] = {"scheduler": "ddim", "eta": 1.0}
+    arguments["sampling"] = {"scheduler": "ddim", "eta": 1.0}
     check(raw)
