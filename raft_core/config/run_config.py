@@ -307,6 +307,8 @@ def disagreements(built: Mapping[str, Any]) -> list[str]:
             )
     if "policy" in built:
         found.extend(capabilities.check_policy(built.get("objective"), built["policy"]))
+        if getattr(built.get("objective"), "needs_trace", False):
+            found.extend(capabilities.check_trace(built["policy"]))
     if "reward" in built and "judges" in built:
         found.extend(Scorer(built["reward"], tuple(built["judges"])).check())
     return found
