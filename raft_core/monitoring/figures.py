@@ -9,6 +9,8 @@ import numpy as np
 
 from raft_core.metrics.divergence import kl_to_reference
 from raft_core.metrics.diversity import diversity_within
+from raft_core.metrics.history import ERROR_OF
+from raft_core.metrics.statistics import standard_error
 from raft_core.protocols import Policy
 from raft_core.types import Sample, Scores, Selection
 
@@ -28,6 +30,8 @@ def measure(
     judge/NAME                mean of a judge over all samples that it scored
     judge_kept/NAME           the same over the kept ones
     score/NAME                mean of a part of a combined reward
+    se/reward/mean            standard error of the mean as that of further prompts, which differ; se/judge/NAME and
+                              se/score/NAME likewise; left out with a single prompt
     unscored/NAME             samples without a score; left out when there are none
     diversity                 mean pairwise 1 − cosine of ``policy.embed`` within a prompt
     kl                        mean log π − log π_ref of at most 64 of the samples, in the unit of ``policy.nll``
@@ -42,7 +46,7 @@ def measure(
         seed: of the run; names the draws of the KL estimate.
     """
     kept = selection.kept
-    figures = reward_figures(scores, kept, k) | column_figures(scores, kept)
+    figures = reward_figures(scores, kept, k) | column_figures(scores, kept, k)
     figures["select/kept"] = len(kept)
     figures["select/kept_fraction"] = len(kept) / len(samples) if samples else math.nan
     if samples:
@@ -55,7 +59,8 @@ def measure(
 def reward_figures(scores: Scores, kept: np.ndarray, k: int) -> dict[str, float]:
     """The figures ``reward/…``, NaN where undefined.
 
-    Scores [[1, 3], [2, NaN]], kept 1 and 2: mean 2, best (3 + 2)/2 = 2.5, kept 2.5, std_within √2 from the first prompt alone.
+    Scores [[1, 3], [2, NaN]], kept 1 and 2: mean 2, best (3 + 2)/2 = 2.5, kept 2.5, std_within √2 from the first prompt alone,
+    and a standard error of 0, for both prompts have the mean 2.
     """
     values = scores.columns[scores.reward]
     upward = scores.grid(k)  # [P, K], higher is better
@@ -63,24 +68,29 @@ def reward_figures(scores: Scores, kept: np.ndarray, k: int) -> dict[str, float]
     rows = [row[~np.isnan(row)] for row in upward]
     return {
         "reward/mean": mean_scored(values),
+        f"{ERROR_OF}reward/mean": standard_error(upward),
         "reward/best": sign * mean_scored(np.array([row.max() for row in rows if len(row)])),
         "reward/kept": mean_scored(values[kept]),
         "reward/std_within": mean_scored(np.array([row.std(ddof=1) for row in rows if len(row) > 1])),
     }
 
 
-def column_figures(scores: Scores, kept: np.ndarray) -> dict[str, float]:
+def column_figures(scores: Scores, kept: np.ndarray, k: int) -> dict[str, float]:
     """The figures of judges, of parts of the reward, and the counts of what was not scored."""
     figures: dict[str, float] = {}
     for name, values in scores.columns.items():
         if name in scores.parts:
-            figures[f"score/{name}"] = mean_scored(values)
+            figures |= _mean_and_error(f"score/{name}", values, k)
         elif name != scores.reward:
-            figures[f"judge/{name}"] = mean_scored(values)
+            figures |= _mean_and_error(f"judge/{name}", values, k)
             figures[f"judge_kept/{name}"] = mean_scored(values[kept])
         if missing := int(np.isnan(values).sum()):
             figures[f"unscored/{name}"] = missing
     return figures
+
+
+def _mean_and_error(metric: str, values: np.ndarray, k: int) -> dict[str, float]:
+    return {metric: mean_scored(values), f"{ERROR_OF}{metric}": standard_error(values.reshape(-1, k))}
 
 
 def mean_scored(values: np.ndarray) -> float:

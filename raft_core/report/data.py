@@ -14,6 +14,7 @@ from raft_core.evaluation.evaluate import Evaluation
 from raft_core.evaluation.files import read_results
 from raft_core.evaluation.table import number, split_name
 from raft_core.format import evenly
+from raft_core.metrics.history import ERROR_OF
 from raft_core.report.plots import Chart, chart
 from raft_core.store.manifest import read_config, read_history, read_run
 from raft_core.store.rounds import read_round, rounds_in
@@ -22,7 +23,19 @@ from raft_core.types import Failure, Sample, Scores
 PHASES = ("sample", "render", "train")
 MODALITIES = ("text/", "image/")
 # Where every other figure of a round comes from; what is under another name is the objective's own.
-COMMON = (*MODALITIES, "reward/", "select/", "judge/", "judge_kept/", "score/", "unscored/", "train/", "time/", "memory/")
+COMMON = (
+    *MODALITIES,
+    "reward/",
+    "select/",
+    "judge/",
+    "judge_kept/",
+    "score/",
+    "unscored/",
+    "train/",
+    "time/",
+    "memory/",
+    ERROR_OF,
+)
 SHEETS = 12
 
 

@@ -37,6 +37,7 @@ def test_reward_figures_by_hand():
         "reward/best": 2.5,
         "reward/kept": 2.5,
         "reward/std_within": pytest.approx(math.sqrt(2)),
+        "se/reward/mean": 0.0,
     }
 
 
@@ -49,13 +50,15 @@ def test_where_lower_is_better_the_best_is_the_lowest():
 
 def test_columns_by_hand():
     columns = {"judge": np.array([1, NAN, 3, 6.0]), "part": np.array([0, 1, 2, 3.0]), "dead": np.full(4, NAN)}
-    found = column_figures(scores([[1, 3], [2, NAN]], columns=columns, parts=frozenset({"part"})), np.array([1, 2]))
-    dead = {name: found.pop(name) for name in ("judge/dead", "judge_kept/dead")}
+    found = column_figures(scores([[1, 3], [2, NAN]], columns=columns, parts=frozenset({"part"})), np.array([1, 2]), k=2)
+    dead = {name: found.pop(name) for name in ("judge/dead", "judge_kept/dead", "se/judge/dead")}
     assert all(math.isnan(value) for value in dead.values())
     assert found == {
         "judge/judge": pytest.approx(10 / 3),
+        "se/judge/judge": pytest.approx(math.sqrt(((4.5 - 10 / 3) ** 2 + (1 - 10 / 3) ** 2) / 2)),  # each prompt left out
         "judge_kept/judge": 3.0,
         "score/part": 1.5,
+        "se/score/part": 1.0,
         "unscored/r": 1,
         "unscored/judge": 1,
         "unscored/dead": 4,
