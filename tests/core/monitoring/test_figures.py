@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from raft_core.metrics.best_of import expected_gain, expected_max, expected_max_normal, gaussian_gain
+from raft_core.metrics.best_of import expected_max, expected_max_normal, gaussian_gain
 from raft_core.metrics.divergence import best_of_n_kl, kl_to_reference, log_ratios
 from raft_core.metrics.diversity import diversity_within, pairwise_distance, vendi
 from raft_core.monitoring.figures import column_figures, measure, reward_figures
@@ -195,13 +195,6 @@ def test_expected_maximum_of_a_sample_is_unbiased():
 
 def test_expected_maximum_of_large_samples_stays_finite():
     assert expected_max(np.arange(3000.0), 1000) == pytest.approx(1000 * 3001 / 1001 - 1)  # of k of 0 … n − 1
-
-
-def test_expected_gain_is_a_mean_over_prompts_with_enough_scores():
-    grid = np.array([[1, 2, 3.0], [0, 0, 6], [1, NAN, NAN]])
-    # E max of 2 minus mean: 8/3 − 2 and (0 + 6 + 6)/3 − 2.
-    assert expected_gain(grid, 2) == pytest.approx((2 / 3 + 2) / 2)
-    assert math.isnan(expected_gain(grid, 4))
 
 
 @pytest.mark.parametrize("function", [expected_max_normal, lambda k: expected_max(np.ones(2), k)])
