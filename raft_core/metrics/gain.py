@@ -118,9 +118,8 @@ def binary_gain(right: np.ndarray, of: np.ndarray, k: int, level: float = 0.95) 
     a, b = _beta_grid()
     normal = betaln(a, b)
     counts, times = np.unique(np.stack([right, of - right], axis=1), axis=0, return_counts=True)
-    likelihood = sum(
-        n * (betaln(a + good, b + bad) - normal) for (good, bad), n in zip(counts, times, strict=True)
-    )  # [grid], log
+    rows = [n * (betaln(a + good, b + bad) - normal) for (good, bad), n in zip(counts, times, strict=True)]
+    likelihood = np.sum(rows, axis=0)  # [grid], log
     weight = np.exp(likelihood - likelihood.max())
     weight /= weight.sum()
     gains = 1 - np.exp(betaln(a, b + k) - normal) - a / (a + b)
