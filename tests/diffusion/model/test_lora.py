@@ -36,7 +36,7 @@ def drawn(policy):
 
 
 def drawn_at_base(policy):
-    return policy.sample(asked(), reference=True)[0].tensors["latents"]
+    return policy.sample(asked(), strength=0)[0].tensors["latents"]
 
 
 def trained(policy, size=0.2):
@@ -160,7 +160,7 @@ def test_a_file_of_unknown_origin_tells_its_settings(load, tmp_path):
     for again in (load(lora=Lora(**arguments["lora"])), load(lora=EVERYWHERE)):
         again.load_weights(foreign)
         assert torch.equal(drawn(policy), drawn(again))
-        assert torch.equal(policy.sample(asked(), reference=True)[0].tensors["latents"], drawn_at_base(again))
+        assert torch.equal(policy.sample(asked(), strength=0)[0].tensors["latents"], drawn_at_base(again))
 
 
 def test_a_checkpoint_is_read_too(load, tmp_path):

@@ -99,14 +99,14 @@ def test_a_locon_of_sd_scripts_is_gone_on_from(foreign, load, tiny, tmp_path, ca
     assert "unexpected" not in caplog.text
     start = drawn_plainly(pipe)
     assert torch.allclose(drawn(policy), start, atol=1e-4)
-    assert torch.allclose(drawn(policy, reference=True), start, atol=1e-4)
+    assert torch.allclose(drawn(policy, strength=0), start, atol=1e-4)
     base = drawn(load(kind))
     assert not torch.allclose(start, base, atol=0.1)
     with torch.no_grad():
         for parameter in policy.trainable().values():
             parameter.mul_(1.2)
     assert not torch.allclose(drawn(policy), start, atol=0.01)
-    assert torch.allclose(drawn(policy, reference=True), start, atol=1e-4)
+    assert torch.allclose(drawn(policy, strength=0), start, atol=1e-4)
 
     for exported in policy.save(tmp_path):  # goes on being read, with all of its ranks
         pipe = plain(tiny(kind))
@@ -117,7 +117,7 @@ def test_a_locon_of_sd_scripts_is_gone_on_from(foreign, load, tiny, tmp_path, ca
         again = load(kind, lora=Lora(**arguments["lora"]))
         again.load_weights(exported)
         assert torch.allclose(drawn(policy), drawn(again), atol=1e-4)
-        assert torch.allclose(drawn(again, reference=True), base, atol=1e-5)
+        assert torch.allclose(drawn(again, strength=0), base, atol=1e-5)
 
 
 def test_names_and_settings_of_the_export_are_the_files(foreign, load, tmp_path):
@@ -145,7 +145,7 @@ def test_training_on_top_of_a_lora_that_is_merged(foreign, load, tiny):
     pipe.fuse_lora(lora_scale=0.7)
     pipe.unload_lora_weights()
     assert torch.allclose(drawn(policy), drawn_plainly(pipe), atol=1e-4)
-    assert torch.allclose(drawn(policy, reference=True), drawn(policy), atol=1e-4)
+    assert torch.allclose(drawn(policy, strength=0), drawn(policy), atol=1e-4)
     assert not torch.allclose(drawn(policy), drawn(load(kind)), atol=0.1)
 
 
