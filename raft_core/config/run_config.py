@@ -15,6 +15,7 @@ import yaml
 
 from raft_core import capabilities
 from raft_core.config.components import Unbuilt, Walk, plain_arguments
+from raft_core.config.listing import with_short_names
 from raft_core.config.metric_directions import settled, settled_plain
 from raft_core.config.schema import Typed, from_yaml
 from raft_core.errors import ConfigError, RaftError, StoreError, nearest
@@ -274,7 +275,7 @@ def check(raw: Mapping[str, Any], *, base: Path | None = None, name: str = "run"
         raise ConfigError(walk.mistakes)
     plain = settled_plain(plain_arguments(parts), given, built)
     plain["prompts"] = absolute_sources(plain["prompts"], base)
-    return Checked(RunConfig(**built), plain, prompts, [*gathered.notes, *notes], name)
+    return Checked(RunConfig(**built), with_short_names(plain), prompts, [*gathered.notes, *notes], name)
 
 
 def with_default_classes(raw: Mapping[str, Any]) -> dict[str, Any]:

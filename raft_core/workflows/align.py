@@ -70,7 +70,11 @@ def align_run(checked: Checked, reporter: Reporter | None = None, *, folder: Pat
     _load(checked, reporter)
     plain = {**checked.plain, "output": str(folder)}
     with Store.create(folder, plain, checked.config.seed, keep=checked.config.keep, reporter=reporter) as store:
-        store.note(policy=checked.config.policy.describe(), prompts=fingerprint(checked.prompts))
+        store.note(
+            modality=checked.config.policy.modality,
+            policy=checked.config.policy.describe(),
+            prompts=fingerprint(checked.prompts),
+        )
         _carry_through(checked, store, reporter)
     return folder
 

@@ -195,7 +195,7 @@ def test_a_sound_rule_saves_tokens_and_changes_no_selection(load):
 def test_what_is_compared_is_never_given_up(load):
     policy = load("llama", rejection=Rejection(patterns=["(?s)."], every=1))
     assert {sample.meta["finish"] for sample in policy.sample(asked(), purpose="round")} == {"rejected"}
-    assert "rejected" not in {sample.meta["finish"] for sample in sampled(policy, asked(), False, Bar())}
+    assert "rejected" not in {sample.meta["finish"] for sample in sampled(policy, asked(), Bar())}
 
 
 def test_a_bound_below_the_threshold_gives_up(load):
