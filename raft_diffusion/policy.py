@@ -308,10 +308,13 @@ class StableDiffusion:
 
     def describe(self) -> dict[str, Any]:
         facts = {"model": self.model, "method": "LoRA" if self.lora else "full fine-tuning", "device": self.device}
+        if self.variant is not None:
+            facts["variant"] = self.variant
         parts = {"lora": self.lora, "addons": self.addons, "sampling": self.sampling, "loss": self.loss}
         facts |= {name: asdict(part) for name, part in parts.items() if part is not None}
         if self._engine is not None:
-            facts |= self._engine.describe()
+            _, height, width = (side * self._engine.pixels_per_latent for side in self._engine.latent_shape(self.sampling))
+            facts |= {"picture": {"width": width, "height": height}} | self._engine.describe()
         return facts
 
     def save(self, folder: Path) -> list[Path]:
@@ -320,11 +323,11 @@ class StableDiffusion:
             return export.save_network(self.engine, self.model, Path(folder))
         return export.save_lora(self.engine, self.lora, self.model, Path(folder))
 
-    def write_card(self, run_folder: Path, folder: Path) -> Path:
+    def write_card(self, run_folder: Path, folder: Path, place: str | None = None) -> Path:
         """Write the model card beside the exported weights, from what the run's folder tells; returns its path."""
-        from raft_diffusion.export.card import run_facts, write_card
+        from raft_diffusion.export.card import write_run_card
 
-        return write_card(Path(folder), run_facts(Path(run_folder), Path(folder)))
+        return write_run_card(Path(run_folder), Path(folder), place)
 
     @staticmethod
     def arguments_for(path: Path) -> dict[str, Any]:

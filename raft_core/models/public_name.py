@@ -25,7 +25,17 @@ def is_local(model: str) -> bool:
     return looks_local or model.count("/") > 1 or path.exists()
 
 
-def model_of_run(file: Path) -> str | None:
+def model_of(file: Path, noted: str | None) -> dict[str, str]:
+    """``model`` as an argument of a policy that is to take the weights in a file; empty where nobody knows it any more.
+
+    Args:
+        noted: the model's public name, as it is kept beside the weights. That of a model on another machine is of no use.
+    """
+    model = _model_of_run(file) or (noted if noted and ("/" in noted or noted.startswith(BUNDLED)) else None)
+    return {"model": model} if model else {}
+
+
+def _model_of_run(file: Path) -> str | None:
     """The model that weights were trained from, as the run knows it in whose folder they lie; None where they lie elsewhere."""
     run = next((folder for folder in file.absolute().parents[:3] if (folder / RUN).is_file()), None)
     if run is None:

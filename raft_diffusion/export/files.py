@@ -12,7 +12,7 @@ import torch
 
 from raft_core.errors import ConfigError, ModelError
 from raft_core.machine.files import publishing, write_json
-from raft_core.models.public_name import model_of_run, public_name
+from raft_core.models.public_name import model_of, public_name
 from raft_diffusion.export import lora_formats
 from raft_diffusion.model import addons, single_file
 from raft_diffusion.model.engine import Engine
@@ -151,7 +151,7 @@ def arguments_for(path: Path) -> dict[str, Any]:
     """
     file = find_weights(path)
     if file.is_dir():
-        return {"lora": {"init": str(file), "before": "base"}}
+        return {"lora": {"init": str(file), "before": "base"}} | model_of(file / "unet", None)
     check_whole(file)
     keys = header(file)
     note: dict[str, Any] = keys.pop("__metadata__", {})
@@ -159,17 +159,11 @@ def arguments_for(path: Path) -> dict[str, Any]:
         return {"model": str(file)}
     if "conv_in.weight" in keys or "unet.conv_in.weight" in keys:
         beside = file.parent / NOTE
-        return {"lora": None} | _model(file, read_json(beside).get("model") if beside.is_file() else None)
+        return {"lora": None} | model_of(file, read_json(beside).get("model") if beside.is_file() else None)
     if not is_lora(keys):
         raise ModelError(f"{file}: no LoRA in this file, and no U-Net: none of its tensors is named so")
     lora = _noted(file, note["raft.lora"]) if "raft.lora" in note else {"init": str(file), "before": "base"}
-    return {"lora": lora} | _model(file, note.get("raft.model"))
-
-
-def _model(file: Path, noted: str | None) -> dict[str, str]:
-    """The model that weights were trained from: as their run knows it, else as it is noted beside them."""
-    model = model_of_run(file) or noted
-    return {"model": model} if model else {}
+    return {"lora": lora} | model_of(file, note.get("raft.model"))
 
 
 def _noted(file: Path, settings: str) -> dict[str, Any]:
