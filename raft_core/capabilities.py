@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    import torch
+
     from raft_core.protocols import Policy
     from raft_core.types import Prompt, Request, Sample
 
@@ -97,6 +99,24 @@ class Describes(Protocol):
 
 
 @runtime_checkable
+class ChecksTrace(Protocol):
+    """Cannot be sampled with a trace under all of its settings."""
+
+    def check_trace(self) -> list[str]:
+        """Why ``step_log_probs`` could not replay what is sampled, in words; called before a weight is loaded."""
+        ...
+
+
+@runtime_checkable
+class ComparesLikelihoods(Protocol):
+    """Samples from distributions whose likelihoods need no draws and are not those of ``nll``: at another temperature, say."""
+
+    def log_ratios(self, samples: Sequence[Sample]) -> torch.Tensor:
+        """[N] log π − log π_ref of each sample under the distributions that are sampled from; no gradient."""
+        ...
+
+
+@runtime_checkable
 class Writes(Protocol):
     """Takes responses that were written elsewhere, by a person or a teacher, as samples of its own."""
 
@@ -150,6 +170,11 @@ def check_prompts(part: object, train: Sequence[Prompt], held_out: Sequence[Prom
 def check_policy(objective: object, policy: Policy) -> list[str]:
     """Why an objective cannot train a policy."""
     return list(objective.suits(policy)) if isinstance(objective, ChecksPolicy) else []
+
+
+def check_trace(policy: Policy) -> list[str]:
+    """Why a policy cannot be sampled with a trace."""
+    return list(policy.check_trace()) if isinstance(policy, ChecksTrace) else []
 
 
 def load(part: object) -> None:

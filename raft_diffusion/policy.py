@@ -223,7 +223,10 @@ class StableDiffusion:
         for start in range(0, len(samples), self.batch_size):
             part = samples[start : start + self.batch_size]
             pictures = self.engine.decode(stacked_latents(part))
-            rendered += [sample.with_output(picture) for sample, picture in zip(part, pictures, strict=True)]
+            rendered += [
+                sample.as_failed(self.engine.overflow_words) if picture is None else sample.with_output(picture)
+                for sample, picture in zip(part, pictures, strict=True)
+            ]
         return rendered
 
     def draw(self, samples: Sequence[Sample], seeds: Sequence[int]) -> Draw:
@@ -286,12 +289,18 @@ class StableDiffusion:
             )
         return log_probs, mask
 
+    def check_trace(self) -> list[str]:
+        """Why pictures cannot be drawn so that ``step_log_probs`` can replay them, in words; empty when they can."""
+        if self.sampling.scheduler_class == "DDIMScheduler" and self.sampling.eta > 0:
+            return []
+        return [
+            "log-probs of denoising steps need noise in every step, but sampling.scheduler is "
+            f"{self.sampling.scheduler!r} with eta {self.sampling.eta}; set scheduler: ddim and eta: 1.0"
+        ]
+
     def _require_log_probs(self) -> None:
-        if self.sampling.scheduler_class != "DDIMScheduler" or self.sampling.eta == 0:
-            raise ConfigError(
-                "log-probs of denoising steps need noise in every step, but sampling.scheduler is "
-                f"{self.sampling.scheduler!r} with eta {self.sampling.eta}; set scheduler: ddim and eta: 1.0"
-            )
+        if mistakes := self.check_trace():
+            raise ConfigError(mistakes)
 
     def embed(self, samples: Sequence[Sample]) -> np.ndarray:
         return pixel_features([sample.output for sample in samples])

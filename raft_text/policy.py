@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from raft_core.errors import DataError, DeviceError, ModelError, RaftError
+from raft_core.errors import ConfigError, DataError, DeviceError, ModelError, RaftError
 from raft_core.machine.devices import resolve_device
 from raft_core.protocols import Phase, Purpose
 from raft_core.sampling import chunks
@@ -25,10 +25,11 @@ from raft_text.model.critic import ValueHead, load_critic
 from raft_text.model.encoding import PromptEncoder, refusals, surely_fit
 from raft_text.model.engine import Engine, load_draft, room_mistakes
 from raft_text.model.features import ngram_features
-from raft_text.model.likelihood import Row, padded, rows_at_once
+from raft_text.model.likelihood import DrawnScoring, Row, padded, rows_at_once
 from raft_text.options import Critic, Lora, Memory, Prompting, Rejection, Sampling
 from raft_text.process.rejection import Watcher
 from raft_text.process.sampler import Drawn, Task, draw, first_stop
+from raft_text.process.token_choice import Picker, replay_mistakes
 
 #: Batches that are asked for at once, so that prompts of similar length can be put together.
 POOL = 4
@@ -38,7 +39,8 @@ RESPONSES = ("response", "completion", "answer", "chosen")
 class CausalLM:
     """Any causal language model of transformers.
 
-    Log-probs are those of the model itself: temperature, top-k and the like shape what is drawn, not what is trained.
+    The likelihood ``nll`` is the model's own. Log-probs of steps, which ratios and divergences are made of, are those of the
+    distribution that completions are drawn from: temperature, repetition penalty and minimum length are part of it.
 
     Args:
         model: bundled:NAME, a folder, or ORGANISATION/NAME on the Hub.
@@ -146,6 +148,7 @@ class CausalLM:
         self._draft = None if self.sampling.draft is None else load_draft(self.sampling.draft, self._engine)
         parts = (self._engine.network, self.model, self.lora, self.memory, device)
         self._value_head = None if self.critic is None else load_critic(self.critic, *parts)
+        self._engine.prove_packing(self._value_head)
         self._watcher = self._watch()
         self._references = self._read_references(encode=True)
 
@@ -199,9 +202,15 @@ class CausalLM:
 
     # ------------------------------------------------------------------ drawing
 
+    def check_trace(self) -> list[str]:
+        """Why completions cannot be drawn so that ``step_log_probs`` can replay them, in words; empty when they can."""
+        return replay_mistakes(self.sampling)
+
     def sample(
         self, requests: Sequence[Request], *, purpose: Purpose = "use", strength: float = 1.0, trace: bool = False
     ) -> list[Sample]:
+        if trace and (mistakes := self.check_trace()):
+            raise ConfigError(mistakes)
         engine, reference = self.engine, self._is_reference(strength)
         prompts = [engine.encode(request.prompt.text) for request in requests]
         order = sorted(range(len(requests)), key=lambda i: len(prompts[i]))  # stable: the K of a prompt stay together
@@ -256,12 +265,15 @@ class CausalLM:
             meta["entropy"] = drawn.entropy
         if drawn.finish == "rejected":
             meta |= {"rejected": True, "tokens_saved_at_most": self.sampling.max_new_tokens - len(drawn.tokens)}
-        return Sample(request, tensors=tensors, meta=meta)
+        sample = Sample(request, tensors=tensors, meta=meta)
+        if drawn.finish != "failed":
+            return sample
+        return sample.as_failed("the next token's probabilities are not finite")
 
     def _traced(self, samples: Sequence[Sample], reference: bool) -> list[Sample]:
         """The samples with log-probs of this model: another engine's own would differ by its kernels' rounding."""
         with torch.no_grad():
-            rows = self._log_probs(samples, reference)
+            rows = self._log_probs(samples, reference, drawn=True)
         masks = [torch.ones(len(row), dtype=torch.bool) for row in rows]
         return [
             replace(sample, tensors={**sample.tensors, "step_log_probs": row.float().cpu(), "step_mask": mask})
@@ -298,8 +310,33 @@ class CausalLM:
         return torch.stack([-row.sum() for row in self._log_probs(samples, reference)])
 
     def step_log_probs(self, samples: Sequence[Sample], *, reference: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-        """([B, S] log-prob of each token in nats, 0 after the last, [B, S] bool mask of tokens)."""
+        """([B, S] log-prob of each token in nats, 0 after the last, [B, S] bool mask of tokens).
+
+        Of the distribution that tokens are drawn from, as far as it is one that can be drawn from again (``check_trace``).
+        """
+        return padded(self._log_probs(samples, reference, drawn=True))
+
+    def token_log_probs(self, samples: Sequence[Sample], *, reference: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """As ``step_log_probs``, but of the model itself: the terms of ``nll``."""
         return padded(self._log_probs(samples, reference))
+
+    def log_ratios(self, samples: Sequence[Sample]) -> torch.Tensor:
+        """[B] log π − log π_ref of each completion, in nats, of the distributions that completions are drawn from; no gradient.
+
+        Where top-k or top-p cut tokens off, both are of the tokens that the present policy leaves, and the one that is there:
+        the mean over its own samples is then a divergence of what is sampled, and 0 before training.
+        """
+        picker = Picker(self.sampling, self.engine.ends)
+        found = []
+        with torch.no_grad():
+            for rows in self._parts(samples):
+                drawn = DrawnScoring(picker, rows, cut=True)
+                sides = []
+                for reference in (False, True):  # in this order: the policy's own side says what is cut off
+                    with self.engine.placed(), self.engine.version(reference):
+                        sides.append(torch.stack([row.sum() for row in self.engine.log_probs(rows, drawn)]))
+                found.append(sides[0] - sides[1])
+        return torch.cat(found)
 
     @property
     def estimates_values(self) -> bool:
@@ -316,14 +353,19 @@ class CausalLM:
             raise ModelError("the policy has no critic: give it one with critic: {}")
         with self.engine.placed(), self.engine.version(False):
             parts = self._parts(samples)
-            pairs = [pair for part in parts for pair in self.engine.log_probs_and_values(part, head)]
+            pairs = [pair for part in parts for pair in self.engine.log_probs_and_values(part, head, self._drawn_scoring(part))]
         log_probs, mask = padded([row for row, _ in pairs])
         return log_probs, padded([row for _, row in pairs])[0], mask
 
-    def _log_probs(self, samples: Sequence[Sample], reference: bool) -> list[torch.Tensor]:
-        """[T] log-probs of each sample's tokens."""
-        with self.engine.placed(), self.engine.version(reference):
-            return [log_probs for part in self._parts(samples) for log_probs in self.engine.log_probs(part)]
+    def _log_probs(self, samples: Sequence[Sample], reference: bool, *, drawn: bool = False) -> list[torch.Tensor]:
+        """[T] log-probs of each sample's tokens: of the model itself, or of what they are drawn from."""
+        engine = self.engine
+        with engine.placed(), engine.version(reference):
+            parts = [engine.log_probs(part, self._drawn_scoring(part) if drawn else None) for part in self._parts(samples)]
+        return [row for part in parts for row in part]
+
+    def _drawn_scoring(self, rows: Sequence[Row]) -> DrawnScoring:
+        return DrawnScoring(Picker(self.sampling, self.engine.ends), rows)
 
     def _parts(self, samples: Sequence[Sample]) -> Iterator[Sequence[Row]]:
         """Prompts and completions. Without gradients a large batch is taken in parts."""

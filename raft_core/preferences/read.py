@@ -13,7 +13,7 @@ from typing import Any
 from raft_core.errors import DataError
 from raft_core.preferences.layouts import layout_of, read_row
 from raft_core.preferences.preference import Item, Picture, Preference
-from raft_core.preferences.rows import BadRow, Row, files_of, listed, rows
+from raft_core.preferences.rows import BadRow, Row, files_of, is_failed, listed, rows
 from raft_core.rng import seed_for
 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -172,7 +172,8 @@ def split(preferences: Sequence[Preference], fraction: float, seed: int) -> tupl
 
 
 def read_items(source: str | Path) -> list[Item]:
-    """Samples to score, as ``raft generate`` writes them: ``prompt`` with ``text``, or with ``image`` or ``file``.
+    """Samples to score, as ``raft generate`` writes them: ``prompt`` with ``text``, or with ``image`` or ``file``; without
+    those that failed.
 
     Args:
         source: ``samples.parquet``, ``samples.jsonl``, or a folder with such a file.
@@ -190,7 +191,8 @@ def read_items(source: str | Path) -> list[Item]:
             try:
                 if not isinstance(row, Row):
                     raise BadRow(row[1])
-                found.append(_item(row))
+                if not is_failed(row.values):
+                    found.append(_item(row))
             except BadRow as error:
                 mistakes.append(f"{row[0]}: {error}")
     if mistakes:

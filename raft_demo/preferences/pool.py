@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from raft_core.errors import StoreError
+from raft_core.soundness import failed_of
 from raft_core.store.rounds import SAMPLES, round_folder, rounds_in
 from raft_core.store.tables import SCORE, read_columns
 from raft_core.store.tensors import UnusableError
@@ -74,13 +75,16 @@ def pool_of(folder: Path) -> Pool:
 
 @lru_cache(maxsize=8)
 def _pool(folder: Path, stamps: tuple[tuple[int, int], ...]) -> Pool:
-    read = [(rnd, *_read(folder, rnd, lambda name: name in ("prompt", "text") or name.startswith(SCORE))) for rnd, _ in stamps]
+    read = [
+        (rnd, *_read(folder, rnd, lambda name: name in ("prompt", "text", "meta") or name.startswith(SCORE)))
+        for rnd, _ in stamps
+    ]
     keys = [(rnd, row) for rnd, columns, _ in read for row in range(len(columns["prompt"]))]
     facts = read[-1][2]
     # What every round has: a score that was added to one alone would set its samples apart from the others.
     names = [name for name in read[-1][1] if all(name in columns for _, columns, _ in read)]
     flat = {name: [value for _, columns, _ in read for value in columns[name]] for name in names}
-    place = list(range(len(keys)))
+    place = [i for i, meta in enumerate(flat["meta"]) if not failed_of(meta)]
     if "text" in flat:
         first: dict[tuple[str, str | None], int] = {}
         for i, pair in enumerate(zip(flat["prompt"], flat["text"], strict=True)):

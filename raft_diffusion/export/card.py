@@ -11,6 +11,7 @@ from raft_core.evaluation.evaluate import Evaluation
 from raft_core.evaluation.sheet import write_sheet
 from raft_core.models.card import HERE, Facts, Markdown, front_matter, read_facts, title_name, write_card
 from raft_core.models.public_name import public_name
+from raft_core.types import Sample
 from raft_diffusion.export.files import KOHYA_FILE
 from raft_diffusion.export.snippet import Trained, snippet
 from raft_diffusion.model.lora_file import DIFFUSERS_FILE
@@ -44,6 +45,7 @@ def write_run_card(run_folder: Path, folder: Path, place: str | None = None) -> 
         what=f"{adapter} for" if lora else f"{adapter} of",
         outputs="pictures",
         picture=picture,
+        draws_first=_first(facts) is not None,
         addons=addons,
         kohya=KOHYA_FILE if (folder / KOHYA_FILE).is_file() else "",
         snippet=use(facts, Trained(place or HERE, DIFFUSERS_FILE if lora else None)),
@@ -61,9 +63,15 @@ def matter(facts: Facts) -> Markdown:
 
 def use(facts: Facts, trained: Trained) -> Markdown:
     """The lines that draw the first picture after training, or one of a training prompt where nothing was compared."""
-    first = facts.shown.after[0] if facts.shown else None
+    first = _first(facts)
     prompt = first.prompt.text if first else next(iter(facts.prompts), "a prompt")
     return Markdown(snippet(facts.policy, trained, prompt, first.seed if first else None))
+
+
+def _first(facts: Facts) -> Sample | None:
+    """The first sample after training that was compared, unless it failed."""
+    first = facts.shown.after[0] if facts.shown else None
+    return None if first is None or first.failed else first
 
 
 def adapter_words(lora: Mapping[str, Any] | None) -> str:

@@ -48,7 +48,8 @@ def examples(facts: Facts) -> list[dict[str, str]]:
     if facts.shown is None:
         return []
     first = range(0, len(facts.shown.before), facts.shown.k)
-    pairs = [(facts.shown.before[index], facts.shown.after[index]) for index in first][:EXAMPLES]
+    pairs = [(facts.shown.before[index], facts.shown.after[index]) for index in first]
+    pairs = [pair for pair in pairs if not any(sample.failed for sample in pair)][:EXAMPLES]
     return [
         {
             "prompt": before.prompt.text.strip(),
