@@ -142,7 +142,9 @@ class Writes(Protocol):
 class Exports(Protocol):
     """Writes a model card beside the weights that it exports."""
 
-    def write_card(self, run_folder: Path, folder: Path) -> Path: ...
+    def write_card(self, run_folder: Path, folder: Path, place: str | None = None) -> Path:
+        """Write the card of a run into ``folder``; ``place`` is OWNER/NAME on the Hub, if the weights will lie there."""
+        ...
 
 
 @runtime_checkable

@@ -462,11 +462,11 @@ class CausalLM:
             return export.save_whole(self.engine.network, self.encode.tokenizer, Path(folder), note)
         return export.save_adapter(self.engine.adapter, self.engine.parameters, Path(folder), note)
 
-    def write_card(self, run_folder: Path, folder: Path) -> Path:
+    def write_card(self, run_folder: Path, folder: Path, place: str | None = None) -> Path:
         """Write the model card beside the exported weights, from what the run's folder tells; returns its path."""
-        from raft_text.export.card import run_facts, write_card
+        from raft_text.export.card import write_run_card
 
-        return write_card(Path(folder), run_facts(Path(run_folder)))
+        return write_run_card(Path(run_folder), Path(folder), place)
 
     @staticmethod
     def arguments_for(path: Path) -> dict[str, Any]:
