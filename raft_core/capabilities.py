@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from raft_core.conversations import transcript
 
 if TYPE_CHECKING:
+    import torch
+
     from raft_core.protocols import Policy
     from raft_core.types import Message, Prompt, Request, Sample
 
@@ -99,6 +101,24 @@ class Describes(Protocol):
 
 
 @runtime_checkable
+class ChecksTrace(Protocol):
+    """Cannot be sampled with a trace under all of its settings."""
+
+    def check_trace(self) -> list[str]:
+        """Why ``step_log_probs`` could not replay what is sampled, in words; called before a weight is loaded."""
+        ...
+
+
+@runtime_checkable
+class ComparesLikelihoods(Protocol):
+    """Samples from distributions whose likelihoods need no draws and are not those of ``nll``: at another temperature, say."""
+
+    def log_ratios(self, samples: Sequence[Sample]) -> torch.Tensor:
+        """[N] log π − log π_ref of each sample under the distributions that are sampled from; no gradient."""
+        ...
+
+
+@runtime_checkable
 class ReadsMessages(Protocol):
     """Reads conversations with their roles; any other policy reads their transcripts."""
 
@@ -122,7 +142,9 @@ class Writes(Protocol):
 class Exports(Protocol):
     """Writes a model card beside the weights that it exports."""
 
-    def write_card(self, run_folder: Path, folder: Path) -> Path: ...
+    def write_card(self, run_folder: Path, folder: Path, place: str | None = None) -> Path:
+        """Write the card of a run into ``folder``; ``place`` is OWNER/NAME on the Hub, if the weights will lie there."""
+        ...
 
 
 @runtime_checkable
@@ -163,6 +185,11 @@ def check_prompts(part: object, train: Sequence[Prompt], held_out: Sequence[Prom
 def check_policy(objective: object, policy: Policy) -> list[str]:
     """Why an objective cannot train a policy."""
     return list(objective.suits(policy)) if isinstance(objective, ChecksPolicy) else []
+
+
+def check_trace(policy: Policy) -> list[str]:
+    """Why a policy cannot be sampled with a trace."""
+    return list(policy.check_trace()) if isinstance(policy, ChecksTrace) else []
 
 
 def load(part: object) -> None:

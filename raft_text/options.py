@@ -241,8 +241,9 @@ class Memory:
     Args:
         gradient_checkpointing: forget activations and compute them again in the backward pass: less memory, a third more time.
         quantize: 4bit or 8bit base weights, on CUDA, with LoRA alone (needs the extra bitsandbytes); null = none.
-        packing: train on samples laid end to end in one row instead of padded rows of similar length. No sample sees another.
-            For long rows with an attention that knows of packing; padded rows are faster for short ones.
+        packing: train on samples laid end to end in one row instead of padded rows of similar length. No sample sees another:
+            that is proved with the model when it is loaded, and a model that cannot keep them apart is refused. For long rows
+            with an attention that knows of packing; padded rows are faster for short ones.
         offload: on CUDA, keep the frozen weights on the CPU while samples are scored.
         attention: sdpa (PyTorch's own), eager, or flash_attention_2 (CUDA only, in a package of its own).
     """

@@ -26,12 +26,13 @@ from raft_text.model.critic import ValueHead, load_critic
 from raft_text.model.encoding import PromptEncoder
 from raft_text.model.engine import Engine, load_draft, room_mistakes
 from raft_text.model.features import ngram_features
-from raft_text.model.likelihood import Row, padded, rows_at_once
+from raft_text.model.likelihood import DrawnScoring, Row, padded, rows_at_once
 from raft_text.model.readable import encoder_of, prompt_mistakes
 from raft_text.model.turns import TURNS, Passages
 from raft_text.options import Critic, Lora, Memory, Prompting, Rejection, Sampling
 from raft_text.process.rejection import Watcher
 from raft_text.process.sampler import Drawn, Task, draw, first_stop
+from raft_text.process.token_choice import Picker, replay_mistakes
 
 #: Batches that are asked for at once, so that prompts of similar length can be put together.
 POOL = 4
@@ -40,7 +41,8 @@ POOL = 4
 class CausalLM:
     """Any causal language model of transformers.
 
-    Log-probs are those of the model itself: temperature, top-k and the like shape what is drawn, not what is trained.
+    The likelihood ``nll`` is the model's own. Log-probs of steps, which ratios and divergences are made of, are those of the
+    distribution that completions are drawn from: temperature, repetition penalty and minimum length are part of it.
 
     Args:
         model: bundled:NAME, a folder, or ORGANISATION/NAME on the Hub.
@@ -175,6 +177,7 @@ class CausalLM:
         self._draft = None if self.sampling.draft is None else load_draft(self.sampling.draft, self._engine)
         parts = (self._engine.network, self.model, self.lora, self.memory, device)
         self._value_head = None if self.critic is None else load_critic(self.critic, *parts)
+        self._engine.prove_packing(self._value_head)
         self._watcher = self._watch()
         self._references = self._read_references(encode=True)
 
@@ -236,9 +239,15 @@ class CausalLM:
 
     # ------------------------------------------------------------------ drawing
 
+    def check_trace(self) -> list[str]:
+        """Why completions cannot be drawn so that ``step_log_probs`` can replay them, in words; empty when they can."""
+        return replay_mistakes(self.sampling)
+
     def sample(
         self, requests: Sequence[Request], *, purpose: Purpose = "use", strength: float = 1.0, trace: bool = False
     ) -> list[Sample]:
+        if trace and (mistakes := self.check_trace()):
+            raise ConfigError(mistakes)
         engine, reference = self.engine, self._is_reference(strength)
         prompts = [engine.encode(request.prompt) for request in requests]
         chats = [engine.encode.is_chat(request.prompt) for request in requests]
@@ -298,12 +307,15 @@ class CausalLM:
             meta["entropy"] = drawn.entropy
         if drawn.finish == "rejected":
             meta |= {"rejected": True, "tokens_saved_at_most": self.sampling.max_new_tokens - len(drawn.tokens)}
-        return Sample(request, tensors=tensors, meta=meta)
+        sample = Sample(request, tensors=tensors, meta=meta)
+        if drawn.finish != "failed":
+            return sample
+        return sample.as_failed("the next token's probabilities are not finite")
 
     def _traced(self, samples: Sequence[Sample], reference: bool) -> list[Sample]:
         """The samples with log-probs of this model: another engine's own would differ by its kernels' rounding."""
         with torch.no_grad():
-            rows = self._log_probs(samples, reference)
+            rows = self._log_probs(samples, reference, drawn=True)
         masks = [torch.ones(len(row), dtype=torch.bool) for row in rows]
         return [
             replace(sample, tensors={**sample.tensors, "step_log_probs": row.float().cpu(), "step_mask": mask})
@@ -343,8 +355,33 @@ class CausalLM:
         return torch.stack([-row.sum() for row in self._log_probs(samples, reference)])
 
     def step_log_probs(self, samples: Sequence[Sample], *, reference: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-        """([B, S] log-prob of each token in nats, 0 after the last, [B, S] bool mask of tokens)."""
+        """([B, S] log-prob of each token in nats, 0 after the last, [B, S] bool mask of tokens).
+
+        Of the distribution that tokens are drawn from, as far as it is one that can be drawn from again (``check_trace``).
+        """
+        return padded(self._log_probs(samples, reference, drawn=True))
+
+    def token_log_probs(self, samples: Sequence[Sample], *, reference: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """As ``step_log_probs``, but of the model itself: the terms of ``nll``."""
         return padded(self._log_probs(samples, reference))
+
+    def log_ratios(self, samples: Sequence[Sample]) -> torch.Tensor:
+        """[B] log π − log π_ref of each completion, in nats, of the distributions that completions are drawn from; no gradient.
+
+        Where top-k or top-p cut tokens off, both are of the tokens that the present policy leaves, and the one that is there:
+        the mean over its own samples is then a divergence of what is sampled, and 0 before training.
+        """
+        picker, passages = self._picker(samples), Passages(self.encode, samples)
+        found: list[torch.Tensor] = []
+        with torch.no_grad():
+            for rows in self._parts(passages.rows):
+                drawn = DrawnScoring(picker, rows, cut=True)
+                sides = []
+                for reference in (False, True):  # in this order: the policy's own side says what is cut off
+                    with self.engine.placed(), self.engine.version(reference):
+                        sides.append(self.engine.log_probs(rows, drawn))
+                found += [own - start for own, start in zip(*sides, strict=True)]
+        return torch.stack([row.sum() for row in passages.of_samples(found)])
 
     @property
     def estimates_values(self) -> bool:
@@ -359,19 +396,26 @@ class CausalLM:
         head = self._value_head
         if head is None:
             raise ModelError("the policy has no critic: give it one with critic: {}")
-        passages = Passages(self.encode, samples)
+        picker, passages = self._picker(samples), Passages(self.encode, samples)
         with self.engine.placed(), self.engine.version(False):
             parts = self._parts(passages.rows)
-            pairs = [pair for part in parts for pair in self.engine.log_probs_and_values(part, head)]
+            pairs = [p for part in parts for p in self.engine.log_probs_and_values(part, head, DrawnScoring(picker, part))]
         log_probs, mask = padded(passages.of_samples([row for row, _ in pairs]))
         return log_probs, padded(passages.of_samples([row for _, row in pairs]))[0], mask
 
-    def _log_probs(self, samples: Sequence[Sample], reference: bool) -> list[torch.Tensor]:
-        """[T] log-probs of each sample's tokens."""
-        passages = Passages(self.encode, samples)
-        with self.engine.placed(), self.engine.version(reference):
-            rows = [log_probs for part in self._parts(passages.rows) for log_probs in self.engine.log_probs(part)]
-        return passages.of_samples(rows)
+    def _log_probs(self, samples: Sequence[Sample], reference: bool, *, drawn: bool = False) -> list[torch.Tensor]:
+        """[T] log-probs of each sample's tokens: of the model itself, or of what they are drawn from."""
+        engine, passages = self.engine, Passages(self.encode, samples)
+        picker = self._picker(samples) if drawn else None
+        with engine.placed(), engine.version(reference):
+            parts = self._parts(passages.rows)
+            scored = [engine.log_probs(part, DrawnScoring(picker, part) if picker else None) for part in parts]
+        return passages.of_samples([row for part in scored for row in part])
+
+    def _picker(self, samples: Sequence[Sample]) -> Picker:
+        """How the tokens of these samples are drawn; a turn of a chat ends otherwise than a text."""
+        kinds = {self.encode.is_chat(sample.prompt) for sample in samples}
+        return Picker(self.sampling, sorted({end for chat in kinds for end in self.encode.ends(chat=chat)}))
 
     def _parts(self, rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
         """Prompts and completions. Without gradients a large batch is taken in parts."""
@@ -418,11 +462,11 @@ class CausalLM:
             return export.save_whole(self.engine.network, self.encode.tokenizer, Path(folder), note)
         return export.save_adapter(self.engine.adapter, self.engine.parameters, Path(folder), note)
 
-    def write_card(self, run_folder: Path, folder: Path) -> Path:
+    def write_card(self, run_folder: Path, folder: Path, place: str | None = None) -> Path:
         """Write the model card beside the exported weights, from what the run's folder tells; returns its path."""
-        from raft_text.export.card import run_facts, write_card
+        from raft_text.export.card import write_run_card
 
-        return write_card(Path(folder), run_facts(Path(run_folder)))
+        return write_run_card(Path(run_folder), Path(folder), place)
 
     @staticmethod
     def arguments_for(path: Path) -> dict[str, Any]:

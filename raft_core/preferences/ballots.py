@@ -18,7 +18,7 @@ from raft_core.machine.files import write_text
 from raft_core.preferences.layouts import read_row
 from raft_core.preferences.preference import Item
 from raft_core.preferences.read import content
-from raft_core.preferences.rows import BadRow, Row, listed, rows
+from raft_core.preferences.rows import BadRow, Row, is_failed, listed, rows
 from raft_core.types import MESSAGES, Prompt, Request, Sample
 
 SAMPLES, TABLE = "samples.jsonl", "samples.parquet"
@@ -80,7 +80,7 @@ def ballots_of(outputs: Sequence[tuple[Prompt, str]], n: int) -> list[Ballot]:
 
 
 def read_samples(folder: Path) -> list[tuple[Prompt, str]]:
-    """Prompts and outputs that ``raft generate`` has written to a folder, pictures by their paths.
+    """Prompts and outputs that ``raft generate`` has written to a folder, pictures by their paths; of failed samples nothing.
 
     Raises:
         DataError: there are none, or lines that are wrong, each named by file and line.
@@ -94,6 +94,8 @@ def read_samples(folder: Path) -> list[tuple[Prompt, str]]:
     for row in rows(path):
         if not isinstance(row, Row):
             mistakes.append(f"{row[0]}: {row[1]}")
+        elif is_failed(row.values):
+            continue
         elif not isinstance(row.values.get("prompt"), str) or not isinstance(_output(row), str):
             mistakes.append(f"{row.where}: a sample needs prompt, and text or file")
         else:

@@ -15,7 +15,7 @@ from raft_core.conversations import BadConversation, looks_like_messages, messag
 from raft_core.errors import DataError
 from raft_core.preferences.layouts import layout_of, read_row
 from raft_core.preferences.preference import Item, Picture, Preference
-from raft_core.preferences.rows import BadRow, Row, files_of, listed, rows
+from raft_core.preferences.rows import BadRow, Row, files_of, is_failed, listed, rows
 from raft_core.rng import seed_for
 from raft_core.types import MESSAGES
 
@@ -176,7 +176,8 @@ def split(preferences: Sequence[Preference], fraction: float, seed: int) -> tupl
 
 
 def read_items(source: str | Path) -> list[Item]:
-    """Samples to score, as ``raft generate`` writes them: ``prompt`` with ``text``, or with ``image`` or ``file``.
+    """Samples to score, as ``raft generate`` writes them: ``prompt`` with ``text``, or with ``image`` or ``file``; without
+    those that failed.
 
     Args:
         source: ``samples.parquet``, ``samples.jsonl``, or a folder with such a file.
@@ -194,7 +195,8 @@ def read_items(source: str | Path) -> list[Item]:
             try:
                 if not isinstance(row, Row):
                     raise BadRow(row[1])
-                found.append(_item(row))
+                if not is_failed(row.values):
+                    found.append(_item(row))
             except BadRow as error:
                 mistakes.append(f"{row[0]}: {error}")
     if mistakes:

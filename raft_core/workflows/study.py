@@ -24,6 +24,7 @@ from raft_core.preferences.train import train_reward
 from raft_core.reporter import Reporter
 from raft_core.rewards.scoring import Scorer
 from raft_core.rng import numpy_rng
+from raft_core.soundness import sound_of
 from raft_core.types import Sample
 
 
@@ -205,7 +206,7 @@ def train_proxies(
     device: str = "auto",
 ) -> list[Proxy]:
     """One learned reward per size of the training set, each from the first of the same labels."""
-    items = [Item.of(sample) for sample in reference]
+    items = [Item.of(sample) for sample in sound_of(reference)]
     proxies = []
     for n in settings.labels:
         reporter.line(f"\nproxy of {n} labels")

@@ -12,6 +12,7 @@ import numpy as np
 
 from raft_core.errors import StoreError
 from raft_core.preferences.preference import Context
+from raft_core.soundness import failed_of
 from raft_core.store.rounds import SAMPLES, round_folder, rounds_in
 from raft_core.store.tables import SCORE, read_columns
 from raft_core.store.tensors import UnusableError
@@ -86,7 +87,7 @@ def _pool(folder: Path, stamps: tuple[tuple[int, int], ...]) -> Pool:
     # What every round has: a score that was added to one alone would set its samples apart from the others.
     names = [name for name in read[-1][1] if all(name in columns for _, columns, _ in read)]
     flat = {name: [value for _, columns, _ in read for value in columns[name]] for name in names}
-    place = list(range(len(keys)))
+    place = [i for i, meta in enumerate(flat["meta"]) if not failed_of(meta)]
     if "text" in flat:
         first: dict[tuple[str, str | None], int] = {}
         for i, pair in enumerate(zip(flat["prompt"], flat["text"], strict=True)):
