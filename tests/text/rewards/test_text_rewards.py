@@ -371,6 +371,7 @@ def test_one_that_fails_leaves_the_others_alone(tmp_path):
 
 def test_they_are_listed_and_cheap_to_import():
     names = {"EmbeddingSimilarity", "Length", "LlmJudge", "Pattern", "Repetition", "RewardModel", "SelfJudge", "Sentiment"}
+    names |= {"VerifiableInstructions"}
     assert names <= set(public_names("reward"))
     heavy = "[m for m in ('torch', 'transformers', 'httpx', 'vaderSentiment') if m in sys.modules]"
     code = f"import sys, raft_text.rewards; print({heavy})"
