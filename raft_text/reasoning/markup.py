@@ -22,11 +22,12 @@ WRAPPER = re.compile(
     r"\\(?:text(?:bf|it|rm|sf|normal)?|emph|underline|math(?:rm|bf|it|sf)|boldsymbol|mbox|operatorname)\s*\{([^{}]*)\}"
 )
 COLOUR = re.compile(r"\\(?:text)?color\s*\{\w*\}")
-FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{\s*([+-]?[\d.,]+)\s*\}|(\d))\s*(?:\{\s*([\d.,]+)\s*\}|(\d))", re.ASCII)
+FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{\s*([+-]?[\d.,]+)\s*\}|(\d))\s*(?:\{\s*(-?[\d.,]+)\s*\}|(\d))", re.ASCII)
 OVER = re.compile(r"([+-]?[\d.,]+)\s*\\over\s*([\d.,]+)", re.ASCII)
 # What separates groups of three digits, besides commas and plain spaces.
 GROUPS = re.compile(r"(?<=\d)(?:\{,\}|,\\!|\\,|\\ |~|['’]|[\u00a0\u2009\u202f])(?=\d{3}(?!\d))", re.ASCII)
 CURRENCY = re.compile(r"(-?)\s*(?:\b(?:US|CA|AU|NZ|HK|[AC](?=\\?\$\s?-?[\d.])))?(?:\\?\$|[€£¥₹])\s*(-?)")
+MILLIONS = re.compile(r"([$€£¥₹]\s?[\d.,]+)\s?m\b", re.ASCII)  # of money, m is no metre
 RUPEES = re.compile(r"\brs\s*\.|/-(?=\s|$)", re.IGNORECASE)  # Rs. 500/-
 TIMES_AS = re.compile(r"(?<=\d)\s?x(?=\s+(?:as|more|the|faster|bigger|larger|higher|longer)\b)", re.ASCII)  # 5x as many
 SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
@@ -62,20 +63,29 @@ def plain_text(text: str) -> str:
     """
     text = SPECIAL.sub(" ", text[:LONGEST])
     text = STRUCK.sub(" ", ANGLED.sub(r" \1 ", text))
-    text = CURRENCY.sub(r" \1\2", GROUPS.sub("", COLOUR.sub("", text)))
+    text = MILLIONS.sub(r"\1M", GROUPS.sub("", COLOUR.sub("", text)))
+    text = CURRENCY.sub(r" \1\2", text)
     text = POWER.sub("^", RUPEES.sub(" ", text))
     while (unwrapped := WRAPPER.sub(r" \1 ", text)) != text:
         text = unwrapped
     text = TIMES_AS.sub(" times", text)
     text = LITERAL.sub(lambda found: REPLACED[found[0]], text)
     text = EMPHASIS.sub(lambda found: found[1] or found[2] or "", text)
-    text = FRACTION.sub(lambda found: f" {found[1] or found[2]}/{found[3] or found[4]}", text)
+    text = FRACTION.sub(_fraction, text)
     text = OVER.sub(r" \1/\2", text)
     text = re.sub(r"([\^_])\s*\{([^{}]*)\}", r"\1\2", text)
     text = re.sub(r"(?<=\w)\s+([\^_])(?=[\w+-])", r"\1", text)  # of \text{cm}^2 the braces left a space
     text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+", lambda found: "^" + found[0].translate(SUPERSCRIPTS), text)
     text = re.sub(r"(?<!\\)[{}]", " ", text)
     return "".join(_vulgar(character) for character in text)
+
+
+def _fraction(found: re.Match[str]) -> str:
+    """`` 3/4`` of one of LaTeX's; a minus below goes above."""
+    top, bottom = found[1] or found[2], found[3] or found[4]
+    if bottom.startswith("-"):
+        top, bottom = top.removeprefix("-") if top.startswith("-") else f"-{top.lstrip('+')}", bottom[1:]
+    return f" {top}/{bottom}"
 
 
 def _vulgar(character: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from raft_text.reasoning.markup import plain_text
+from raft_text.reasoning.markup import LONGEST, plain_text
 from raft_text.reasoning.numerals import Numeral, numerals
 
 # In what follows a number is one such character for each of its own, so that patterns see where numbers are, and not into them.
@@ -38,24 +38,16 @@ CANDIDATE = re.compile(
     re.VERBOSE | re.IGNORECASE | re.ASCII,
 )
 TUPLE = re.compile(r"^[^\w\x00]*[(\[][^()\[\]]*,[^()\[\]]*[)\]]")
+BOUND = re.compile(r"\bat\s+(?:most|least)\b")  # behind a number
 COEFFICIENT = re.compile(r"\x00\s?[xyzn]\b(?!\s*\x00)")
 LONE_VARIABLE = re.compile(r"(?:^|[,;\s])[A-Za-z]\s*$")
 RANGE = {"to", "through", "thru", "until", "till", "versus", "vs", "by", "times", "plus", "minus", "mod", "over", "than", "x"}
 # A word between two numbers that begins a remark ("$64 for 16 glasses"); any other is a unit, and one quantity has two: 5 ft 6.
-LINKS = {
-    "of",
-    "in",
-    "for",
-    "per",
-    "each",
-    "at",
-    "on",
-    "from",
+LINKS = {"of", "in", "for", "per", "each", "every", "at", "on", "from"} | {
     "is",
     "are",
     "was",
     "were",
-    "every",
     "his",
     "her",
     "their",
@@ -87,7 +79,7 @@ def number(text: str) -> float | None:
         two units, several candidates that differ, a comma or point that may separate decimals or thousands (``12,34``,
         ``1.234.567``), a division by zero, or what no float can hold.
     """
-    text = plain_text(text)
+    text = plain_text(text.replace(MASK, " "))
     found = numerals(text)
     if not found or NOTHING.search(text[: found[0].start]):
         return None
@@ -100,7 +92,7 @@ def number(text: str) -> float | None:
 
 def result(text: str) -> float | None:
     """The number that a chain of calculations ends in: the one behind its last ``=``, or its first one when it has none."""
-    before, _, after = plain_text(text).rpartition("=")
+    before, _, after = plain_text(text[-LONGEST:]).rpartition("=")
     found = numerals(after) or numerals(before)
     return found[0].value if found else None
 
@@ -123,6 +115,7 @@ def _main_clause(masked: str, found: Sequence[Numeral]) -> str:
 
 
 def _stated(masked: str, text: str, found: Sequence[Numeral]) -> float | None:
+    """The number that all candidates of a clause agree on; denied ones ("not 10") do not count."""
     if TUPLE.match(masked):
         return None
     answer = None
@@ -165,7 +158,7 @@ def _side(masked: str, text: str, found: Sequence[Numeral], start: int, end: int
     if not found:
         return NOTHING_READ
     first = found[0]
-    if first.value is None or "\\" in text[start : first.start]:
+    if first.value is None or "\\" in text[start : first.start] or BOUND.search(masked, first.end, end):
         return OTHER
     if len(found) > 1 and _belong_together(first, masked[first.end : found[1].start], masked[found[1].end : end]):
         return OTHER

@@ -57,8 +57,8 @@ FEWER = r"(?:more|less|fewer|greater|higher|lower|larger|smaller)"
 
 # Behind a number.
 GOES_ON = re.compile(
-    rf"""[.,]?\d | [_₀-₉‰!|(] | [\u0300-\u036f] | x[\da-f]+\b                    # a longer number, 101_2, 5!, |5|, 2(3), 0xF
-    | \s*(?:[\^÷±√π∞<>≤≥≠\\] | \*\s*[\w(.\\] | [/~]\s*[\d(] | /\s*[xyzn]\b | x\s*\d)   # 3 * 4, 3 / x
+    rf"""[.,]?\d | [_₀-₉‰!|(⌋⌉‖] | [\u0300-\u036f] | x[\da-f]+\b                    # a longer number, 101_2, 5!, |5|, 2(3), 0xF
+    | \s*(?:[\^÷±√π∞<>≤≥≠\\] | \*\s*[\w(.\\] | [/~]\s*-?[\d(] | /\s*[xyzn]\b | x\s*\d)   # 3 * 4, 3 / x
     | :\d | \s+:\s*\d | :\s+[\d.,]+(?![\d.,]|\s+[a-z]{{2}})                      # 3:4, but not "7: 3 red ones"
     | \s*\+(?!/) | ['"′’″]\s*\d | \)\s*[\^(!*]                                   # 5+, 5'6", (2)(3)
     | \s*[-–—]\s*(?:[\d(.\\-] | [A-Za-z]\b | [.,;)]*\s*$)                        # 5-6, 5 - x, 5-
@@ -77,7 +77,7 @@ LONE_LETTER = re.compile(r"\s+[kKMBbxyznei](?!\w|['’]|\.\w)")
 
 # Before a number and its sign.
 PART_OF_EXPRESSION = re.compile(
-    rf"""(?:[*÷/^√|<>≤≥≠±] | \\\w* | \w\( | \)\s*\( )\s*$ | \)$
+    rf"""(?:[*÷/^√|<>≤≥≠±⌊⌈‖] | \\\w* | \w\( | \)\s*\( )\s*$ | \)$
     | \b{FUNCTION}(?:_\w+)?\s*\(?\s*$
     | \b(?:half|third|quarter|twice|double|triple|square|cube|sum|product|difference)(?:\s+of)?\s*$
     | \b(?:(?:root|logarithm)\s+of | as\s+\w+\s+as)\s*$

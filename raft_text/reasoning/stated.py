@@ -37,10 +37,11 @@ DISPLAY = {"\\[": "\\]", "$$": "$$"}
 
 # Second thoughts: the last of these with an answer behind it counts, and a plain retraction leaves none.
 SECOND_THOUGHT = re.compile(
-    r"""\b(?P<strong>wait(?=\s*[,.!:;…–—-]|\s+(?:no|actually|that|it|I)\b|\s*$) | scratch\s+that | oops | hold\s+on
-      | on\s+second\s+thought
-      | correction\s*[:,–—-] | I(?:'ve)?\s+(?:have\s+)?made\s+(?:a|an)\s+(?:\w+\s+)?(?:mistake|error)
-      | that(?:'s|\s+is|\s+was)\s+(?:wrong|incorrect|not\s+(?:right|correct)))
+    r"""(?P<strong>(?:^|[\n.!?,;:…–—(-]\s*|\b(?:no|oh|hmm|but)[\s,]+)
+        (?:wait|hold\s+on)(?=\s*[,.!:;…–—-]|\s+(?:no|actually|that|it|I)\b|\s*$)
+      | \b(?:scratch\s+that | oops | on\s+second\s+thought | correction\s*[:,–—-]
+        | I(?:'ve)?\s+(?:have\s+)?made\s+(?:a|an)\s+(?:\w+\s+)?(?:mistake|error)
+        | that(?:'s|\s+is|\s+was)\s+(?:wrong|incorrect|not\s+(?:right|correct))))
     | \b(?:actually | sorry | I\s+mean(?:t)? | or\s+rather | no\s*[,:–—])""",
     re.IGNORECASE | re.VERBOSE,
 )

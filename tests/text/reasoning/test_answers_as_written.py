@@ -87,3 +87,4 @@ def test_the_result_of_a_chain():
     assert result("2 + 3 = 5. Then 5 * 4 = 20 apples, for 3 people") == 20
     assert result("there are 7 of them, and 8 others") == 7
     assert result("nothing to count") is None
+    assert result("1 + 1 = 2. " * 500 + "2 + 2 = 4") == 4, "of a long chain the end counts"

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from raft_core.errors import ConfigError
-from raft_core.types import Prompt, Request, Sample
 from raft_core.metrics.voting import accuracy_table, vote
+from raft_core.types import Prompt, Request, Sample
 from raft_text.reasoning.reward import AnswerReward
 from raft_text.reasoning.sandbox import Limits, Outcome, Sandbox
 from raft_text.reasoning.symbolic import Algebra, formula
@@ -128,7 +128,7 @@ def test_a_sandbox_that_breaks_down_leaves_the_sample_unscored(monkeypatch):
 
 
 def test_what_is_missing_is_told_before_a_run(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     problems = AnswerReward("symbolic").check()
     assert "pip install 'raft-align[symbolic]'" in problems[0]
     with pytest.raises(ConfigError, match="'symbolic' and reasoning 'program'"):

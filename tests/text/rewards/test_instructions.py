@@ -20,20 +20,36 @@ from raft_text.rewards import VerifiableInstructions
 from raft_text.rewards.ifeval import CHECKS, mistakes_in, sentences
 
 AT_LEAST, LESS = {"relation": "at least"}, {"relation": "less than"}
+SECOND_SAYS_BUT = {"num_paragraphs": 2, "nth_paragraph": 2, "first_word": "But"}
 # id, arguments, texts that follow it, texts that do not
 CASES = [
-    ("change_case:capital_word_frequency", {"capital_frequency": 2, "capital_relation": "at least"}, ["GO to U.S. now"], ["GO"]),
+    (
+        "change_case:capital_word_frequency",
+        {"capital_frequency": 2, "capital_relation": "at least"},
+        ["GO to U.S. now"],
+        ["GO"],
+    ),
     ("change_case:capital_word_frequency", {"capital_frequency": 1, "capital_relation": "less than"}, ["go On"], ["I go"]),
     ("change_case:english_capital", {}, ["ALL OF IT, 3!"], ["All of it", "123"]),
     ("change_case:english_lowercase", {}, ["all of it, 3!"], ["All of it"]),
     ("combination:repeat_prompt", {"prompt_to_repeat": "Say  hi."}, [" say  hi. Hi!"], ["Hi! Say  hi."]),
     ("combination:two_responses", {}, ["one ****** two", "******one****** two"], ["one", "a ****** a", "a******b******c"]),
-    ("detectable_content:number_placeholders", {"num_placeholders": 2}, ["Dear [name], at [place]"], ["Dear [name], at [pl\nace]"]),
+    (
+        "detectable_content:number_placeholders",
+        {"num_placeholders": 2},
+        ["Dear [name], at [place]"],
+        ["Dear [name], at [pl\nace]"],
+    ),
     ("detectable_content:postscript", {"postscript_marker": "P.S."}, ["Bye.\nP. S. More"], ["Bye.\nPS more"]),
     ("detectable_content:postscript", {"postscript_marker": "P.P.S"}, ["Bye. p.p.s. x"], ["Bye. P.S. x"]),
     ("detectable_format:constrained_response", {}, ["Well. My answer is maybe."], ["Maybe."]),
     ("detectable_format:json_format", {}, ['{"a": [1]}', '```json\n{"a": 1}\n```', "3"], ["{'a': 1}", "Here: {}"]),
-    ("detectable_format:multiple_sections", {"section_spliter": "SECTION", "num_sections": 2}, ["SECTION 1 a SECTION 2 b"], ["SECTION A"]),
+    (
+        "detectable_format:multiple_sections",
+        {"section_spliter": "SECTION", "num_sections": 2},
+        ["SECTION 1 a SECTION 2 b"],
+        ["SECTION A"],
+    ),
     ("detectable_format:number_bullet_lists", {"num_bullets": 2}, ["* a\n- b\n**c**"], ["* a", "* a\n* b\n* c"]),
     ("detectable_format:number_highlighted_sections", {"num_highlights": 2}, ["*a* and **b c**"], ["*a*", "* *, **", "*a\nb*"]),
     ("detectable_format:title", {}, ["<<A poem>>\nx", "a << b >> c"], ["<<>>", "<<a\nb>>", "<a>", ">> a <<"]),
@@ -42,14 +58,24 @@ CASES = [
     ("keywords:frequency", {"keyword": "a.b", "frequency": 2} | AT_LEAST, ["a.b A.B"], ["a.b axb"]),
     ("keywords:letter_frequency", {"letter": "#", "let_frequency": 2, "let_relation": "less than"}, ["#"], ["##"]),
     ("keywords:letter_frequency", {"letter": "E", "let_frequency": 2, "let_relation": "at least"}, ["eE"], ["e"]),
-    ("length_constraints:nth_paragraph_first_word", {"num_paragraphs": 2, "nth_paragraph": 2, "first_word": "But"}, ["a\n\n'but, b"], ["a\n\nb", "a\n\nbut\n\nc", "but"]),
-    ("length_constraints:number_paragraphs", {"num_paragraphs": 2}, ["a\n***\nb", "***a\n***\nb"], ["a\n\nb", "a\n***\n***\nb"]),
-    ("length_constraints:number_sentences", {"num_sentences": 2} | AT_LEAST, ["Dr. A. Smith came. He left!"], ["Dr. A. Smith came."]),
+    ("length_constraints:nth_paragraph_first_word", SECOND_SAYS_BUT, ["a\n\n'but, b"], ["a\n\nb", "a\n\nbut\n\nc", "but"]),
+    (
+        "length_constraints:number_paragraphs",
+        {"num_paragraphs": 2},
+        ["a\n***\nb", "***a\n***\nb"],
+        ["a\n\nb", "a\n***\n***\nb"],
+    ),
+    (
+        "length_constraints:number_sentences",
+        {"num_sentences": 2} | AT_LEAST,
+        ["Dr. A. Smith came. He left!"],
+        ["Dr. A. Smith came."],
+    ),
     ("length_constraints:number_words", {"num_words": 3} | LESS, ["one, two"], ["one two three"]),
     ("punctuation:no_comma", {}, ["a; b"], ["a, b"]),
     ("startend:end_checker", {"end_phrase": "The End."}, ['"x. the end."', "the END.\n"], ["The end. No."]),
     ("startend:quotation", {}, [' "all of it" '], ['"', 'a "b"']),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("name", "arguments", "followed", "not_followed"), CASES)
@@ -125,7 +151,7 @@ def test_what_cannot_be_checked_is_told_before_a_run_and_never_scored(names, arg
     reward = VerifiableInstructions()
     wrong = Prompt("Write.", {"instruction_id_list": names, "kwargs": arguments})
     assert re.search(said, "\n".join(reward.check_prompts([Prompt("Fine.", META), wrong], [])))
-    samples = drawn("one two three") + [Sample(Request(wrong, 0, 0), output="one two three")]
+    samples = [*drawn("one two three"), Sample(Request(wrong, 0, 0), output="one two three")]
     with pytest.raises(PartlyScored) as caught:
         reward(samples)
     np.testing.assert_array_equal(caught.value.values, [1, np.nan])
@@ -143,7 +169,7 @@ def test_prompts_without_instructions_are_told_of():
 
 
 def test_a_missing_package_is_named(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     problems = mistakes_in("language:response_language", {"language": "de"})
     assert "pip install 'raft-align[instructions]'" in problems[0]
 
