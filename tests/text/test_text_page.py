@@ -1,4 +1,4 @@
-"""What docs/guides/align_text.md shows is true: its configuration passes the check, its code runs, its table names every figure."""
+"""What docs/guides/align_text.md shows is true: its configuration is valid, its code runs, its table names every figure."""
 
 from __future__ import annotations
 
