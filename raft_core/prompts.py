@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from raft_core.bundled import bundled_file
+from raft_core.conversations import BadConversation, meta_of, prompt_of
 from raft_core.errors import ConfigError, DataError, MissingDependency, nearest
 from raft_core.rng import numpy_rng
 from raft_core.types import Prompt
@@ -266,6 +267,13 @@ def _from_rows(rows: Iterable[tuple[int, Mapping[Any, Any]]], column: str | None
     for number, row in rows:
         if None in row:  # where csv.DictReader puts the fields beyond the heading's
             raise DataError(f"{source}, line {number}: has more fields than the heading; quote a prompt that holds a separator")
+        try:
+            conversation = prompt_of(row, column)
+        except BadConversation as error:
+            raise DataError(f"{source}, line {number}: {error}") from None
+        if conversation is not None:
+            yield conversation
+            continue
         name = column or _usual_column(list(row), source)
         if name not in row:
             raise DataError(f"{source}, line {number}: has no column {name!r}{nearest(name, map(str, row))}")
@@ -273,7 +281,7 @@ def _from_rows(rows: Iterable[tuple[int, Mapping[Any, Any]]], column: str | None
         if not isinstance(text, str):
             raise DataError(f"{source}, line {number}: column {name!r} holds {_short(repr(text))}, which is not a text")
         if text.strip():
-            yield Prompt(text.strip(), {str(key): value for key, value in row.items() if key != name})
+            yield Prompt(text.strip(), meta_of(row, name))
 
 
 def _usual_column(columns: list[str], source: str) -> str:

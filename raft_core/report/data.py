@@ -13,6 +13,7 @@ from raft_core.evaluation.evaluate import Evaluation
 from raft_core.evaluation.files import read_results
 from raft_core.evaluation.table import number, split_name
 from raft_core.format import evenly
+from raft_core.metrics.history import ERROR_OF
 from raft_core.monitoring import stopping
 from raft_core.report.plots import Chart, chart
 from raft_core.store.integrity import damages
@@ -35,6 +36,7 @@ COMMON = (
     "train/",
     "time/",
     "memory/",
+    ERROR_OF,
 )
 SHEETS = 12
 

@@ -1,4 +1,4 @@
-"""What docs/reasoning.md shows is true."""
+"""What docs/guides/reasoning.md shows is true."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ from raft_text.reasoning.datasets import FIELDS
 from raft_text.reasoning.sandbox import Sandbox
 from raft_text.reasoning.templates import N_COT, P_COT
 
-PAGE = (Path(__file__).parents[2] / "docs" / "reasoning.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "guides" / "reasoning.md").read_text(encoding="utf-8")
 
 
 def blocks(language):
@@ -58,7 +58,7 @@ def test_the_template_and_the_reward_are_what_they_are():
 @pytest.mark.skipif(Sandbox.unsupported() is not None, reason="programs are refused on this system")
 def test_the_code_runs_and_prints_what_it_says(capsys):
     for block in blocks("python"):
-        exec(compile(block, "docs/reasoning.md", "exec"), {})
+        exec(compile(block, "docs/guides/reasoning.md", "exec"), {})
         promised = re.findall(r"^print\(.*\)  # (.*?)(?::.*sample that.*)?$", block, re.M)
         shown = capsys.readouterr().out.splitlines()
         assert shown[: len(promised)] == promised

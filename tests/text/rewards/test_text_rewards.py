@@ -416,7 +416,7 @@ def test_a_model_without_a_chat_template_is_no_judge(tmp_path):
 # --- their page
 
 
-PAGE = (Path(__file__).parents[3] / "docs" / "rewards_text.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "rewards_text.md").read_text(encoding="utf-8")
 
 
 def test_the_table_names_every_reward_of_text():
