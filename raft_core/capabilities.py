@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from raft_core.protocols import Policy
-    from raft_core.types import Prompt, Request, Sample
+    from raft_core.types import Prompt, Request, Sample, Selection
 
 
 # --- of any part
@@ -146,6 +146,15 @@ class Imports(Protocol):
 
 
 @runtime_checkable
+class Divides(Protocol):
+    """A loss, or that of a round, whose batches are divided by something else than their number of items, such as tokens."""
+
+    def divisor(self, samples: Sequence[Sample], part: Any) -> float:
+        """What the sum of the losses of a whole batch ``part`` is divided by, however it is cut up or shared out; > 0."""
+        ...
+
+
+@runtime_checkable
 class ChecksPolicy(Protocol):
     """Says why a policy, not yet loaded, will not do."""
 
@@ -173,6 +182,11 @@ def check_policy(objective: object, policy: Policy) -> list[str]:
 def check_trace(policy: Policy) -> list[str]:
     """Why a policy cannot be sampled with a trace."""
     return list(policy.check_trace()) if isinstance(policy, ChecksTrace) else []
+
+
+def divisor(loss: object, samples: Sequence[Sample], part: Selection) -> float:
+    """What the sum of a batch's losses is divided by."""
+    return loss.divisor(samples, part) if isinstance(loss, Divides) else float(len(part))
 
 
 def load(part: object) -> None:

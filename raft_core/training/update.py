@@ -81,17 +81,17 @@ class Updater:
     def device(self) -> torch.device:
         return next(iter(self.parameters.values())).device
 
-    def step(self, losses: Losses, share: int, batch_size: int, lr: float) -> Step:
+    def step(self, losses: Losses, share: int, divisor: float, lr: float) -> Step:
         """Take one step, or none if the loss or the gradient is not finite.
 
         Args:
             losses: of the ``share`` items that this process has of the batch.
-            batch_size: items over all processes; the loss is their sum divided by it.
+            divisor: the batch's loss is the sum of its items' over all processes, divided by this.
             lr: learning rate of this step.
         """
         for group in self._optimizer.param_groups:
             group["lr"] = lr
-        loss = self._backward(losses, share, batch_size)
+        loss = self._backward(losses, share, divisor)
         grads = [grad_or_zero(parameter) for parameter in self.parameters.values()]
         if self._processes.count > 1:
             loss = sum_over_processes(loss, grads)
@@ -121,7 +121,7 @@ class Updater:
         if self.ema:
             self.ema.update()
 
-    def _backward(self, losses: Losses, share: int, batch_size: int) -> torch.Tensor:
+    def _backward(self, losses: Losses, share: int, divisor: float) -> torch.Tensor:
         """Accumulate the gradients of this process's items, each exactly once; returns its part of the batch's loss, [].
 
         When memory runs out the whole share is taken again with micro-batches of half the size: how far the backward pass of
@@ -129,7 +129,7 @@ class Updater:
         """
         while True:
             try:
-                return self._accumulate(losses, share, batch_size)
+                return self._accumulate(losses, share, divisor)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -137,7 +137,7 @@ class Updater:
             self._optimizer.zero_grad()
             make_room()
 
-    def _accumulate(self, losses: Losses, share: int, batch_size: int) -> torch.Tensor:
+    def _accumulate(self, losses: Losses, share: int, divisor: float) -> torch.Tensor:
         total = torch.zeros((), device=self.device)
         for start in range(0, share, self.micro_batch_size):
             with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not None):
@@ -148,7 +148,7 @@ class Updater:
                     f"the objective returned shape {tuple(values.shape)} for {part.stop - part.start} items: "
                     "it must return the loss of each, so that a batch can be cut and shared out"
                 )
-            loss = values.float().sum() / batch_size
+            loss = values.float().sum() / divisor
             self._scaler.scale(loss).backward()
             total += loss.detach()
         return total

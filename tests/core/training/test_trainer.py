@@ -23,7 +23,7 @@ class Noisy(FakePolicy):
         return torch.stack([torch.randn(self.mean.shape[1], generator=torch_rng(seed)) for seed in seeds])
 
     def nll(self, samples, draw, *, reference=False):
-        error = torch.stack([s.tensors["x"] for s in samples]) + draw - self._means(samples, reference)
+        error = torch.stack([s.tensors["x"] for s in samples]) + draw - self._means(samples, 0.0 if reference else 1.0)
         return (error**2).sum(dim=1) / 2
 
 
