@@ -39,6 +39,15 @@ class ChecksPrompts(Protocol):
 
 
 @runtime_checkable
+class Notes(Protocol):
+    """Knows something that a person should know, though it is no mistake: of its settings, or once loaded of its weights."""
+
+    def notes(self) -> list[str]:
+        """In words; asked when a configuration is checked, and of a policy again when it has been loaded."""
+        ...
+
+
+@runtime_checkable
 class Loads(Protocol):
     """Has weights to load, once, after the whole configuration has been checked."""
 
@@ -172,6 +181,11 @@ def check(part: object) -> list[str]:
 def check_prompts(part: object, train: Sequence[Prompt], held_out: Sequence[Prompt]) -> list[str]:
     """What prompts lack that a part needs of them."""
     return list(part.check_prompts(train, held_out)) if isinstance(part, ChecksPrompts) else []
+
+
+def notes(part: object) -> list[str]:
+    """What a person should know of a part."""
+    return list(part.notes()) if isinstance(part, Notes) else []
 
 
 def check_policy(objective: object, policy: Policy) -> list[str]:
