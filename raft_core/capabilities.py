@@ -10,11 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from raft_core.conversations import transcript
+
 if TYPE_CHECKING:
     import torch
 
     from raft_core.protocols import Policy
-    from raft_core.types import Prompt, Request, Sample, Selection
+    from raft_core.types import Message, Prompt, Request, Sample, Selection
 
 
 # --- of any part
@@ -126,6 +128,19 @@ class ComparesLikelihoods(Protocol):
 
 
 @runtime_checkable
+class ReadsMessages(Protocol):
+    """Reads conversations with their roles; any other policy reads their transcripts."""
+
+    def visible_messages(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """The part of a conversation that the model takes in; all of it unless it is longer than it may be.
+
+        Raises:
+            DataError: the conversation is refused.
+        """
+        ...
+
+
+@runtime_checkable
 class Writes(Protocol):
     """Takes responses that were written elsewhere, by a person or a teacher, as samples of its own."""
 
@@ -136,7 +151,9 @@ class Writes(Protocol):
 class Exports(Protocol):
     """Writes a model card beside the weights that it exports."""
 
-    def write_card(self, run_folder: Path, folder: Path) -> Path: ...
+    def write_card(self, run_folder: Path, folder: Path, place: str | None = None) -> Path:
+        """Write the card of a run into ``folder``; ``place`` is OWNER/NAME on the Hub, if the weights will lie there."""
+        ...
 
 
 @runtime_checkable
@@ -220,6 +237,17 @@ def attach(parts: Iterable[object], policy: Policy) -> None:
     for part in parts:
         if isinstance(part, AttachesPolicy):
             part.attach(policy)
+
+
+def visible(policy: Policy, prompt: Prompt) -> str:
+    """What a policy takes in of a prompt; of a conversation its transcript.
+
+    Raises:
+        DataError: it refuses the prompt.
+    """
+    if prompt.messages is None or not isinstance(policy, ReadsMessages):
+        return policy.visible(prompt.text)
+    return transcript(policy.visible_messages(prompt.messages))
 
 
 def figures(policy: Policy, samples: Sequence[Sample]) -> dict[str, float]:

@@ -340,7 +340,7 @@ def absolute_sources(plain: Mapping[str, Any], base: Path | None) -> dict[str, A
     result = dict(plain)
     for key in ("train", "held_out"):
         source = result.get(key)
-        if source and not source.startswith(("hub:", "bundled:")):
+        if isinstance(source, str) and not source.startswith(("hub:", "bundled:")):
             result[key] = str(locate(source, base).resolve())
     return result
 

@@ -37,7 +37,7 @@ class Engine:
         network: the transformers model, with adapters in it if there are any.
         adapter: peft's configuration of the adapters; None for full fine-tuning.
         encode: prompts to tokens and completions to text.
-        ends: ids of the tokens that end a text.
+        ends: ids of the tokens that end a completion of a plain prompt, as the prompting has it.
         device: where the network works.
         dtype: of the frozen weights; of the computation where everything is trained.
         vocabulary: tokens that the network knows.
@@ -99,8 +99,11 @@ class Engine:
         quantization = hardware.quantization(memory.quantize)
         network = loading.load_model(model, dtype, attention=memory.attention, quantization=quantization)
         ends = loading.end_tokens(tokenizer, network, model)
-        encode = PromptEncoder(tokenizer, prompting, context, sampling.max_new_tokens, ends)
-        return cls(network, encode, ends, lora, memory, device)
+        encode = PromptEncoder(tokenizer, prompting, context, sampling.max_new_tokens, ends, model)
+        turn_ends = encode.ends(chat=prompting.chat)
+        if turn_ends != ends:  # so that what is exported knows where a turn ends
+            network.generation_config.eos_token_id = list(turn_ends)
+        return cls(network, encode, turn_ends, lora, memory, device)
 
     @contextlib.contextmanager
     def placed(self) -> Iterator[None]:

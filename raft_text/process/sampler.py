@@ -17,7 +17,7 @@ from raft_text.model.loading import context_length
 from raft_text.options import Sampling
 from raft_text.process.token_choice import Picker, entropy, uniforms
 
-Finish = Literal["end", "stop", "length", "rejected"]
+Finish = Literal["end", "stop", "length", "rejected", "failed"]
 COMPACT_AT = 0.25  # share of finished rows at which the others are moved together
 
 
@@ -26,10 +26,10 @@ class Drawn:
     """A completion.
 
     Attributes:
-        tokens: [T] int64 on the CPU, with the end-of-text token if there is one, T ≥ 1.
+        tokens: [T] int64 on the CPU, with the end-of-text token if there is one; T ≥ 1 unless it failed.
         log_probs: [T] float32 in nats, of the distribution that the tokens were drawn from; None if not asked for.
-        entropy: of the model's prediction, mean over tokens, nats; None if the engine does not tell.
-        finish: why it ended.
+        entropy: of the model's prediction, mean over tokens, nats; None if the engine does not tell, or it failed.
+        finish: why it ended; "failed" where the probabilities of the next token were not finite.
     """
 
     tokens: torch.Tensor
@@ -153,17 +153,25 @@ class Growing:
     def pick(self, picker: Picker, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """([A] each row's next token, [A, V] logits of the distribution that it is drawn from)."""
         last = self.tokens.shape[1] - 1
+        good = can_be_drawn_from(logits)
+        if not bool(good.all()):  # of NaN no token would come, but an index beyond the vocabulary; ``write`` sees to these rows
+            logits = torch.where(good[:, None], logits, 0.0)
         uniform = self.uniform.gather(1, self.count.clamp(max=last)[:, None])[:, 0]
         return picker(logits, torch.cat([self.context, self.tokens], dim=1), self.count, uniform)
 
     def write(self, token: torch.Tensor, shaped: torch.Tensor, logits: torch.Tensor, active: torch.Tensor) -> None:
         """Append ``token`` [A] to the rows that are alive and ``active`` [A].
 
+        Where the logits give no probabilities the row has failed, and nothing is appended.
+
         Args:
             shaped: [A, V] logits of the distribution that the token was drawn from.
             logits: [A, V] of the model.
         """
         active = active & self.alive
+        failed = active & ~can_be_drawn_from(logits)
+        self._finish(failed, "failed")
+        active = active & ~failed
         place = self.count.clamp(max=self.tokens.shape[1] - 1)[:, None]
         keep = active[:, None]
         self.tokens.scatter_(1, place, torch.where(keep, token[:, None], self.tokens.gather(1, place)))
@@ -208,7 +216,7 @@ class Growing:
             self._done[int(self.rows[row])] = Drawn(
                 tokens=self.tokens[row, :n].cpu().clone(),
                 log_probs=self.log_probs[row, :n].cpu().clone() if self.task.trace else None,
-                entropy=float(self.entropy[row]) / n,
+                entropy=None if why == "failed" else float(self.entropy[row]) / n,
                 finish=why,
             )
         self.alive = self.alive & ~rows
@@ -225,6 +233,11 @@ class Growing:
 
     def results(self) -> list[Drawn]:
         return [self._done[index] for index in range(len(self.task.prompts))]
+
+
+def can_be_drawn_from(logits: torch.Tensor) -> torch.Tensor:
+    """[A] bool: whether logits [A, V] give probabilities: none is NaN or +∞, and one at least is more than −∞."""
+    return logits.logsumexp(dim=-1).isfinite()
 
 
 def _numbers(rows: torch.Tensor) -> list[int]:
