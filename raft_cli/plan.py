@@ -25,7 +25,7 @@ def main(args: argparse.Namespace) -> None:
     from raft_core.config.recipes import checked_config
     from raft_core.config.run_config import as_yaml
     from raft_core.terminal import progress
-    from raft_core.workflows.align import truncated
+    from raft_core.workflows.align import loaded_warnings
     from raft_core.workflows.plan import count, probe
     from raft_core.workflows.plan_words import count_lines, probe_lines
 
@@ -40,7 +40,7 @@ def main(args: argparse.Namespace) -> None:
             reporter.line(row(label, text))
         return
     found = probe(checked, reporter)
-    for warning in truncated(checked.config.policy, [*checked.prompts.train, *checked.prompts.held_out]):
+    for warning in loaded_warnings(checked.config.policy, [*checked.prompts.train, *checked.prompts.held_out]):
         reporter.warn(warning)
     for label, text in count_lines(checked, counts, found):
         reporter.line(row(label, text))

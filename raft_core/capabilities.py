@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from raft_core.protocols import Policy
-    from raft_core.types import Message, Prompt, Request, Sample
+    from raft_core.types import Message, Prompt, Request, Sample, Selection
 
 
 # --- of any part
@@ -37,6 +37,15 @@ class ChecksPrompts(Protocol):
 
     def check_prompts(self, train: Sequence[Prompt], held_out: Sequence[Prompt]) -> list[str]:
         """What these prompts lack, in words; called before a weight is loaded."""
+        ...
+
+
+@runtime_checkable
+class Notes(Protocol):
+    """Knows something that a person should know, though it is no mistake: of its settings, or once loaded of its weights."""
+
+    def notes(self) -> list[str]:
+        """In words; asked when a configuration is checked, and of a policy again when it has been loaded."""
         ...
 
 
@@ -163,6 +172,15 @@ class Imports(Protocol):
 
 
 @runtime_checkable
+class Divides(Protocol):
+    """A loss, or that of a round, whose batches are divided by something else than their number of items, such as tokens."""
+
+    def divisor(self, samples: Sequence[Sample], part: Any) -> float:
+        """What the sum of the losses of a whole batch ``part`` is divided by, however it is cut up or shared out; > 0."""
+        ...
+
+
+@runtime_checkable
 class ChecksPolicy(Protocol):
     """Says why a policy, not yet loaded, will not do."""
 
@@ -182,6 +200,11 @@ def check_prompts(part: object, train: Sequence[Prompt], held_out: Sequence[Prom
     return list(part.check_prompts(train, held_out)) if isinstance(part, ChecksPrompts) else []
 
 
+def notes(part: object) -> list[str]:
+    """What a person should know of a part."""
+    return list(part.notes()) if isinstance(part, Notes) else []
+
+
 def check_policy(objective: object, policy: Policy) -> list[str]:
     """Why an objective cannot train a policy."""
     return list(objective.suits(policy)) if isinstance(objective, ChecksPolicy) else []
@@ -190,6 +213,11 @@ def check_policy(objective: object, policy: Policy) -> list[str]:
 def check_trace(policy: Policy) -> list[str]:
     """Why a policy cannot be sampled with a trace."""
     return list(policy.check_trace()) if isinstance(policy, ChecksTrace) else []
+
+
+def divisor(loss: object, samples: Sequence[Sample], part: Selection) -> float:
+    """What the sum of a batch's losses is divided by."""
+    return loss.divisor(samples, part) if isinstance(loss, Divides) else float(len(part))
 
 
 def load(part: object) -> None:

@@ -275,6 +275,7 @@ def check(raw: Mapping[str, Any], *, base: Path | None = None, name: str = "run"
         raise ConfigError(walk.mistakes)
     plain = settled_plain(plain_arguments(parts), given, built)
     plain["prompts"] = absolute_sources(plain["prompts"], base)
+    notes += [note for part in built.values() for note in capabilities.notes(part)]
     return Checked(RunConfig(**built), with_short_names(plain), prompts, [*gathered.notes, *notes], name)
 
 
