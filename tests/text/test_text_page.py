@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import datasets
 import yaml
 
 from raft_cli.sft import completed
@@ -29,9 +30,17 @@ def test_its_configurations_pass_the_check(tmp_path, monkeypatch):
     Path("my_file.py").write_text(
         "def my_function(prompts, outputs):\n    return [0.0] * len(outputs)\nmy_bound = my_function\n"
     )
-    first, early, ratios, rules = blocks("yaml")
+    first, chats, cut, early, ratios, rules = blocks("yaml")
     config = check(yaml.safe_load(first), base=tmp_path).config
     assert config.policy.prompting.chat and config.policy.sampling.batch_size == 64
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: [{"messages": [*talk, *talk]}] * 2)
+    chat = check(yaml.safe_load(first) | yaml.safe_load(chats), base=tmp_path)
+    assert chat.config.policy.prompting.chat_template_kwargs == {"enable_thinking": False}
+    assert [len(prompt.messages or ()) for prompt in (*chat.prompts.train, *chat.prompts.held_out)] == [3]
+    Path("sums.jsonl").write_text("".join(json.dumps({"prompt": str(i), "answer_value": "1"}) + "\n" for i in range(5)))
+    for line in cut.splitlines():
+        check(yaml.safe_load(first) | yaml.safe_load(line) | {"prompts": {"train": "sums.jsonl"}}, base=tmp_path)
     clipped = check(yaml.safe_load(first) | yaml.safe_load(ratios), base=tmp_path).config
     assert clipped.objective == RaftPlusPlus(0.2, 0.28) and clipped.selector == AllBest(1.0)
     Path("pairs.jsonl").write_text("".join(json.dumps({"prompt": str(i), "response": "r"}) + "\n" for i in range(2000)))
