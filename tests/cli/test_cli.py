@@ -426,10 +426,36 @@ def test_plan_counts_and_probes_and_writes_nothing(task, capsys):
     out = capsys.readouterr().out
     assert "20 per round (5 prompts × 4), 2 of them kept" in out
     assert "4 steps of 8 per round" in out
-    for label in ("a round", "the run", "memory", "spread", "gain"):
+    labels = [line.split("  ")[0] for line in out.splitlines() if not line.startswith(" ")]
+    assert labels[:4] == ["work", "the run", "memory", "gain"]
+    for label in ("a round", "peaks", "spread", "gain by k"):
         assert f"\n{label} " in out
-    assert fits(out)
+    assert fits(out) and "class_path" not in out
     assert sorted(task.rglob("*")) == before
+
+
+def test_a_configuration_for_another_machine_is_planned_without_a_probe(capsys, monkeypatch):
+    """fp16 and xformers need a GPU: here that is a remark, and where the run would begin a mistake."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    words = ["sd15/aesthetic", "--policy.memory.attention", "xformers", "--trainer.optimizer.name", "adamw8bit"]
+    assert main(["plan", *words, "--no_probe"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("prompts  ") and fits(out) and len([line for line in out.splitlines() if line[0] != " "]) >= 4
+    told = " ".join(out.split())
+    for lack in ("mixed_precision is 'fp16'", "memory.attention is xformers", "optimizer.name is 'adamw8bit'"):
+        assert "note on this machine it could not run: " in told and lack in told
+    assert main(["align", *words, "--print_config"]) == 2
+    assert "mixed_precision is 'fp16'" in capsys.readouterr().err
+    assert main(["plan", *words, "--no_probe", "--k", "0"]) == 2
+    err = capsys.readouterr().err
+    assert "k is 0" in err and "fp16" not in err
+
+
+@pytest.mark.usefixtures("task")
+def test_plan_prints_the_configuration_where_it_is_asked_for(capsys):
+    assert main(["plan", "task.yaml", "--no_probe", "--print_config"]) == 0
+    counts, _, printed = capsys.readouterr().out.partition("\n\n")
+    assert len(counts.splitlines()) >= 4 and yaml.safe_load(printed)["k"] == 4
 
 
 def test_report_is_written_again(finished, capsys):
