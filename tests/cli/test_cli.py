@@ -18,6 +18,8 @@ import yaml
 from PIL import Image
 
 from raft_cli.command import COMMANDS, SUBCOMMANDS, main
+from raft_cli.list import setting
+from raft_core.config import listing
 from raft_core.config.listing import public_names
 from raft_core.config.recipes import recipe_folders
 from raft_core.prompts import read_prompts
@@ -384,7 +386,7 @@ def test_whatif_leaves_scores_out_rather_than_cutting_figures_off(finished):
 @pytest.mark.usefixtures("task")
 def test_a_configuration_may_stand_behind_an_option(capsys):
     assert main(["plan", "--no_probe", "task.yaml", "--k", "3"]) == 0
-    assert "k: 3" in capsys.readouterr().out
+    assert "15 per round (5 prompts × 3)" in capsys.readouterr().out
     assert main(["align", "--print_config", "task.yaml", "more.yaml"]) == 2
     assert "'more.yaml' is one word too many" in capsys.readouterr().err
 
@@ -413,11 +415,23 @@ def test_list_names_everything_in_80_columns(capsys):
     assert fits(out)
 
 
-@pytest.mark.parametrize("name", ["TopFraction", "Plateau", "StableDiffusion", "BestOfK"])
-def test_list_explains_one(name, capsys):
-    assert main(["list", name]) == 0
-    out = capsys.readouterr().out
-    assert out.startswith(name) and fits(out)
+def test_list_explains_every_part_in_80_columns(capsys):
+    for kind in listing.KINDS:
+        for name in {found.name for found in listing.classes(kind) if "Protocol" not in found.bases}:
+            assert main(["list", name]) == 0
+            out = capsys.readouterr().out
+            assert out.startswith(name) and fits(out), name
+
+
+def test_what_is_wide_is_listed_in_80_columns():
+    long = "Literal['first', 'second', 'third', 'fourth', 'fifth', 'sixth', 'seventh', 'eighth']"
+    assert list(setting(f"which: {long} = 'first'")) == [
+        "  # Literal['first', 'second', 'third', 'fourth', 'fifth', 'sixth', 'seventh',",
+        "  # 'eighth']",
+        "  which: 'first'",
+    ]
+    assert [len(line) for line in setting(f"text = '{'x' * 100}'")] == [80]
+    assert list(setting("kl: KlPenalty = field(default_factory=KlPenalty)")) == ["  kl: {}  # KlPenalty"]
 
 
 def test_plan_counts_and_probes_and_writes_nothing(task, capsys):
