@@ -215,8 +215,9 @@ def test_a_report_runs_no_code_that_a_run_folder_names():
         {"class_path": "raft_core.monitoring.stopping.importlib"},
         {"class_path": "raft_core.monitoring.stopping.KlAbove", "init_args": {"limit": -1}},  # refused by the rule itself
         {"class_path": "raft_core.monitoring.stopping.KlAbove", "init_args": {"limit": 2.0}},
+        {"class_path": "KlAbove", "init_args": {"limit": 3.0}},
     ]
-    assert list(known_rules(entries)) == [KlAbove(2.0)]
+    assert list(known_rules(entries)) == [KlAbove(2.0), KlAbove(3.0)]
 
 
 def test_chart_by_hand():
