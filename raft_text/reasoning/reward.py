@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from raft_core.errors import ConfigError, RewardError, nearest
+from raft_core.errors import ConfigError, MachineLack, RewardError, nearest
 from raft_core.protocols import RewardInfo
 from raft_core.types import Prompt, Sample
 from raft_text.reasoning.answers import PARTIAL, TOLERANCE
@@ -84,7 +84,7 @@ class AnswerReward:
         if self.algebra:
             return self.algebra.missing()
         problem = Sandbox.unsupported() if self.reader.sandbox else None
-        return [problem] if problem else []
+        return [MachineLack(problem)] if problem else []
 
     def check_prompts(self, train: Sequence[Prompt], held_out: Sequence[Prompt]) -> list[str]:
         """Prompts of which not one has a readable reference answer."""
