@@ -270,12 +270,18 @@ class StableDiffusion:
             )
         return log_probs, mask
 
+    def check_trace(self) -> list[str]:
+        """Why pictures cannot be drawn so that ``step_log_probs`` can replay them, in words; empty when they can."""
+        if self.sampling.scheduler_class == "DDIMScheduler" and self.sampling.eta > 0:
+            return []
+        return [
+            "log-probs of denoising steps need noise in every step, but sampling.scheduler is "
+            f"{self.sampling.scheduler!r} with eta {self.sampling.eta}; set scheduler: ddim and eta: 1.0"
+        ]
+
     def _require_log_probs(self) -> None:
-        if self.sampling.scheduler_class != "DDIMScheduler" or self.sampling.eta == 0:
-            raise ConfigError(
-                "log-probs of denoising steps need noise in every step, but sampling.scheduler is "
-                f"{self.sampling.scheduler!r} with eta {self.sampling.eta}; set scheduler: ddim and eta: 1.0"
-            )
+        if mistakes := self.check_trace():
+            raise ConfigError(mistakes)
 
     def embed(self, samples: Sequence[Sample]) -> np.ndarray:
         return pixel_features([sample.output for sample in samples])

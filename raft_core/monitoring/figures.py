@@ -31,7 +31,8 @@ def measure(policy: Policy, samples: Sequence[Sample], scores: Scores, selection
     unscored/NAME             sound samples without a score; left out when there are none
     sample/failed             samples that failed, of which nothing else is measured; left out when there are none
     diversity                 mean pairwise 1 − cosine of ``policy.embed`` within a prompt
-    kl                        mean log π − log π_ref of at most 64 of the samples, in the unit of ``policy.nll``
+    kl                        mean log π − log π_ref of at most 64 of the samples, in the unit of ``policy.nll``; of a model of
+                              text under the distributions that it samples from
     MODALITY/…                what the policy itself says of the samples, by ``policy.figures`` if it has that
     ========================  =============================================================================================
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from raft_core import capabilities
 from raft_core.capabilities import Exports
 from raft_core.config.run_config import Checked, check, overridden, read_yaml
 from raft_core.errors import DataError, NotFiniteError, StoreError
@@ -155,7 +156,7 @@ def truncated(policy: Policy, prompts: Sequence[Prompt]) -> list[str]:
     refused: list[str] = []
     for prompt in prompts:
         try:
-            seen = policy.visible(prompt.text)
+            seen = capabilities.visible(policy, prompt)
         except DataError as error:
             refused.append(str(error))
         else:

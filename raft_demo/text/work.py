@@ -155,7 +155,7 @@ def _completion(policy: Any, sample: Sample) -> Completion:
 
 def _with_log_probs(policy: Any, completions: Sequence[Completion], samples: Sequence[Sample]) -> list[Completion]:
     with torch.no_grad():
-        sides = [policy.step_log_probs(sound_of(samples), reference=reference)[0].tolist() for reference in (True, False)]
+        sides = [policy.token_log_probs(sound_of(samples), reference=reference)[0].tolist() for reference in (True, False)]
     rows = zip(*sides, strict=True)
     told = [([], []) if sample.failed else next(rows) for sample in samples]
     return [

@@ -27,7 +27,7 @@ class Drawn:
 
     Attributes:
         tokens: [T] int64 on the CPU, with the end-of-text token if there is one; T ≥ 1 unless it failed.
-        log_probs: [T] float32 in nats, of the model itself (temperature 1, nothing cut off); None if not asked for.
+        log_probs: [T] float32 in nats, of the distribution that the tokens were drawn from; None if not asked for.
         entropy: of the model's prediction, mean over tokens, nats; None if the engine does not tell, or it failed.
         finish: why it ended; "failed" where the probabilities of the next token were not finite.
     """
@@ -150,8 +150,8 @@ class Growing:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def pick(self, picker: Picker, logits: torch.Tensor) -> torch.Tensor:
-        """[A] each row's next token."""
+    def pick(self, picker: Picker, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """([A] each row's next token, [A, V] logits of the distribution that it is drawn from)."""
         last = self.tokens.shape[1] - 1
         good = can_be_drawn_from(logits)
         if not bool(good.all()):  # of NaN no token would come, but an index beyond the vocabulary; ``write`` sees to these rows
@@ -159,10 +159,14 @@ class Growing:
         uniform = self.uniform.gather(1, self.count.clamp(max=last)[:, None])[:, 0]
         return picker(logits, torch.cat([self.context, self.tokens], dim=1), self.count, uniform)
 
-    def write(self, token: torch.Tensor, logits: torch.Tensor, active: torch.Tensor) -> None:
-        """Append ``token`` [A], predicted by ``logits`` [A, V], to the rows that are alive and ``active`` [A].
+    def write(self, token: torch.Tensor, shaped: torch.Tensor, logits: torch.Tensor, active: torch.Tensor) -> None:
+        """Append ``token`` [A] to the rows that are alive and ``active`` [A].
 
         Where the logits give no probabilities the row has failed, and nothing is appended.
+
+        Args:
+            shaped: [A, V] logits of the distribution that the token was drawn from.
+            logits: [A, V] of the model.
         """
         active = active & self.alive
         failed = active & ~can_be_drawn_from(logits)
@@ -173,7 +177,7 @@ class Growing:
         self.tokens.scatter_(1, place, torch.where(keep, token[:, None], self.tokens.gather(1, place)))
         self.entropy += torch.where(active, entropy(logits), 0.0)
         if self.task.trace:
-            log_prob = logits.log_softmax(dim=-1).gather(1, token[:, None])
+            log_prob = shaped.log_softmax(dim=-1).gather(1, token[:, None])
             self.log_probs.scatter_(1, place, torch.where(keep, log_prob, self.log_probs.gather(1, place)))
         self.count = self.count + active
         ended = torch.isin(token, self._ends) & active
@@ -264,8 +268,8 @@ def draw(network: Any, task: Task, device: torch.device, draft: Any = None) -> l
     growing = Growing(task, ids.to(device)[rows], device)
     picker = Picker(task.sampling, task.ends)
     while len(growing):
-        token = growing.pick(picker, reader.logits)
-        growing.write(token, reader.logits, torch.ones_like(growing.alive))
+        token, shaped = growing.pick(picker, reader.logits)
+        growing.write(token, shaped, reader.logits, torch.ones_like(growing.alive))
         if task.on_step is not None:
             task.on_step(int(growing.count.max()), growing.tokens.shape[1])
         moved = growing.compacted()
@@ -292,7 +296,7 @@ def _guess_ahead(reader: Reader, guesser: Reader, growing: Growing, picker: Pick
     written, count = growing.tokens.clone(), growing.count
     for _ in range(n):
         guesser.logits = guesser.read(guesses[-1][:, None])[:, -1]
-        guesses.append(growing.pick(picker, guesser.logits))
+        guesses.append(growing.pick(picker, guesser.logits)[0])
         place = growing.count.clamp(max=written.shape[1] - 1)[:, None]
         growing.tokens.scatter_(1, place, guesses[-1][:, None])  # so that a repetition penalty sees it
         growing.count = growing.count + 1  # the uniform number that the model will use there
@@ -303,9 +307,9 @@ def _guess_ahead(reader: Reader, guesser: Reader, growing: Growing, picker: Pick
     agreed = growing.alive.clone()
     kept = torch.ones_like(growing.count)  # of the block; the first is the token that was drawn
     for place in range(n):
-        drawn = growing.pick(picker, logits[:, place])
+        drawn, shaped = growing.pick(picker, logits[:, place])
         agreed = agreed & growing.alive & (drawn == block[:, place + 1])
-        growing.write(drawn, logits[:, place], agreed)
+        growing.write(drawn, shaped, logits[:, place], agreed)
         kept = kept + agreed
     reader.logits = logits.gather(1, (kept - 1)[:, None, None].expand(-1, 1, logits.shape[-1]))[:, 0]
     for each in (reader, guesser):
