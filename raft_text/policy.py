@@ -182,6 +182,10 @@ class CausalLM:
         self._watcher = self._watch()
         self._references = self._read_references(encode=True)
 
+    def notes(self) -> list[str]:
+        """What a person should know of how the model was loaded, in words; nothing before that."""
+        return [] if self._engine is None else list(self._engine.notes)
+
     def _watch(self) -> Watcher | None:
         return None if self.rejection is None else Watcher(self.rejection)
 

@@ -41,7 +41,7 @@ from raft_core.config.schema import (
     type_name,
     without_none,
 )
-from raft_core.errors import ConfigError, RaftError, nearest
+from raft_core.errors import ConfigError, MachineLack, RaftError, nearest
 from raft_core.preferences.folder import learned_folder
 from raft_core.protocols import Combinator
 from raft_core.rewards.function import FunctionReward
@@ -87,6 +87,7 @@ class Walk:
                 text = f"{where}.{message}"
             else:
                 text = f"{where}: {message}"
+            text = MachineLack(text) if isinstance(message, MachineLack) else text
             if not any(known == text or known.endswith(f" {message}") for known in self.mistakes):
                 self.mistakes.append(text)
 

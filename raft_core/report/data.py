@@ -256,6 +256,7 @@ def known_rules(entries: Sequence[Any]) -> Iterator[Any]:
     """The rules of a configuration that this package defines. A report runs no code that a run folder names."""
     for entry in entries:
         name = entry.get("class_path", "") if isinstance(entry, Mapping) else str(entry)
+        name = name.removeprefix(f"{stopping.__name__}.")  # as runs were stored before they kept short names
         kind = getattr(stopping, name, None) if name.isidentifier() else None
         if isinstance(kind, type) and kind.__module__ == stopping.__name__:
             try:

@@ -1,4 +1,4 @@
-"""What docs/text.md shows is true: its configuration passes the check, its code runs, its table names every figure."""
+"""What docs/guides/align_text.md shows is true: its configuration is valid, its code runs, its table names every figure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from raft_core.types import Prompt, Request, Sample
 from raft_text import Rejection
 from raft_text.metrics import drawn_figures, text_figures
 
-PAGE = (Path(__file__).parents[2] / "docs" / "text.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "guides" / "align_text.md").read_text(encoding="utf-8")
 
 
 def blocks(language):
@@ -53,7 +53,7 @@ def test_its_configurations_pass_the_check(tmp_path, monkeypatch):
 def test_its_code_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for block in blocks("python"):
-        exec(compile(block, "docs/text.md", "exec"), {})
+        exec(compile(block, "docs/guides/align_text.md", "exec"), {})
     assert "tensor([" in capsys.readouterr().out
 
 
