@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from raft_core.errors import DataError
+from raft_core.media.picture import ENDINGS
 from raft_core.preferences.layouts import layout_of, read_row
 from raft_core.preferences.preference import Item, Picture, Preference
 from raft_core.preferences.rows import BadRow, Row, files_of, listed, rows
 from raft_core.rng import seed_for
 
-PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 GROUPS = ("group", "category", "subset", "source")
 
 
@@ -117,7 +117,7 @@ def content(value: Any, folder: Path) -> str | Picture:
             return Picture(data=base64.b64decode(value.partition(",")[2], validate=True))
         except binascii.Error as error:
             raise BadRow(f"a picture is not base64 ({error})") from None
-    if value.lower().endswith(PICTURE_ENDINGS) and "\n" not in value:
+    if value.lower().endswith(ENDINGS) and "\n" not in value:
         return _file(value, folder)
     return value
 
