@@ -80,9 +80,7 @@ def decode(content: bytes) -> str:
         # The positions of the error count from behind the mark.
         start = error.start + (3 if content.startswith(b"\xef\xbb\xbf") else 0)
         line = content.count(b"\n", 0, start) + 1
-        raise Unreadable(
-            f"it is not UTF-8 (byte 0x{content[start]:02x} in line {line}); save it in the encoding UTF-8"
-        ) from None
+        raise Unreadable(f"it is not UTF-8 (byte 0x{content[start]:02x} in line {line})") from None
 
 
 def lines(text: str) -> Iterator[tuple[int, str]]:
