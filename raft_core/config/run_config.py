@@ -327,12 +327,16 @@ def prompt_set(gathered: Gathered, files: PromptFiles, seed: int) -> PromptSet:
 
 def absolute_sources(plain: Mapping[str, Any], base: Path | None) -> dict[str, Any]:
     """Prompt settings whose files are found from any folder."""
+    from raft_core.prompt_files.presets import PREFIX, preset_place
     from raft_core.prompts import locate
 
     result = dict(plain)
     for key in ("train", "held_out"):
         source = result.get(key)
-        if source and not source.startswith(("hub:", "bundled:")):
+        if source and source.startswith(PREFIX):
+            _, place = preset_place(source, base)
+            result[key] = ":".join([*source.split(":")[:2], str(place.resolve())])
+        elif source and not source.startswith(("hub:", "bundled:")):
             result[key] = str(locate(source, base).resolve())
     return result
 
