@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_chec
 
 import numpy as np
 
-from raft_core.types import Request, Sample, Selection
+from raft_core.types import Prompt, Request, Sample, Selection
 
 if TYPE_CHECKING:
     import torch
@@ -157,6 +157,34 @@ class Combinator(Protocol):
 
     def combine(self, scores: Mapping[str, np.ndarray], samples: Sequence[Sample]) -> np.ndarray:
         """[N] from the parts' [N] scores by name."""
+        ...
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where the samples of a round come from: the policy, a table, another run.
+
+    Attributes of its own are its settings. It keeps no state: what it gives follows from its arguments, so that a resumed run
+    gets the same.
+    """
+
+    def requests(self, prompts: Sequence[Prompt], k: int, seed: int, rnd: int) -> list[Request]:
+        """What a round asks for, prompt-major. The groups of samples of one prompt may differ in size.
+
+        Args:
+            prompts: of the round.
+            k: samples per prompt that the run is configured for.
+            seed: of the run.
+            rnd: number of the round, from 1.
+        """
+        ...
+
+    def samples(self, policy: Policy, requests: Sequence[Request], *, trace: bool) -> list[Sample]:
+        """One sample per request, in the same order; outputs need not be rendered yet.
+
+        Args:
+            trace: keep what ``Policy.step_log_probs`` replays.
+        """
         ...
 
 

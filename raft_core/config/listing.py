@@ -60,6 +60,7 @@ def _called_with(method: str, *names: str) -> Callable[[Found], bool]:
 KINDS: dict[str, Callable[[Found], bool]] = {
     "policy": lambda found: "nll" in found.members,
     "reward": lambda found: "info" in found.members,
+    "source": lambda found: {"requests", "samples"} <= found.members,
     "selector": lambda found: "produces" in found.members,
     "objective": lambda found: "consumes" in found.members,
     "rule": _called_with("__call__", "history"),

@@ -22,9 +22,10 @@ from raft_core.monitoring.stopping import DiversityDrop, Plateau
 from raft_core.monitoring.trackers import TensorBoard
 from raft_core.objectives.sft import Sft
 from raft_core.prompts import Gathered, PromptFiles, PromptSet, gather
-from raft_core.protocols import Objective, Policy, Reward, Rule, Selector, Tracker
+from raft_core.protocols import Objective, Policy, Reward, Rule, Selector, Source, Tracker
 from raft_core.rewards.scoring import Scorer, with_parts
 from raft_core.selectors.best_of_k import BestOfK
+from raft_core.sources.from_policy import FromPolicy
 from raft_core.store.checkpoint import Keep
 from raft_core.store.create import require_empty
 from raft_core.training.trainer import Trainer
@@ -61,6 +62,7 @@ class RunConfig:
         prompts: what it is asked for.
         reward: what selects among its samples.
         judges: rewards that are measured and never trained on.
+        samples: where they come from; by default the policy draws them.
         selector: which samples to train on.
         objective: the loss on them.
         trainer: how it is minimised.
@@ -80,6 +82,7 @@ class RunConfig:
     prompts: PromptFiles
     reward: Reward
     judges: Sequence[Reward] = ()
+    samples: Source = field(default_factory=FromPolicy)
     selector: Selector = field(default_factory=BestOfK)
     objective: Objective = field(default_factory=Sft)
     trainer: Trainer = field(default_factory=Trainer)

@@ -187,7 +187,7 @@ def _rounds(checked: Checked, store: Store, reporter: Reporter) -> str:
         rules = (config.stop_when, config.warn_when)
         monitor = Monitor(reporter, [*trackers, _Advance(bar)], *rules, config.keep.best, config.keep.best_is_highest)
         parts = (config.policy, checked.prompts, config.scorer, config.selector, config.objective, config.trainer)
-        return align(*parts, store, monitor, rounds=config.rounds, k=config.k)
+        return align(*parts, store, monitor, rounds=config.rounds, k=config.k, source=config.samples)
 
 
 class _Advance:

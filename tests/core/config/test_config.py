@@ -339,3 +339,9 @@ def test_recipes_pass_the_check(recipe):
     checked = check(raw, base=recipe.parent)
     assert checked.prompts.held_out
     assert check(checked.plain).plain == checked.plain
+
+
+def test_raw_scores_are_refused_where_advantages_are_needed(raw):
+    raw |= {"selector": "EveryScore", "objective": "PolicyGradient"}
+    [mistake] = mistakes(raw)
+    assert mistake.startswith("the selector EveryScore produces scored samples, but the objective PolicyGradient is made for")
