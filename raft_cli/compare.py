@@ -35,12 +35,14 @@ def main(args: argparse.Namespace) -> None:
     from raft_core.evaluation.evaluate import evaluate
     from raft_core.evaluation.sheet import write_comparison
     from raft_core.machine.folders import free_folder
+    from raft_core.prompt_files.drawing import described
     from raft_core.prompts import distinct, read_prompts
     from raft_core.sampling import at_strength
     from raft_core.store.create import require_empty
     from raft_core.terminal import progress
     from raft_core.terminal.result import show_tables
     from raft_core.workflows.align import truncated
+    from raft_core.workflows.generate import require_fit
     from raft_core.workflows.trained import open_source
 
     source = open_source(args.target, parse_overrides(args.settings))
@@ -52,7 +54,10 @@ def main(args: argparse.Namespace) -> None:
     require_empty(folder)
     policy, scorer = source.build(rewards=True)
     assert scorer is not None
+    require_fit(policy, prompts)
     reporter = progress.reporter()
+    for line in described(prompts):
+        reporter.line(line)
     which = source.load(policy, args.checkpoint)
     for warning in truncated(policy, prompts):
         reporter.warn(warning)

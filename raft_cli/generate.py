@@ -58,6 +58,7 @@ def main(args: argparse.Namespace) -> None:
         raise ConfigError("nothing to generate from: give --prompts FILE or --prompt TEXT")
     from raft_core.config.run_config import parse_overrides
     from raft_core.machine.folders import free_folder
+    from raft_core.prompt_files.drawing import described
     from raft_core.prompts import distinct, read_prompts
     from raft_core.sampling import at_strength
     from raft_core.store.create import require_empty
@@ -65,7 +66,7 @@ def main(args: argparse.Namespace) -> None:
     from raft_core.types import Prompt
     from raft_core.workflows.align import truncated
     from raft_core.workflows.choose import choose, write_chosen
-    from raft_core.workflows.generate import UNSCORED, generate, write_outputs
+    from raft_core.workflows.generate import UNSCORED, generate, require_fit, write_outputs
     from raft_core.workflows.trained import open_source
 
     overrides = parse_overrides(args.settings)
@@ -77,7 +78,10 @@ def main(args: argparse.Namespace) -> None:
     folder = args.output or free_folder(Path("generated") / source.name.replace(":", "-"))
     require_empty(folder)
     policy, _ = source.build(rewards=False)
+    require_fit(policy, prompts)
     reporter = progress.reporter()
+    for line in described(prompts):
+        reporter.line(line)
     reporter.line(f"{source.load(policy, args.checkpoint)}, {len(prompts)} prompts × {k} samples")
     for part in (scorer, voter):
         if hasattr(part, "load"):

@@ -13,6 +13,7 @@ import torch
 
 from raft_core.errors import DataError, DeviceError, ModelError, RaftError
 from raft_core.machine.devices import resolve_device
+from raft_core.prompt_files.drawing import without_negative
 from raft_core.protocols import Phase
 from raft_core.sampling import chunks
 from raft_core.store.checkpoint import policy_hash
@@ -119,8 +120,12 @@ class CausalLM:
             return [str(error)]
 
     def check_prompts(self, train: Sequence[Prompt], held_out: Sequence[Prompt]) -> list[str]:
-        """Prompts that leave no room for a completion; of the Hub's models that is told when they are loaded."""
-        texts = [prompt.text for prompt in (*train, *held_out)]
+        """Prompts that leave no room for a completion (of the Hub's models that is told when they are loaded), or ask for what
+        no language model knows."""
+        return [*without_negative((*train, *held_out)), *self._too_long((*train, *held_out))]
+
+    def _too_long(self, prompts: Sequence[Prompt]) -> list[str]:
+        texts = [prompt.text for prompt in prompts]
         try:
             place, where = loading.locate(self.model)
             context = None if place == "hub" else loading.read_facts(Path(where)).context

@@ -79,6 +79,17 @@ def own_seed(prompt: Prompt, index: int) -> int | None:
     return None if first is None else (first + index) % SEEDS
 
 
+def without_negative(prompts: Iterable[Prompt]) -> list[str]:
+    """For a policy that knows no negative prompts: why these cannot be honoured, in words; empty when there are none."""
+    found = [prompt for prompt in prompts if prompt.meta.get("negative_prompt")]
+    if not found:
+        return []
+    return [
+        f"the prompt {excerpt(found[0].text, 40)!r} has a negative prompt ({len(found)} such prompts), which only models of "
+        "pictures know: leave the column out, or call it something else"
+    ]
+
+
 def identity(prompt: Prompt) -> tuple[Any, ...]:
     """What makes two rows the same request: the text, and how it is to be drawn."""
     return (prompt.text, *(str(prompt.meta.get(name)) for name in SETTINGS))

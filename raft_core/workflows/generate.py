@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from raft_core.errors import ConfigError
 from raft_core.machine.files import replacing, write_text
 from raft_core.machine.out_of_memory import in_words
 from raft_core.protocols import Policy
@@ -17,6 +18,16 @@ from raft_core.reporter import Reporter
 from raft_core.sampling import rendered, requests, sampled
 from raft_core.store.tables import write_samples
 from raft_core.types import Prompt, Sample, Scores
+
+
+def require_fit(policy: Policy, prompts: Sequence[Prompt]) -> None:
+    """Before a weight is loaded: whether these prompts can be drawn as their rows ask.
+
+    Raises:
+        ConfigError: they cannot; says which.
+    """
+    if hasattr(policy, "check_prompts") and (found := policy.check_prompts([], prompts)):  # type: ignore[attr-defined]
+        raise ConfigError(found)
 
 
 def generate(

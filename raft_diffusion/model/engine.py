@@ -16,7 +16,7 @@ from raft_diffusion.model.backbone import Guidance, Predictor
 from raft_diffusion.model.encoding import Condition, PromptEncoder
 from raft_diffusion.model.loading import load_pipeline
 from raft_diffusion.model.lora import AdapterReference, add_adapters, folded, trainable
-from raft_diffusion.options import Lora, Memory, Sampling
+from raft_diffusion.options import Lora, Memory
 from raft_diffusion.process import schedulers
 from raft_diffusion.process.resolution import pixels_per_latent
 
@@ -101,15 +101,15 @@ class Engine:
         """Whether the U-Net is told the picture's size, as SDXL's is."""
         return self.networks["unet"].config.addition_embed_type == "text_time"
 
-    def latent_shape(self, sampling: Sampling) -> tuple[int, int, int]:
-        """(C, h, w) of a picture as asked for, by default of the size that the model was trained at."""
+    def latent_shape(self, width: int | None, height: int | None) -> tuple[int, int, int]:
+        """(C, h, w) of a picture of so many pixels, by default of the size that the model was trained at."""
         config = self.networks["unet"].config
         size = config.sample_size
         rows, columns = size if isinstance(size, (list, tuple)) else (size, size)
         return (
             config.in_channels,
-            sampling.height // self.pixels_per_latent if sampling.height else rows,
-            sampling.width // self.pixels_per_latent if sampling.width else columns,
+            height // self.pixels_per_latent if height else rows,
+            width // self.pixels_per_latent if width else columns,
         )
 
     @property
