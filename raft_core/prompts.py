@@ -19,7 +19,7 @@ from raft_core.prompt_files.columns import find_column
 from raft_core.prompt_files.drawing import described, identity, settled
 from raft_core.prompt_files.presets import PREFIX, preset_rows
 from raft_core.prompt_files.rows import READERS, Row, is_text, read_rows
-from raft_core.reading.files import Unreadable, excerpt
+from raft_core.reading.files import Unreadable, excerpt, home_path, is_file, is_folder
 from raft_core.reading.json_data import holds_half_characters
 from raft_core.rng import numpy_rng
 from raft_core.types import Prompt
@@ -200,15 +200,15 @@ def locate(source: str | Path, base: Path | None = None) -> Path:
     """
     if str(source).startswith("bundled:"):
         return bundled_file(str(source).removeprefix("bundled:"))
-    path = Path(source).expanduser()
+    path = home_path(source)
     for candidate in [path] if base is None else [path, base / path]:
-        if candidate.is_file():
+        if is_file(candidate):
             return candidate
-    if path.is_dir():
+    if is_folder(path):
         raise DataError(f"prompt file {source} is a folder; name a file in it")
-    folder = path.parent if path.parent.is_dir() or base is None else base / path.parent
-    siblings = [p.name for p in folder.iterdir() if p.suffix in READERS] if folder.is_dir() else []
-    raise DataError(f"prompt file {source} does not exist{nearest(path.name, siblings)}")
+    folder = path.parent if is_folder(path.parent) or base is None else base / path.parent
+    siblings = [p.name for p in folder.iterdir() if p.suffix in READERS] if is_folder(folder) else []
+    raise DataError(f"prompt file {excerpt(source, 200)} does not exist{nearest(path.name, siblings)}")
 
 
 def _from_hub(source: str, column: str | None) -> list[Prompt]:

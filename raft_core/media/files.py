@@ -9,7 +9,7 @@ from typing import Any
 
 from raft_core.errors import DataError
 from raft_core.media.picture import ENDINGS, read_picture
-from raft_core.reading.files import LARGEST_TEXT, Unreadable, excerpt, read_bytes, read_text
+from raft_core.reading.files import LARGEST_TEXT, Unreadable, excerpt, home_path, is_file, is_folder, read_bytes, read_text
 from raft_core.reading.json_data import parse_json
 from raft_core.types import Prompt, Request, Sample
 
@@ -49,12 +49,12 @@ def read_rows(target: str, prompt: str | None = None) -> list[Row]:
     Raises:
         DataError: there is nothing to score, or none of it has a prompt.
     """
-    place = Path(target).expanduser()
-    if place.is_dir():
+    place = home_path(target)
+    if is_folder(place):
         rows = [_picture_row(path, prompt) for path in sorted(place.rglob("*")) if path.suffix.lower() in PICTURES]
         if not rows:
             raise DataError(f"{place} holds no pictures ({', '.join(sorted(PICTURES))})")
-    elif not place.is_file():
+    elif not is_file(place):
         raise DataError(f"there is no file or folder {place}")
     elif place.suffix.lower() in PICTURES:
         rows = [_picture_row(place, prompt)]

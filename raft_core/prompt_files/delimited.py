@@ -91,8 +91,8 @@ def _csv_records(path: Path, text: str, separator: str) -> Iterator[tuple[int, l
             if len(spans) > 1 and all(len(line.split(separator)) == width for line in spans):
                 raise DataError(
                     f"{path}, line {begins}: a quotation mark opens a field that ends in line {reader.line_num}, though each "
-                    "of these lines could be a row of its own. If it is one prompt with line breaks, write the table as .jsonl; "
-                    'else write a quotation mark in a field as ""'
+                    "of these lines could be a row of its own. If it is one prompt with line breaks, write the table as "
+                    '.jsonl; else write a quotation mark in a field as ""'
                 )
             yield begins, fields
         begins = reader.line_num + 1

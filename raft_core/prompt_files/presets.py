@@ -8,6 +8,7 @@ from pathlib import Path
 
 from raft_core.errors import DataError, nearest
 from raft_core.prompt_files.rows import Row, read_rows
+from raft_core.reading.files import home_path, is_file, is_folder
 
 PREFIX = "preset:"
 
@@ -104,11 +105,11 @@ def preset_place(source: str, base: Path | None = None) -> tuple[Preset, Path]:
     if name.lower() not in PRESETS:
         raise DataError(f"there is no preset of prompts called {name!r}{nearest(name, PRESETS)}")
     preset = PRESETS[name.lower()]
-    path = Path(place or ".").expanduser()
+    path = home_path(place or ".")
     for candidate in [path] if base is None else [path, base / path]:
-        if (candidate.is_file() and len(preset.files) == 1) or (candidate.is_dir() and not _missing(preset, candidate)):
+        if (is_file(candidate) and len(preset.files) == 1) or (is_folder(candidate) and not _missing(preset, candidate)):
             return preset, candidate
-    where = path if path.is_dir() else path.parent
+    where = path if is_folder(path) else path.parent
     names = ", ".join(_missing(preset, where) or [spellings[0] for spellings in preset.files])
     raise DataError(
         f"{source}: {names} of {preset.title} is not in {where}; fetch it from {preset.origin}, and name its folder: "
@@ -118,8 +119,8 @@ def preset_place(source: str, base: Path | None = None) -> tuple[Preset, Path]:
 
 def files_in(preset: Preset, folder: Path) -> list[Path]:
     """The files of a set in a folder that has all of them."""
-    return [next(folder / name for name in spellings if (folder / name).is_file()) for spellings in preset.files]
+    return [next(folder / name for name in spellings if is_file(folder / name)) for spellings in preset.files]
 
 
 def _missing(preset: Preset, folder: Path) -> list[str]:
-    return [spellings[0] for spellings in preset.files if not any((folder / name).is_file() for name in spellings)]
+    return [spellings[0] for spellings in preset.files if not any(is_file(folder / name) for name in spellings)]

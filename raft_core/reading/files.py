@@ -21,6 +21,30 @@ class BeyondLimitsError(Unreadable):
     """What could be read, but is larger, deeper or longer than anything that belongs here, or says two things at once."""
 
 
+def home_path(text: str | Path) -> Path:
+    """A path as a person types it, ``~`` being a home folder where there is such a person."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether a regular file is there; a text that can be no path names none, and what may not be looked at is not there."""
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether a folder is there, as ``is_file``."""
+    try:
+        return Path(path).is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def open_regular(path: Path) -> BinaryIO:
     """A regular file, open for reading. A pipe would wait for whoever writes to it, a device might never end.
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from raft_core.reading.files import Unreadable, excerpt, read_text
-from raft_core.reading.json_data import DEEPEST, MOST_DIGITS
+from raft_core.reading.files import BeyondLimitsError, Unreadable, excerpt, read_text
+from raft_core.reading.json_data import DEEPEST, MOST_DIGITS, holds_half_characters
 
 LARGEST = 2**22  # bytes
 MOST_VALUES = 20_000  # keys, items and values of one text, aliases followed
@@ -96,7 +96,7 @@ def _require_bounded(text: str) -> None:
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes:  # unknown (which composing refuses) or not closed yet
                 if any(anchor == event.anchor for anchor, _ in opened):
-                    raise Unreadable(f"line {event.start_mark.line + 1} refers to what it is part of (*{event.anchor})")
+                    raise BeyondLimitsError(f"line {event.start_mark.line + 1} refers to what it is part of (*{event.anchor})")
                 continue
             total += sizes[event.anchor]
         elif isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent)):
@@ -111,9 +111,11 @@ def _require_bounded(text: str) -> None:
             if event.anchor is not None:
                 sizes[event.anchor] = 1
         if total > MOST_VALUES:
-            raise Unreadable(f"it holds more than {MOST_VALUES} values, aliases followed; no configuration needs so many")
+            raise BeyondLimitsError(
+                f"it holds more than {MOST_VALUES} values, aliases followed; no configuration needs so many"
+            )
         if len(opened) > DEEPEST:
-            raise Unreadable(f"lists and mappings lie more than {DEEPEST} deep (line {event.start_mark.line + 1})")
+            raise BeyondLimitsError(f"lists and mappings lie more than {DEEPEST} deep (line {event.start_mark.line + 1})")
 
 
 def _require_sound(root: yaml.Node) -> None:
@@ -125,9 +127,11 @@ def _require_sound(root: yaml.Node) -> None:
             continue
         seen.add(id(node))
         line = node.start_mark.line + 1
+        if isinstance(node, yaml.ScalarNode) and (holds_half_characters(node.value) or "\0" in node.value):
+            raise Unreadable(f"line {line} holds a null or half of a surrogate pair, which is no text")
         if isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:int" and len(node.value) > MOST_DIGITS:
             shown = f"{len(node.value)} digits ({node.value[:12]}…)"
-            raise Unreadable(f"line {line} holds a whole number of {shown}, and at most {MOST_DIGITS} are read")
+            raise BeyondLimitsError(f"line {line} holds a whole number of {shown}, and at most {MOST_DIGITS} are read")
         if isinstance(node, yaml.SequenceNode):
             waiting += node.value
         elif isinstance(node, yaml.MappingNode):
@@ -139,5 +143,7 @@ def _require_sound(root: yaml.Node) -> None:
                 place = key.start_mark.line + 1
                 if (key.tag, key.value) in keys:
                     first = keys[key.tag, key.value]
-                    raise Unreadable(f"it names {excerpt(key.value, 40)!r} twice in one mapping (lines {first} and {place})")
+                    raise BeyondLimitsError(
+                        f"it names {excerpt(key.value, 40)!r} twice in one mapping (lines {first} and {place})"
+                    )
                 keys[key.tag, key.value] = place
