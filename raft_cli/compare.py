@@ -31,18 +31,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
+    from raft_core import capabilities
     from raft_core.config.run_config import parse_overrides
+    from raft_core.errors import DataError
     from raft_core.evaluation.evaluate import evaluate
     from raft_core.evaluation.sheet import write_comparison
     from raft_core.machine.folders import free_folder
     from raft_core.prompt_files.drawing import described
     from raft_core.prompts import distinct, read_prompts
-    from raft_core.sampling import at_strength
     from raft_core.store.create import require_empty
     from raft_core.terminal import progress
     from raft_core.terminal.result import show_tables
     from raft_core.workflows.align import truncated
-    from raft_core.workflows.generate import require_fit
     from raft_core.workflows.trained import open_source
 
     source = open_source(args.target, parse_overrides(args.settings))
@@ -54,7 +54,8 @@ def main(args: argparse.Namespace) -> None:
     require_empty(folder)
     policy, scorer = source.build(rewards=True)
     assert scorer is not None
-    require_fit(policy, prompts)
+    if mistakes := capabilities.check_prompts(policy, [], prompts):
+        raise DataError(mistakes[0])
     reporter = progress.reporter()
     for line in described(prompts):
         reporter.line(line)
@@ -64,8 +65,9 @@ def main(args: argparse.Namespace) -> None:
     scorer.load()
     scorer.attach(policy)
     reporter.line(f"{which} against its base, {len(prompts)} prompts × {args.k} samples")
-    with at_strength(policy, args.strength):
-        evaluation = evaluate(policy, prompts, scorer, k=args.k, seed=args.seed, split=name, reporter=reporter)
+    settings = {"k": args.k, "seed": args.seed, "split": name, "strength": args.strength}
+    evaluation = evaluate(policy, prompts, scorer, **settings, reporter=reporter)
+    evaluation.require_sound()
     files = write_comparison(folder, 0, evaluation)
     show_tables([evaluation])
     reporter.line("")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from raft_core.bundled import bundled_file
+from raft_core.conversations import BadConversation, meta_of, prompt_of
 from raft_core.errors import ConfigError, DataError, MissingDependency, nearest
 from raft_core.machine.files import plain_json
 from raft_core.prompt_files.columns import find_column
@@ -31,7 +32,7 @@ class PromptFiles:
 
     Args:
         train: file, ``bundled:NAME``, ``preset:NAME[:FOLDER]`` or ``hub:OWNER/NAME[:SPLIT]`` with the prompts that are
-            trained on.
+            trained on, or a list of them.
         held_out: the same for the prompts that are only evaluated on; without it a part of ``train`` is held out.
         column: column of a table that holds the prompt; by default ``prompt``, ``text``, ``caption``, ``question``, or the
             only one.
@@ -41,8 +42,8 @@ class PromptFiles:
             written for it; otherwise a prompt that comes again is used once. Held-out prompts always are.
     """
 
-    train: str
-    held_out: str | None = None
+    train: str | list[str]
+    held_out: str | list[str] | None = None
     column: str | None = None
     held_out_fraction: float = 0.2
     per_round: int | None = None
@@ -116,34 +117,49 @@ def gather(files: PromptFiles, seed: int, base: Path | None = None) -> Gathered:
     Raises:
         DataError: a source that cannot be read or has no prompt.
     """
-    rows = read_prompts(files.train, column=files.column, base=base)
+    rows = _read_source(files.train, files.column, base)
     once, _ = distinct(rows)
     train = list({prompt.id: prompt for prompt in rows}.values()) if files.every_row else once
     repeated, what = len(rows) - len(train), "rows" if files.every_row else "prompts"
-    notes = [f"{repeated} repeated {what} in {files.train} are used once"] if repeated else []
+    notes = [f"{repeated} repeated {what} in {_named(files.train)} are used once"] if repeated else []
     if templates := {prompt.meta["template"] for prompt in train if _is_expanded(prompt)}:
         count = sum(map(_is_expanded, train))
-        notes.append(f"{len(templates)} templates in {files.train} stand for {count} prompts")
+        notes.append(f"{len(templates)} templates in {_named(files.train)} stand for {count} prompts")
     notes += described(train)
     if files.held_out is None:
         texts = [Prompt(text) for text in dict.fromkeys(prompt.text for prompt in once)]
         out = {prompt.text for prompt in split(texts, files.held_out_fraction, seed)[1]}
         held_out = [prompt for prompt in once if prompt.text in out]
         return Gathered([prompt for prompt in train if prompt.text not in out], held_out, notes)
-    held_out, repeated = distinct(read_prompts(files.held_out, column=files.column, base=base))
+    held_out, repeated = distinct(_read_source(files.held_out, files.column, base))
     if repeated:
-        notes.append(f"{repeated} repeated prompts in {files.held_out} are used once")
+        notes.append(f"{repeated} repeated prompts in {_named(files.held_out)} are used once")
     seen = {prompt.text for prompt in train}
     unseen = [prompt for prompt in held_out if prompt.text not in seen]
     if len(unseen) < len(held_out):
-        notes.append(f"{len(held_out) - len(unseen)} prompts of {files.held_out} are also trained on: not held out, left out")
+        count, name = len(held_out) - len(unseen), _named(files.held_out)
+        notes.append(f"{count} prompts of {name} are also trained on: not held out, left out")
     if not unseen:
-        raise DataError(f"every prompt of {files.held_out} is also in {files.train}: held-out prompts have to be others")
+        names = _named(files.held_out), _named(files.train)
+        raise DataError(f"every prompt of {names[0]} is also in {names[1]}: held-out prompts have to be others")
     return Gathered(train, unseen, notes)
 
 
 def _is_expanded(prompt: Prompt) -> bool:
     return set(prompt.meta) == {"template"}  # as a line of text gives it; a table may have a column of this name
+
+
+def _read_source(source: str | list[str], column: str | None, base: Path | None) -> list[Prompt]:
+    """The prompts of a list, or of what a text names."""
+    if isinstance(source, str):
+        return read_prompts(source, column=column, base=base)
+    if not source:
+        raise DataError("the list of prompts is empty")
+    return [Prompt(text) for text in source]
+
+
+def _named(source: str | list[str]) -> str:
+    return source if isinstance(source, str) else "the list"
 
 
 def distinct(prompts: Iterable[Prompt]) -> tuple[list[Prompt], int]:
@@ -230,21 +246,37 @@ def _from_rows(rows: Iterable[Row], column: str | None, source: str) -> list[Pro
     for where, values in rows:
         values = {column or "prompt": values} if isinstance(values, str) else values
         place = f"{source}, {where}"
+        try:
+            conversation = prompt_of(values, column)
+        except BadConversation as error:
+            raise DataError(f"{place}: {error}") from None
+        if conversation is not None:
+            prompts.append(Prompt(conversation.text, _meta(conversation.meta, place)))
+            continue
         name = find_column([str(key) for key in values], column)
         if name is None:
             name = _only_column(values, column, source, place)
         text = values[name]
         if not is_text(text):
             raise DataError(f"{place}: column {name!r} holds {excerpt(repr(text), 60)}, which is not a text")
-        try:
-            meta = settled({str(key): value for key, value in values.items() if key != name})
-        except Unreadable as error:
-            raise DataError(f"{place}: {error}") from None
-        if holds_half_characters(text) or holds_half_characters(plain_json(meta)):
-            raise DataError(f"{place}: holds half of a surrogate pair, which is no text: {excerpt(ascii(values), 60)}")
         if text.strip():
-            prompts.append(Prompt(text.strip(), meta))
+            prompts.append(Prompt(text.strip(), _meta(meta_of(values, name), place, text)))
     return prompts
+
+
+def _meta(values: Mapping[str, Any], place: str, text: str = "") -> dict[str, Any]:
+    """What a row says besides.
+
+    Raises:
+        DataError: how it is to be drawn is not to be understood, or something is no text.
+    """
+    try:
+        meta = settled(values)
+    except Unreadable as error:
+        raise DataError(f"{place}: {error}") from None
+    if holds_half_characters(text) or holds_half_characters(plain_json(meta)):
+        raise DataError(f"{place}: holds half of a surrogate pair, which is no text: {excerpt(ascii([text, meta]), 60)}")
+    return meta
 
 
 def _only_column(values: Mapping[Any, Any], column: str | None, source: str, place: str) -> str:

@@ -179,6 +179,8 @@ class Memory:
         gradient_checkpointing: forget activations and compute them again in the backward pass: less memory, a third more time.
         vae_slicing: decode pictures one by one.
         vae_tiling: decode large pictures in overlapping tiles.
+        vae_float32: keep the VAE in float32 where the other frozen weights are in half precision, in which some overflow.
+            SDXL's is kept so by itself wherever its configuration says force_upcast.
     """
 
     offload: bool = True
@@ -186,3 +188,4 @@ class Memory:
     gradient_checkpointing: bool = False
     vae_slicing: bool = False
     vae_tiling: bool = False
+    vae_float32: bool = False

@@ -13,7 +13,7 @@ import torch
 
 from raft_core.errors import ConfigError, DeviceError, ModelError
 from raft_core.machine.devices import resolve_device
-from raft_core.protocols import Phase
+from raft_core.protocols import Phase, Purpose
 from raft_core.rng import torch_rng
 from raft_core.types import Prompt, Request, Sample
 from raft_diffusion.export import files as export
@@ -160,13 +160,16 @@ class StableDiffusion:
             self._tokenizers = loading.load_tokenizers(self.model)
         return min((visible_text(tokenizer, text) for tokenizer in self._tokenizers), key=len)
 
-    def sample(self, requests: Sequence[Request], *, trace: bool = False, reference: bool = False) -> list[Sample]:
+    def sample(
+        self, requests: Sequence[Request], *, purpose: Purpose = "use", strength: float = 1.0, trace: bool = False
+    ) -> list[Sample]:
         if trace:
             self._require_log_probs()
+        reference = strength == 0
         engine = self.engine
         drawing = engine.drawing(trace=trace, reference=reference)
         drawn: dict[int, Sample] = {}
-        with torch.no_grad(), self._weights(reference), engine.place("unet"), drawing:
+        with torch.no_grad(), self._weights(strength), engine.place("unet"), drawing:
             for size, places in wishes.grouped([wishes.size_of(r.prompt, self.sampling) for r in requests]).items():
                 part = [requests[place] for place in places]
                 drawn |= dict(zip(places, self._drawn(part, engine.latent_shape(*size), trace, reference), strict=True))
@@ -192,18 +195,13 @@ class StableDiffusion:
         ]
 
     @contextlib.contextmanager
-    def _weights(self, reference: bool) -> Iterator[None]:
-        """The policy's weights, or the frozen start's, which take no gradient."""
-        if not reference:
+    def _weights(self, strength: float) -> Iterator[None]:
+        """The policy's weights, or the frozen start's (0), or what lies between and beyond; gradients at 1 alone."""
+        if strength == 1:
             yield
             return
-        with torch.no_grad(), self.engine.reference():
-            yield
-
-    @contextlib.contextmanager
-    def at_strength(self, strength: float) -> Iterator[None]:
-        """Inside, what was trained acts so strongly: 0 is the frozen start, 1 as trained, more goes beyond. To draw only."""
-        with torch.no_grad(), self.engine.reference.at(strength):
+        reference = self.engine.reference
+        with torch.no_grad(), reference() if strength == 0 else reference.at(strength):
             yield
 
     def _predict(self, prompts: Sequence[Prompt], latent_shape: Sequence[int], reference: bool) -> Any:
@@ -230,7 +228,10 @@ class StableDiffusion:
         for places in wishes.grouped([tuple(sample.tensors["latents"].shape) for sample in samples]).values():
             decoded = self.engine.decode(stacked_latents([samples[place] for place in places]))
             pictures |= dict(zip(places, decoded, strict=True))
-        return [sample.with_output(pictures[place]) for place, sample in enumerate(samples)]
+        return [
+            sample.as_failed(self.engine.overflow_words) if pictures[place] is None else sample.with_output(pictures[place])
+            for place, sample in enumerate(samples)
+        ]
 
     def draw(self, samples: Sequence[Sample], seeds: Sequence[int]) -> Draw:
         generators = [torch_rng(seed) for seed in seeds]
@@ -249,7 +250,7 @@ class StableDiffusion:
         latents, noise = stacked_latents(samples).to(engine.device), draw.noise.to(engine.device)
         timestep = draw.timestep.to(engine.device)
         alpha_bar = engine.alpha_bar[timestep]
-        with self._weights(reference), engine.place("unet"):
+        with self._weights(0.0 if reference else 1.0), engine.place("unet"):
             guidance = engine.guidance(self.loss.guided_scale or 1.0, self.sampling.guidance_rescale)
             condition, negative = self._training_conditions(samples, draw.dropped, guidance.on, reference)
             predictor = engine.predictor(latents.shape, self.sampling.guidance_scale)
@@ -282,7 +283,7 @@ class StableDiffusion:
         engine = self.engine
         latents = torch.stack([sample.tensors["trajectory"] for sample in samples]).to(engine.device)
         mask = torch.stack([sample.tensors["step_mask"] for sample in samples]).to(engine.device)
-        with self._weights(reference), engine.place("unet"):
+        with self._weights(0.0 if reference else 1.0), engine.place("unet"):
             log_probs = replay(
                 self._predict([sample.prompt for sample in samples], latents.shape, reference),
                 make_scheduler(engine.pipe.scheduler.config, self.sampling),
@@ -292,12 +293,18 @@ class StableDiffusion:
             )
         return log_probs, mask
 
+    def check_trace(self) -> list[str]:
+        """Why pictures cannot be drawn so that ``step_log_probs`` can replay them, in words; empty when they can."""
+        if self.sampling.scheduler_class == "DDIMScheduler" and self.sampling.eta > 0:
+            return []
+        return [
+            "log-probs of denoising steps need noise in every step, but sampling.scheduler is "
+            f"{self.sampling.scheduler!r} with eta {self.sampling.eta}; set scheduler: ddim and eta: 1.0"
+        ]
+
     def _require_log_probs(self) -> None:
-        if self.sampling.scheduler_class != "DDIMScheduler" or self.sampling.eta == 0:
-            raise ConfigError(
-                "log-probs of denoising steps need noise in every step, but sampling.scheduler is "
-                f"{self.sampling.scheduler!r} with eta {self.sampling.eta}; set scheduler: ddim and eta: 1.0"
-            )
+        if mistakes := self.check_trace():
+            raise ConfigError(mistakes)
 
     def embed(self, samples: Sequence[Sample]) -> np.ndarray:
         return pixel_features([sample.output for sample in samples])

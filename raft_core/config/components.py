@@ -16,6 +16,7 @@ from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
 
+from raft_core.capabilities import Checks
 from raft_core.config.conforming import objection
 from raft_core.config.importing import anchored, located, resolve
 from raft_core.config.listing import public_names
@@ -46,6 +47,7 @@ from raft_core.preferences.folder import learned_folder
 from raft_core.protocols import Combinator
 from raft_core.reading.files import BeyondLimitsError, Unreadable, excerpt
 from raft_core.reading.yaml_data import parse_yaml
+from raft_core.rewards.function import FunctionReward
 from raft_core.rewards.spec import RewardSpec
 
 MOST_MISTAKES, MOST_UNKNOWN, MOST_PARTS = 100, 20, 1000  # that are listed, and that a list may hold
@@ -183,6 +185,8 @@ class Walk:
             raw = from_yaml(raw)
         if isinstance(raw, str):
             raw = {"class_path": str(raw)}
+        if not isinstance(raw, Mapping) and (given := self._object(raw, kind, where)):
+            return given
         if not isinstance(raw, Mapping) or "class_path" not in raw:
             example = next(iter(public_names(kind)), "Name")
             return self.wrong(
@@ -208,6 +212,18 @@ class Walk:
         parts = self.arguments(target, self._anchored(target, arguments), where)
         plain = {"class_path": full_path, "init_args": plain_arguments(parts)}
         return Part(plain if parts else {"class_path": full_path}, lambda: self.built(target, kind, parts, where))
+
+    def _object(self, given: Any, kind: str, where: str) -> Part | None:
+        """A component that was made in Python, or a function as a reward; None for anything else."""
+        if kind == "reward" and inspect.isroutine(given):
+            given = FunctionReward.of(given)
+        lacking = [name for name in protocol_members(PROTOCOL_OF[kind]) if not hasattr(given, name)]
+        if inspect.isclass(given) or (lacking and not (kind == "reward" and isinstance(given, Combinator))):
+            return None
+        if isinstance(given, Checks):
+            self.note(where, self._objections(given, where), owner=type(given))
+        plain = plain_default(given)
+        return Part({"class_path": type(given).__qualname__} if plain is OMITTED else plain, _constant(given))
 
     def _anchored(self, target: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a component or a section with files and folders by their absolute path; a ``name`` is never one."""
@@ -284,7 +300,7 @@ class Walk:
         if lacking and not combines:
             self.note(where, f"{target.__name__} is no {kind}: it lacks {', '.join(lacking)}")
             raise Unbuilt
-        if hasattr(component, "check"):
+        if isinstance(component, Checks):
             self.note(where, self._objections(component, where), owner=target)
         return component
 
@@ -336,6 +352,26 @@ def build_all(parts: Sequence[Part]) -> list[Any]:
 
 def plain_arguments(parts: Mapping[str, Part]) -> dict[str, Any]:
     return {name: part.plain for name, part in parts.items() if part.plain is not OMITTED}
+
+
+def build(kind: str, raw: Any, where: str | None = None, base: Path | None = None) -> Any:
+    """One component, as a configuration would name it or as the object itself; nothing loaded.
+
+    Args:
+        kind: ``policy``, ``reward``, ``selector`` …
+        raw: its name, a mapping with class_path and init_args, or an object.
+        where: what mistakes call it.
+        base: folder in which files that it names are looked up.
+
+    Raises:
+        ConfigError: with every mistake that there is.
+    """
+    walk = Walk(base)
+    part = walk.component(raw, kind, where or kind)
+    try:
+        return part.make()
+    except Unbuilt:
+        raise ConfigError(walk.mistakes) from None
 
 
 def reward_spec(raw: Mapping[str, Any] | str) -> RewardSpec:

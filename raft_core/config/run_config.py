@@ -13,7 +13,9 @@ from typing import Any, Literal
 
 import yaml
 
+from raft_core import capabilities
 from raft_core.config.components import Unbuilt, Walk, plain_arguments
+from raft_core.config.listing import with_short_names
 from raft_core.config.metric_directions import settled, settled_plain
 from raft_core.config.schema import Typed, from_yaml
 from raft_core.errors import ConfigError, RaftError, StoreError, nearest
@@ -276,7 +278,7 @@ def check(raw: Mapping[str, Any], *, base: Path | None = None, name: str = "run"
         raise ConfigError(walk.mistakes)
     plain = settled_plain(plain_arguments(parts), given, built)
     plain["prompts"] = absolute_sources(plain["prompts"], base)
-    return Checked(RunConfig(**built), plain, prompts, [*gathered.notes, *notes], name)
+    return Checked(RunConfig(**built), with_short_names(plain), prompts, [*gathered.notes, *notes], name)
 
 
 def with_default_classes(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -309,8 +311,10 @@ def disagreements(built: Mapping[str, Any]) -> list[str]:
                 f"the selector {names[0]} produces {produces.name}, but the objective {names[1]} is made for {consumes.name}: "
                 "choose one to fit the other"
             )
-    if "policy" in built and hasattr(built.get("objective"), "suits"):
-        found.extend(built["objective"].suits(built["policy"]))
+    if "policy" in built:
+        found.extend(capabilities.check_policy(built.get("objective"), built["policy"]))
+        if getattr(built.get("objective"), "needs_trace", False):
+            found.extend(capabilities.check_trace(built["policy"]))
     if "reward" in built and "judges" in built:
         found.extend(Scorer(built["reward"], tuple(built["judges"])).check())
     return found
@@ -323,8 +327,8 @@ def unfit_prompts(built: Mapping[str, Any], gathered: Gathered) -> list[tuple[st
     found = []
     for where, part in [*parts, *judges]:
         for each in with_parts(part):
-            if objects := getattr(each, "check_prompts", None):
-                found += [(where, message) for message in objects(gathered.train, gathered.held_out)]
+            lacking = capabilities.check_prompts(each, gathered.train, gathered.held_out)
+            found += [(where, message) for message in lacking]
     return found
 
 
@@ -342,10 +346,12 @@ def absolute_sources(plain: Mapping[str, Any], base: Path | None) -> dict[str, A
     result = dict(plain)
     for key in ("train", "held_out"):
         source = result.get(key)
-        if source and source.startswith(PREFIX):
+        if not isinstance(source, str):
+            continue
+        if source.startswith(PREFIX):
             _, place = preset_place(source, base)
             result[key] = ":".join([*source.split(":")[:2], str(place.resolve())])
-        elif source and not source.startswith(("hub:", "bundled:")):
+        elif not source.startswith(("hub:", "bundled:")):
             result[key] = str(locate(source, base).resolve())
     return result
 

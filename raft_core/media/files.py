@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from raft_core.conversations import BadConversation, looks_like_messages, messages_of, transcript
 from raft_core.errors import DataError
 from raft_core.media.picture import ENDINGS, read_picture
 from raft_core.reading.files import LARGEST_TEXT, Unreadable, excerpt, home_path, is_file, is_folder, read_bytes, read_text
 from raft_core.reading.json_data import parse_json
-from raft_core.types import Prompt, Request, Sample
+from raft_core.types import MESSAGES, Prompt, Request, Sample
 
 PICTURES = frozenset(ENDINGS)
 LINES = frozenset({".jsonl", ".ndjson"})
@@ -100,6 +101,12 @@ def _line_row(line: bytes, where: str, folder: Path, prompt: str | None) -> Row:
     if not isinstance(found, dict):
         return Row(where, None, mistake="the line is no object")
     own = found.get("prompt", prompt)
+    if looks_like_messages(own):
+        try:
+            found = {**found, MESSAGES: messages_of(own, "prompt")}
+        except BadConversation as error:
+            return Row(where, None, mistake=f"the line is wrong: {error}")
+        own = transcript(found[MESSAGES])
     if not isinstance(own, str):
         told = (
             "has no prompt (give --prompt for all without)" if own is None else f"has the prompt {excerpt(own, 40)!r}, no text"

@@ -17,6 +17,8 @@ def series(history: History, metric: str) -> list[float]:
 def best_round(history: History, metric: str, higher_is_better: bool | None = True) -> int | None:
     """Number of the round with the best value of ``metric``, the earliest of equals; None when no round has it.
 
+    A round that trained nothing is no round that worked, whatever its samples scored.
+
     Args:
         higher_is_better: the direction; None, which nobody has settled, counts as higher.
     """
@@ -24,7 +26,7 @@ def best_round(history: History, metric: str, higher_is_better: bool | None = Tr
     scored = [
         (sign * value, -row["round"])
         for row, value in zip(history, series(history, metric), strict=True)
-        if math.isfinite(value)
+        if math.isfinite(value) and row.get("train/steps") != 0
     ]
     return -max(scored)[1] if scored else None
 

@@ -71,7 +71,7 @@ class Ppo:
 
     def suits(self, policy: Policy) -> list[str]:
         """Why a policy will not do, in words; nothing has to be loaded."""
-        if getattr(policy, "estimates_values", False):
+        if isinstance(policy, Valued) and policy.estimates_values:
             return []
         return [
             f"the objective Ppo takes its advantages from a critic, and the policy {type(policy).__name__} has none: give it "

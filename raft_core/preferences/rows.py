@@ -13,6 +13,7 @@ from raft_core.errors import DataError, nearest
 from raft_core.reading.files import Unreadable, home_path, is_file, is_folder, open_regular
 from raft_core.reading.json_data import parse_json
 from raft_core.reading.parquet import parquet_rows
+from raft_core.soundness import failed_of
 
 LONGEST_LINE = 2**28  # bytes; a line may hold pictures
 ENDINGS = (".jsonl", ".jsonl.gz", ".parquet")
@@ -24,6 +25,12 @@ class Row(NamedTuple):
     where: str
     values: Mapping[str, Any]
     folder: Path
+
+
+def is_failed(values: Mapping[str, Any]) -> bool:
+    """Whether a row is of a sample that failed when it was drawn, as ``samples.jsonl`` and ``samples.parquet`` tell it."""
+    meta = values.get("meta")
+    return isinstance(values.get("failed"), str) or (isinstance(meta, str) and bool(failed_of(meta)))
 
 
 class BadRow(Exception):  # noqa: N818 - a signal between parts, never shown

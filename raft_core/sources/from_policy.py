@@ -22,4 +22,4 @@ class FromPolicy:
         return sampling.requests(prompts, k, seed, rnd)
 
     def samples(self, policy: Policy, requests: Sequence[Request], *, trace: bool) -> list[Sample]:
-        return policy.sample(requests, trace=trace)
+        return policy.sample(requests, purpose="round", trace=trace)

@@ -12,7 +12,19 @@ from raft_core.machine.files import remove, sweep, write_json
 from raft_core.machine.lock import NAME as LOCK
 from raft_core.machine.lock import Lock
 from raft_core.store.checkpoint import Keep, newest_whole
-from raft_core.store.manifest import CONFIG, RUN, changes, machine, now, plain, read_config, read_run, versions, write_config
+from raft_core.store.manifest import (
+    CONFIG,
+    FORMAT,
+    RUN,
+    changes,
+    machine,
+    now,
+    plain,
+    read_config,
+    read_run,
+    versions,
+    write_config,
+)
 
 
 def begin(folder: Path, config: Mapping[str, Any], seed: int, keep: Keep) -> Lock:
@@ -27,7 +39,14 @@ def begin(folder: Path, config: Mapping[str, Any], seed: int, keep: Keep) -> Loc
         require_empty(folder)
         sweep(folder)
         write_config(folder, config)
-        facts = {"status": "running", "seed": seed, "started": now(), "versions": versions(), "machine": machine()}
+        facts = {
+            "format": FORMAT,
+            "status": "running",
+            "seed": seed,
+            "started": now(),
+            "versions": versions(),
+            "machine": machine(),
+        }
         # Last: a folder with a run.json is a run, and has all that it needs to be resumed. The configuration is in it, too, so
         # that a config.yaml that was changed since is noticed.
         write_json(folder / RUN, {**facts, "keep": asdict(keep), "config": plain(config)})
@@ -56,7 +75,9 @@ def take_over(folder: Path, config: Mapping[str, Any] | None, keep: Keep | None,
             accept_changes(folder, wanted, changed, force)
         run = read_run(folder)
         kept = {"keep": asdict(keep)} if keep else {}
-        write_json(folder / RUN, {**run, **kept, "status": "running", "resumed": [*run.get("resumed", []), now()]})
+        # Nobody else holds the lock, so what is marked as running was killed; it runs again once it is read and found whole.
+        killed = {"status": "interrupted", "reason": "its process was killed"} if run.get("status") == "running" else {}
+        write_json(folder / RUN, {**run, **kept, **killed})
     except BaseException:
         lock.release()
         raise

@@ -10,39 +10,37 @@ from typing import Any
 
 import numpy as np
 
-from raft_core.errors import ConfigError
 from raft_core.machine.files import replacing, write_text
 from raft_core.machine.out_of_memory import in_words
 from raft_core.protocols import Policy
 from raft_core.reporter import Reporter
-from raft_core.sampling import rendered, requests, sampled
+from raft_core.sampling import rendered, requests, require_strength, sampled
+from raft_core.soundness import require_sound
 from raft_core.store.tables import write_samples
-from raft_core.types import Prompt, Sample, Scores
-
-
-def require_fit(policy: Policy, prompts: Sequence[Prompt]) -> None:
-    """Before a weight is loaded: whether these prompts can be drawn as their rows ask.
-
-    Raises:
-        ConfigError: they cannot; says which.
-    """
-    if hasattr(policy, "check_prompts") and (found := policy.check_prompts([], prompts)):  # type: ignore[attr-defined]
-        raise ConfigError(found)
+from raft_core.types import MESSAGES, Prompt, Sample, Scores
 
 
 def generate(
-    policy: Policy, prompts: Sequence[Prompt], *, k: int, seed: int, reporter: Reporter, reference: bool = False
+    policy: Policy, prompts: Sequence[Prompt], *, k: int, seed: int, reporter: Reporter, strength: float = 1.0
 ) -> list[Sample]:
-    """K rendered samples per prompt, prompt-major, each fixed by (seed, prompt, index) alone.
+    """K rendered samples per prompt, prompt-major, each fixed by (seed, prompt, index) alone; some may have failed.
+
+    Args:
+        strength: how strongly what was trained acts: 0 is the model as it was before training, 1 as trained.
 
     Raises:
+        ConfigError: a negative strength.
+        NotFiniteError: all of them failed.
         DeviceError: memory ran out.
     """
+    require_strength(strength)
     asked = requests(prompts, k, seed, "generate")
     with in_words("sample"), policy.resident("sample"), reporter.phase("sampling", len(asked)) as bar:
-        samples = sampled(policy, asked, reference, bar)
+        samples = sampled(policy, asked, bar, strength=strength)
     with in_words("render"), policy.resident("render"), reporter.phase("rendering", len(asked)) as bar:
-        return rendered(policy, samples, bar)
+        outputs = rendered(policy, samples, bar)
+    require_sound(outputs, "generating", reporter.warn)
+    return outputs
 
 
 UNSCORED = Scores("", {})
@@ -57,6 +55,8 @@ def write_outputs(
 ) -> list[Path]:
     """Write pictures as PNG, and ``samples.jsonl`` and ``samples.parquet`` with all; returns the files.
 
+    A sample that failed has no output there; in its place ``samples.jsonl`` has ``failed``, the reason.
+
     Args:
         scores: of the samples.
         kept: [N] bool, the samples that were chosen; None = nothing was chosen.
@@ -67,8 +67,12 @@ def write_outputs(
     """
     files, lines = [], []
     for number, (sample, stem) in enumerate(zip(samples, stems(samples), strict=True)):
-        row = {"prompt": sample.prompt.text, "index": sample.request.index, "seed": sample.seed}
-        if isinstance(sample.output, str):
+        row: dict[str, Any] = {"prompt": sample.prompt.text, "index": sample.request.index, "seed": sample.seed}
+        if sample.prompt.messages is not None:
+            row[MESSAGES] = list(sample.prompt.messages)
+        if sample.failed:
+            row["failed"] = sample.failed
+        elif isinstance(sample.output, str):
             row["text"] = sample.output
         else:
             files.append(folder / f"{stem}.png")

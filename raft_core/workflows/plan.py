@@ -18,6 +18,7 @@ from raft_core.metrics.best_of import expected_gain, gaussian_gain
 from raft_core.monitoring.figures import mean_scored
 from raft_core.reporter import Reporter
 from raft_core.sampling import chunks
+from raft_core.soundness import examined, failed_words, render_sound, require_sound
 from raft_core.training.trainer import Trainer
 from raft_core.types import Sample, Scores
 
@@ -85,6 +86,7 @@ class Probe:
         memory_bytes: phase → peak.
         scores: [P, k] of the reward, higher is better, NaN = not scored.
         failures: reward → what could not be scored, in words.
+        failed: how many samples failed and why, in words; "" when none did.
     """
 
     drawn: int
@@ -96,6 +98,7 @@ class Probe:
     memory_bytes: dict[str, int]
     scores: np.ndarray
     failures: dict[str, str]
+    failed: str = ""
 
     def round_s(self, counts: Counts) -> float:
         """Seconds per round."""
@@ -124,6 +127,7 @@ def probe(checked: Checked, reporter: Reporter) -> Probe:
     """Load everything, draw and score a few samples of the first round, and train two steps. Nothing is written.
 
     Raises:
+        NotFiniteError: every sample failed.
         DeviceError: memory ran out.
     """
     config = checked.config
@@ -140,7 +144,9 @@ def probe(checked: Checked, reporter: Reporter) -> Probe:
         reporter.phase("probe: scoring", len(samples)) as bar,
     ):
         start = time.perf_counter()
-        samples = [rendered for chunk in chunks(samples, config.policy.batch_size) for rendered in config.policy.render(chunk)]
+        parts = chunks(samples, config.policy.batch_size)
+        samples = [sample for part in parts for sample in render_sound(part, config.policy.render)]
+        require_sound(samples, "probe")
         middle = time.perf_counter()
         scores = config.scorer(samples)
         end = time.perf_counter()
@@ -160,6 +166,7 @@ def probe(checked: Checked, reporter: Reporter) -> Probe:
         memory_bytes=memory,
         scores=scores.grid(k),
         failures={name: f"{f.count} of {n}: {f.first_error}" for name, f in scores.failures.items()},
+        failed=failed_words(samples),
     )
 
 
@@ -177,7 +184,7 @@ def _sampled(checked: Checked, k: int, reporter: Reporter) -> tuple[list[Sample]
     ):
         for chunk in chunks(asked, config.policy.batch_size):
             start = time.perf_counter()
-            samples += config.samples.samples(config.policy, chunk, trace=config.objective.needs_trace)
+            samples += examined(config.samples.samples(config.policy, chunk, trace=config.objective.needs_trace))
             seconds.append((time.perf_counter() - start) / len(chunk))
             bar.advance(len(chunk))
             if len(samples) >= k and sum(seconds) * len(chunk) > SAMPLING_BUDGET_S:
@@ -216,5 +223,6 @@ def advice(counts: Counts, found: Probe, config: RunConfig) -> list[str]:
         lines.append("with k = 1 there is nothing to choose between for a prompt")
     if counts.held_out == 0:
         lines.append("no prompts are held out: whether the gain carries over to other prompts will not be known")
+    lines += [found.failed] if found.failed else []
     lines += [f"{name} could not score {failure}" for name, failure in found.failures.items()]
     return lines

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
+from raft_core.capabilities import AttachesPolicy
 from raft_core.errors import ConfigError, ModelError
 from raft_core.evaluation.evaluate import column_roles, scored_together
 from raft_core.reporter import Silent
-from raft_core.sampling import at_strength
+from raft_core.soundness import failed_words
 from raft_core.types import Prompt, Sample
 from raft_core.workflows.align import truncated
 from raft_core.workflows.generate import generate
@@ -63,10 +64,12 @@ def compare(asked: Asked) -> Iterator[Comparison]:
             begun = time.perf_counter()
             samples.append(_drawn(policy, asked, strength, steps))
             spent += time.perf_counter() - begun
-            pictures = [sample.output for sample in samples[-1]]
+            pictures, failed = [sample.output for sample in samples[-1]], [sample.failed for sample in samples[-1]]
             name = str(getattr(policy, "model", model.source.name))
             label = _label(asked, model, strength)
-            columns.append(Column(label, name, model.target, model.checkpoint, strength or 0.0, bases[key], pictures))
+            facts = (label, name, model.target, model.checkpoint, strength or 0.0, bases[key])
+            columns.append(Column(*facts, pictures, failed=failed))
+            notes += [f"{label}: {words}"] if (words := failed_words(samples[-1])) else []
             yield Comparison(asked, tuple(columns), notes=tuple(notes), seconds=spent / (len(columns) * asked.k))
     if asked.score:
         tell(Progress("scoring"))
@@ -143,10 +146,8 @@ def _drawn(policy: Any, asked: Asked, strength: float | None, steps: _Steps) -> 
     """K rendered samples, from the same noise in every column."""
     policy.on_step = steps.column(policy.batch_size)
     try:
-        with at_strength(policy, 1.0 if strength is None else strength):
-            return generate(
-                policy, [Prompt(asked.prompt)], k=asked.k, seed=asked.seed, reporter=Silent(), reference=strength is None
-            )
+        prompts = [Prompt(asked.prompt)]
+        return generate(policy, prompts, k=asked.k, seed=asked.seed, reporter=Silent(), strength=strength or 0.0)
     finally:
         policy.on_step = None
 
@@ -160,7 +161,7 @@ def _scored(
     notes: list[str] = []
     for model in {shelf.scorer_key(model.source): model for model in reversed(models)}.values():
         scorer = shelf.scorer_of(model.source)
-        if any(hasattr(reward, "attach") for reward in scorer.all):
+        if any(isinstance(reward, AttachesPolicy) for reward in scorer.all):
             scorer.attach(_ready(model, asked)[0])
         sides = scored_together(scorer, *samples)
         names = {name: name if name not in measures else f"{name} ({model.label})" for name in column_roles(scorer)}

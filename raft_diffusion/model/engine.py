@@ -81,8 +81,10 @@ class Engine:
         return trainable(self.networks)
 
     def _fit(self, memory: Memory) -> None:
-        if self.pipe.vae.config.force_upcast and self.encodes_size and self.dtype == torch.float16:
-            self.pipe.vae.to(torch.float32)  # SDXL's decoder overflows in float16
+        # As diffusers has it: SDXL's pipelines obey the VAE's force_upcast in float16, the others do not know it.
+        upcast = self.pipe.vae.config.force_upcast and self.encodes_size and self.dtype == torch.float16
+        if upcast or memory.vae_float32:
+            self.pipe.vae.to(torch.float32)
         for module in (self.networks["unet"], self.pipe.vae):
             module.to(
                 memory_format=torch.channels_last
@@ -155,7 +157,7 @@ class Engine:
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> list[Any]:
-        """RGB pictures of latents [B, C, h, w]."""
+        """RGB pictures of latents [B, C, h, w]; None where a pixel is not finite."""
         vae = self.pipe.vae
         with self.place("vae"):
             scaled = latents.to(self.device, torch.float32) / vae.config.scaling_factor
@@ -164,8 +166,20 @@ class Engine:
                     scaled.new_tensor(values).view(1, -1, 1, 1) for values in (vae.config.latents_mean, vae.config.latents_std)
                 )
                 scaled = scaled * std + mean
-            pixels = vae.decode(scaled.to(vae.dtype), return_dict=False)[0]
-            return self.pipe.image_processor.postprocess(pixels.float(), output_type="pil")
+            pixels = vae.decode(scaled.to(vae.dtype), return_dict=False)[0].float()
+            finite = pixels.isfinite().flatten(1).all(dim=1)
+            postprocess = self.pipe.image_processor.postprocess
+            pictures = iter(postprocess(pixels[finite], output_type="pil") if bool(finite.any()) else [])
+            return [next(pictures) if good else None for good in finite.tolist()]
+
+    @property
+    def overflow_words(self) -> str:
+        """Why a picture has pixels that are not finite though its latents are, and what may help."""
+        dtype = self.pipe.vae.dtype
+        words = "pixels are not finite, though the latents are"
+        if dtype == torch.float32:
+            return words
+        return f"{words}: the VAE overflows in {str(dtype).removeprefix('torch.')}, set policy.memory.vae_float32"
 
 
 def _alpha_bar(config: Any) -> torch.Tensor:

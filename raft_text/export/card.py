@@ -93,7 +93,8 @@ def run_facts(run_folder: Path) -> dict[str, Any]:
         "sampling": sampling_words(policy.get("sampling", {})),
         "figures": [(split_name(row.split), row) for row in rows(evaluations)],
         "examples": [
-            {"prompt": b.prompt.text, "before": fenced(b.output), "after": fenced(a.output)} for b, a in pairs[:EXAMPLES]
+            {"prompt": b.prompt.text, "before": fenced(b.output), "after": fenced(a.output)}
+            for b, a in [pair for pair in pairs if not any(sample.failed for sample in pair)][:EXAMPLES]
         ],
         "versions": run.get("versions", {}),
         "load": json.dumps(model),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +13,7 @@ from raft_core.rewards.judge.verdicts import NO_VERDICT
 from raft_core.rewards.scoring import told
 from raft_core.rng import seed_for
 from raft_core.sampling import chunks
+from raft_core.soundness import examined
 from raft_core.types import Prompt, Request, Sample
 from raft_text.rewards.judging import Judgement
 
@@ -107,9 +107,7 @@ class PolicyChat:
             return False
 
     def _answers(self, requests: Sequence[Request]) -> list[str | Unanswered]:
-        # Rules by which a policy gives samples up early are made for its task, not for verdicts.
-        whole = getattr(self.policy, "whole_samples", contextlib.nullcontext)
-        with self.policy.resident("sample"), whole():
+        with self.policy.resident("sample"):
             drawn = [answer for part in chunks(requests, max(self.policy.batch_size, 1)) for answer in self._drawn(part)]
         answered = [sample for sample in drawn if isinstance(sample, Sample)]
         with self.policy.resident("render"):
@@ -119,12 +117,19 @@ class PolicyChat:
 
     def _drawn(self, requests: Sequence[Request]) -> list[Sample | Unanswered]:
         try:
-            drawn = self.policy.sample(requests, reference=self.reference)
-            return [Unanswered(CUT_SHORT) if sample.meta.get("finish") == "length" else sample for sample in drawn]
+            drawn = self.policy.sample(requests, strength=0.0 if self.reference else 1.0)
+            return [_answer(sample) for sample in examined(drawn)]
         except DataError as error:  # a question that leaves no room for an answer must not take the others with it
             if len(requests) == 1:
                 return [Unanswered(str(error))]
         return [answer for request in requests for answer in self._drawn([request])]
+
+
+def _answer(sample: Sample) -> Sample | Unanswered:
+    """The sample, if it is a whole answer."""
+    if sample.failed:
+        return Unanswered(f"the answer failed: {sample.failed}")
+    return Unanswered(CUT_SHORT) if sample.meta.get("finish") == "length" else sample
 
 
 def _requests(texts: Sequence[str]) -> list[Request]:

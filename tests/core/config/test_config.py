@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import sys
 from pathlib import Path
 from typing import ClassVar
@@ -487,3 +488,18 @@ def test_paths_on_the_command_line_that_lead_nowhere(raw):
     for path in ("a." * 5000, "judges.²", "judges." + "9" * 5000):
         with pytest.raises(ConfigError):
             overridden(raw | {"judges": ["FakeReward"]}, parse_overrides([f"--{path}.x", "1"]))
+
+
+def test_what_is_stored_names_no_module_of_these_packages(raw):
+    raw["policy"] = {"class_path": "raft_core.testing.FakePolicy", "init_args": {"modality": "image"}}
+    plain = as_yaml(check(raw).plain)
+    assert "FakePolicy" in plain and "BestOfK" in plain and "Plateau" in plain
+    assert not re.search(r"\braft_(core|diffusion|text)\.", plain)
+
+
+def test_a_class_that_has_moved_is_found_by_its_name(raw):
+    """Run folders of earlier versions name classes by the modules of their day."""
+    raw["selector"] = {"class_path": "raft_core.selectors.TopFraction", "init_args": {"fraction": 0.5}}
+    raw["stop_when"] = [{"class_path": "raft_core.watch.Plateau"}]
+    config = check(raw).config
+    assert type(config.selector).__name__ == "TopFraction" and type(config.stop_when[0]).__name__ == "Plateau"

@@ -98,6 +98,8 @@ def test_best_round_is_the_earliest_of_equals():
     assert best_round(rows, "reward/mean") == 2
     assert best_round(rows, "reward/mean", higher_is_better=False) == 1
     assert best_round(rows, "judge/gold") is None
+    idle = [{**rows[0], "train/steps": 2}, {**rows[1], "train/steps": 0}]
+    assert best_round(idle, "reward/mean") == 1  # a round that trained nothing did not work
 
 
 def test_phase_makes_the_policy_resident_and_records_its_costs():

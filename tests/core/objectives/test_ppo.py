@@ -129,7 +129,7 @@ class Steps(FakePolicy):
 
     def step_log_probs(self, samples, *, reference=False):
         x = torch.stack([sample.tensors["x"] for sample in samples])
-        log_probs = -((x - self._means(samples, reference)) ** 2) / 2
+        log_probs = -((x - self._means(samples, 0.0 if reference else 1.0)) ** 2) / 2
         return log_probs.detach() if reference else log_probs, torch.ones_like(log_probs, dtype=torch.bool)
 
     def step_log_probs_and_values(self, samples):

@@ -49,9 +49,9 @@ class Drawn(FakePolicy):
         super().__init__("image")
         self.asked: list[int] = []
 
-    def sample(self, requests, *, trace=False, reference=False):
+    def sample(self, requests, **settings):
         self.asked.append(len(requests))
-        return super().sample(requests, trace=trace, reference=reference)
+        return super().sample(requests, **settings)
 
 
 def a_trainer(policy) -> Trainer:
