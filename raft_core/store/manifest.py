@@ -16,6 +16,8 @@ import yaml
 
 from raft_core.errors import StoreError
 from raft_core.machine.files import write_text
+from raft_core.reading.files import Unreadable
+from raft_core.reading.yaml_data import read_mapping
 
 FORMAT = 2  # of a run folder; 1 named classes by their modules, and had no number
 CONFIG, RUN, METRICS = "config.yaml", "run.json", "metrics.jsonl"
@@ -35,16 +37,13 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     """The resolved configuration of a run, with whatever its user has changed in ``config.yaml`` since.
 
     Raises:
-        StoreError: ``config.yaml`` is missing or is no YAML.
+        StoreError: ``config.yaml`` is missing, or holds no names with values.
     """
     path = Path(folder) / CONFIG
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        return read_mapping(path)
+    except (OSError, Unreadable) as error:
         raise StoreError(f"{path} cannot be read: {error}") from error
-    if not isinstance(config, dict):
-        raise StoreError(f"{path} is not a configuration: it holds no names with values")
-    return config
 
 
 def read_run(folder: str | Path) -> dict[str, Any]:

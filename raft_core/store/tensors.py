@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from raft_core.machine.files import plain_json, replacing
+from raft_core.reading.files import Unreadable, excerpt
 from raft_core.types import Request, Sample
 
 if TYPE_CHECKING:
@@ -144,7 +145,13 @@ def to_png(image: Image.Image) -> bytes:
 
 
 def from_png(data: bytes) -> Image.Image:
-    from PIL import Image
+    """The RGB picture of a stored PNG. Run folders travel, so it is opened with the same care as any other.
 
-    with Image.open(io.BytesIO(data)) as image:
-        return image.convert("RGB")
+    Raises:
+        Unreadable: it is none.
+    """
+    from raft_core.media.picture import decode_picture
+
+    if not isinstance(data, bytes):
+        raise Unreadable(f"a stored picture is {excerpt(repr(data), 40)}, but must be the bytes of a PNG")
+    return decode_picture(data, formats=("PNG",))
