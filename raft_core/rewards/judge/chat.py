@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from raft_core.errors import ConfigError
+from raft_core.errors import ConfigError, MachineLack
 from raft_core.rewards.service.http import LONGEST_WAIT_S, TRANSIENT, body_of, retry_after
 
 if TYPE_CHECKING:
@@ -103,7 +103,9 @@ class ChatEndpoint:
         """Mistakes that show without asking anything."""
         if self.key_variable and not os.environ.get(self.key_variable):
             return [
-                f"key_variable is {self.key_variable!r}, but that environment variable is not set: export the API key in it"
+                MachineLack(
+                    f"key_variable is {self.key_variable!r}, but that environment variable is not set: export the API key in it"
+                )
             ]
         return []
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from raft_core.errors import ConfigError, RewardError
+from raft_core.errors import ConfigError, MachineLack, RewardError
 from raft_core.protocols import RewardInfo
 from raft_core.rewards.scoring import PartlyScored
 from raft_core.rewards.service import messages as wire
@@ -65,8 +65,8 @@ class RemoteReward:
     """A reward behind HTTP: another machine's GPU, another environment, a service of your own.
 
     ``raft reward serve`` puts any reward behind the two addresses that are used: ``POST url/score`` and, once before work
-    starts, ``GET url/info``, which an endpoint of your own need not have. The JSON is described in ``docs/combinators.md``;
-    pictures go as PNG. A request that fails leaves its samples unscored.
+    starts, ``GET url/info``, which an endpoint of your own need not have. ``docs/reference/combining_rewards.md`` describes the
+    JSON; pictures go as PNG. A request that fails leaves its samples unscored.
 
     Args:
         url: ``http://localhost:8600``.
@@ -115,7 +115,8 @@ class RemoteReward:
         """Mistakes that show without asking anything."""
         variable = self.connection.key_variable
         if variable and not os.environ.get(variable):
-            return [f"key_variable is {variable!r}, but that environment variable is not set: export the token in it"]
+            unset = f"key_variable is {variable!r}, but that environment variable is not set: export the token in it"
+            return [MachineLack(unset)]
         return []
 
     def load(self) -> None:
