@@ -39,7 +39,7 @@ def main(args: argparse.Namespace) -> None:
     from raft_core.store.create import require_empty
     from raft_core.terminal import progress
     from raft_core.terminal.result import show_tables
-    from raft_core.workflows.align import truncated
+    from raft_core.workflows.align import loaded_warnings
     from raft_core.workflows.trained import open_source
 
     source = open_source(args.target, parse_overrides(args.settings))
@@ -53,7 +53,7 @@ def main(args: argparse.Namespace) -> None:
     assert scorer is not None
     reporter = progress.reporter()
     which = source.load(policy, args.checkpoint)
-    for warning in truncated(policy, prompts):
+    for warning in loaded_warnings(policy, prompts):
         reporter.warn(warning)
     scorer.load()
     scorer.attach(policy)

@@ -29,7 +29,7 @@ def main(args: argparse.Namespace) -> None:
     from raft_core.config.recipes import checked_config
     from raft_core.config.run_config import as_yaml
     from raft_core.terminal import progress
-    from raft_core.workflows.align import truncated
+    from raft_core.workflows.align import loaded_warnings
     from raft_core.workflows.plan import advice, count, probe
     from raft_core.workflows.plan_words import count_lines, probe_lines, summary_lines
 
@@ -50,7 +50,7 @@ def main(args: argparse.Namespace) -> None:
         reporter.line(f"\nIn detail, from a probe of {found.drawn} samples and a few training steps:")
         say(count_lines(checked, counts, found))
         say(probe_lines(checked, counts, found))
-        cut = truncated(checked.config.policy, [*checked.prompts.train, *checked.prompts.held_out])
+        cut = loaded_warnings(checked.config.policy, [*checked.prompts.train, *checked.prompts.held_out])
         warnings = [*cut, *advice(counts, found, checked.config)]
     for note in checked.notes:
         reporter.line(row("note", note))

@@ -17,6 +17,7 @@ from raft_core.protocols import Phase, Purpose
 from raft_core.rng import torch_rng
 from raft_core.types import Request, Sample
 from raft_diffusion.export import files as export
+from raft_diffusion.export import merged
 from raft_diffusion.model import addons as additions
 from raft_diffusion.model import device as hardware
 from raft_diffusion.model import loading
@@ -337,6 +338,19 @@ class StableDiffusion:
         from raft_diffusion.export.card import write_run_card
 
         return write_run_card(Path(run_folder), Path(folder), place)
+
+    @staticmethod
+    def merge_settings(dtype: str) -> Mapping[str, Any]:
+        return {"dtype": "float32", "device": "cpu", "memory.attention": "sdpa"}
+
+    @staticmethod
+    def merge_mistakes(path: Path) -> list[str]:
+        return merged.mistakes(Path(path))
+
+    def merge(self, path: Path, *, strength: float = 1.0, dtype: str = "float32") -> list[Path]:
+        """Write the whole model as one file in the original layout, and its configuration as a folder; returns the two."""
+        with self._weights(strength):
+            return merged.save_merged(self.engine, self.model, Path(path), getattr(torch, dtype))
 
     @staticmethod
     def arguments_for(path: Path) -> dict[str, Any]:

@@ -281,6 +281,7 @@ def check(
     notes += [f"on this machine it could not run: {lack}" for lack in lacks]
     plain = settled_plain(plain_arguments(parts), given, built)
     plain["prompts"] = absolute_sources(plain["prompts"], base)
+    notes += [note for part in built.values() for note in capabilities.notes(part)]
     return Checked(RunConfig(**built), with_short_names(plain), prompts, [*gathered.notes, *notes], name)
 
 

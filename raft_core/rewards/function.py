@@ -50,8 +50,8 @@ class FunctionReward:
     def of(cls, function: Callable[[list[str], list], Sequence[float]]) -> FunctionReward:
         """A function that is there already. A run resumes from its folder alone if a file or a module holds the function."""
         file = getattr(sys.modules.get(function.__module__), "__file__", None)
-        script = file and function.__module__ == "__main__"
-        reward = cls(f"{Path(file).resolve() if script else function.__module__}:{function.__name__}")
+        place = str(Path(file).resolve()) if file and function.__module__ == "__main__" else function.__module__
+        reward = cls(f"{place}:{function.__name__}")
         check_signature(function, reward.path)
         reward._call = function
         return reward

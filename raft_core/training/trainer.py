@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from raft_core import capabilities
 from raft_core.errors import ConfigError, MachineLack, NotFiniteError
 from raft_core.machine.processes import Processes
 from raft_core.protocols import Objective, Policy, RoundLoss, Staged
@@ -31,8 +32,9 @@ class Trainer:
     """Minimises an objective on each round's selection.
 
     A batch's loss is the mean over its items of the objective's values: their sum divided by ``batch_size``, whatever their
-    weights and however the batch is cut into micro-batches or spread over processes. Every item of every step has a seed of its
-    own, so 1 × 8, 8 × 1 and two processes with 4 each are the same step up to rounding.
+    weights and however the batch is cut into micro-batches or spread over processes. (An objective that averages over tokens
+    has it divided by the batch's tokens instead, see ``raft_core.capabilities.Divides``.) Every item of every step has a seed
+    of its own, so 1 × 8, 8 × 1 and two processes with 4 each are the same step up to rounding.
 
     Args:
         optimizer: what updates the weights.
@@ -215,7 +217,8 @@ class Trainer:
         def losses(part: Sequence[int]) -> torch.Tensor:
             return objective(policy, samples, share.take(part), [seeds[place] for place in part])
 
-        return self._updater.step(losses, len(share), len(batch), lr)
+        divisor = capabilities.divisor(objective, samples, batch)
+        return self._updater.step(losses, len(share), len(batch), divisor, lr)
 
     def _complain(self, step: Step, tally: Tally, where: str) -> None:
         """Say of a skipped step, and of items left out of one, that they were, once a round; stop when there are too many

@@ -187,6 +187,27 @@ def test_the_loss_of_a_round_by_hand():
     assert figures["ppo/clip_fraction"] == 1 and figures["ppo/return"] == 1 and "ppo/kl" not in figures
 
 
+def test_over_actions_a_sample_has_their_sum_and_a_batch_is_divided_by_all():
+    samples = [one_sample([0.0] * n, [0.0] * n) for n in (1, 3)]
+    part, whole = advantages(1.0, 1.0), [0, 1]
+
+    class Ragged(Steps):
+        def step_log_probs(self, asked, *, reference=False):
+            lengths = torch.tensor([len(sample.tensors["x"]) for sample in asked])
+            return torch.zeros(len(asked), 3), torch.arange(3) < lengths[:, None]
+
+    found = {}
+    for average in ("samples", "actions"):
+        begun = Ppo(lam=1.0, whiten=False, value_weight=1.0, kl=KlPenalty(beta=0), average=average).begin(
+            Ragged(), samples, part, {}
+        )
+        losses = begun(Ragged(), samples, part, whole)
+        found[average] = losses.tolist(), begun.divisor(samples, part), begun.figures()["ppo/policy_loss"]
+    # Every action has advantage 1 and return 1, so −1 and ½.
+    assert found["samples"] == (pytest.approx([-0.5, -0.5]), 2, pytest.approx(-1))
+    assert found["actions"] == (pytest.approx([-0.5, -1.5]), 4, pytest.approx(-1))
+
+
 def test_what_is_old_stays_old_while_the_policy_learns():
     policy = Steps(dim=2)
     samples = policy.sample([Request(Prompt("p"), i, i) for i in range(3)], trace=True)
