@@ -42,7 +42,7 @@ def main(args: argparse.Namespace) -> None:
     from raft_core.store.create import require_empty
     from raft_core.terminal import progress
     from raft_core.terminal.result import show_tables
-    from raft_core.workflows.align import truncated
+    from raft_core.workflows.align import loaded_warnings
     from raft_core.workflows.trained import open_source
 
     source = open_source(args.target, parse_overrides(args.settings))
@@ -60,7 +60,7 @@ def main(args: argparse.Namespace) -> None:
     for line in described(prompts):
         reporter.line(line)
     which = source.load(policy, args.checkpoint)
-    for warning in truncated(policy, prompts):
+    for warning in loaded_warnings(policy, prompts):
         reporter.warn(warning)
     scorer.load()
     scorer.attach(policy)

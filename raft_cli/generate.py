@@ -64,7 +64,7 @@ def main(args: argparse.Namespace) -> None:
     from raft_core.store.create import require_empty
     from raft_core.terminal import progress
     from raft_core.types import Prompt
-    from raft_core.workflows.align import truncated
+    from raft_core.workflows.align import loaded_warnings
     from raft_core.workflows.choose import choose, write_chosen
     from raft_core.workflows.generate import UNSCORED, generate, write_outputs
     from raft_core.workflows.trained import open_source
@@ -88,7 +88,7 @@ def main(args: argparse.Namespace) -> None:
         capabilities.load(part)
     if scorer is not None:
         scorer.attach(policy)
-    for warning in truncated(policy, prompts):
+    for warning in loaded_warnings(policy, prompts):
         reporter.warn(warning)
     samples = generate(policy, prompts, k=k, seed=args.seed, reporter=reporter, strength=0.0 if args.base else args.strength)
     if scorer is None and voter is None:

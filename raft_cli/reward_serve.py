@@ -5,7 +5,7 @@
 
 It listens on this machine alone unless --host says otherwise, scores one
 request at a time, and needs no GPU where the policy is. GET /info tells what
-it is, POST /score takes and gives JSON (docs/combinators.md). Ctrl-C ends it.
+it is, POST /score takes and gives JSON (docs/reference/combining_rewards.md). Ctrl-C ends it.
 """
 
 from __future__ import annotations

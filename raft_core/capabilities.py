@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from raft_core.protocols import Policy
-    from raft_core.types import Message, Prompt, Request, Sample
+    from raft_core.types import Message, Prompt, Request, Sample, Selection
 
 
 # --- of any part
@@ -37,6 +37,15 @@ class ChecksPrompts(Protocol):
 
     def check_prompts(self, train: Sequence[Prompt], held_out: Sequence[Prompt]) -> list[str]:
         """What these prompts lack, in words; called before a weight is loaded."""
+        ...
+
+
+@runtime_checkable
+class Notes(Protocol):
+    """Knows something that a person should know, though it is no mistake: of its settings, or once loaded of its weights."""
+
+    def notes(self) -> list[str]:
+        """In words; asked when a configuration is checked, and of a policy again when it has been loaded."""
         ...
 
 
@@ -142,7 +151,9 @@ class Writes(Protocol):
 class Exports(Protocol):
     """Writes a model card beside the weights that it exports."""
 
-    def write_card(self, run_folder: Path, folder: Path) -> Path: ...
+    def write_card(self, run_folder: Path, folder: Path, place: str | None = None) -> Path:
+        """Write the card of a run into ``folder``; ``place`` is OWNER/NAME on the Hub, if the weights will lie there."""
+        ...
 
 
 @runtime_checkable
@@ -157,7 +168,35 @@ class Imports(Protocol):
     def load_weights(self, path: Path) -> None: ...
 
 
+@runtime_checkable
+class Merges(Protocol):
+    """Writes the whole model with what was trained in it, for programs that know no adapters."""
+
+    @staticmethod
+    def merge_settings(dtype: str) -> Mapping[str, Any]:
+        """Arguments, by dotted names, under which the policy is loaded to be merged into weights of this precision."""
+        ...
+
+    @staticmethod
+    def merge_mistakes(path: Path) -> list[str]:
+        """Why the whole model cannot be written there, told before anything is loaded."""
+        ...
+
+    def merge(self, path: Path, *, strength: float = 1.0, dtype: str = "float32") -> list[Path]:
+        """Write the whole model, of a loaded policy, what was trained at this strength; returns what was written."""
+        ...
+
+
 # --- of an objective
+
+
+@runtime_checkable
+class Divides(Protocol):
+    """A loss, or that of a round, whose batches are divided by something else than their number of items, such as tokens."""
+
+    def divisor(self, samples: Sequence[Sample], part: Any) -> float:
+        """What the sum of the losses of a whole batch ``part`` is divided by, however it is cut up or shared out; > 0."""
+        ...
 
 
 @runtime_checkable
@@ -180,6 +219,11 @@ def check_prompts(part: object, train: Sequence[Prompt], held_out: Sequence[Prom
     return list(part.check_prompts(train, held_out)) if isinstance(part, ChecksPrompts) else []
 
 
+def notes(part: object) -> list[str]:
+    """What a person should know of a part."""
+    return list(part.notes()) if isinstance(part, Notes) else []
+
+
 def check_policy(objective: object, policy: Policy) -> list[str]:
     """Why an objective cannot train a policy."""
     return list(objective.suits(policy)) if isinstance(objective, ChecksPolicy) else []
@@ -188,6 +232,11 @@ def check_policy(objective: object, policy: Policy) -> list[str]:
 def check_trace(policy: Policy) -> list[str]:
     """Why a policy cannot be sampled with a trace."""
     return list(policy.check_trace()) if isinstance(policy, ChecksTrace) else []
+
+
+def divisor(loss: object, samples: Sequence[Sample], part: Selection) -> float:
+    """What the sum of a batch's losses is divided by."""
+    return loss.divisor(samples, part) if isinstance(loss, Divides) else float(len(part))
 
 
 def load(part: object) -> None:

@@ -65,6 +65,13 @@ class MissingDependency(RaftError):  # noqa: N818 - reads better in a message th
         super().__init__(f"{purpose} needs the package {package!r}, which is not installed: pip install {install}")
 
 
+class MachineLack(str):
+    """A mistake in words that is not the configuration's but this machine's: hardware, a package or a key that it lacks.
+
+    It counts like any other where a run is about to begin, and is only remarked upon where one is planned for another machine.
+    """
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`` (did you mean 'x'?)`` with the nearest of ``known``, or all of them when none is near."""
     options = sorted(known)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -183,6 +184,10 @@ class CausalLM:
         self._watcher = self._watch()
         self._references = self._read_references(encode=True)
 
+    def notes(self) -> list[str]:
+        """What a person should know of how the model was loaded, in words; nothing before that."""
+        return [] if self._engine is None else list(self._engine.notes)
+
     def _watch(self) -> Watcher | None:
         return None if self.rejection is None else Watcher(self.rejection)
 
@@ -283,12 +288,16 @@ class CausalLM:
             texts=[request.prompt.text for request in requests],
             seeds=[request.seed for request in requests],
             sampling=self.sampling.for_comparison() if purpose == "compare" else self.sampling,
-            ends=self.encode.ends(chat=self.encode.is_chat(requests[0].prompt)),
+            ends=self._ends(self.encode.is_chat(requests[0].prompt)),
             decode=self.encode.text,
             watcher=self._watcher if purpose == "round" else None,
             trace=trace,
             on_step=self.on_step,
         )
+
+    def _ends(self, chat: bool) -> Sequence[int]:
+        """Tokens that end a completion: the engine's, and for a conversation where prompts are texts what ends a turn too."""
+        return self.engine.ends if chat == self.prompting.chat else self.encode.ends(chat=chat)
 
     def _drawn(self, task: Task, reference: bool) -> list[Drawn]:
         if self.sampling.engine == "transformers":
@@ -373,10 +382,10 @@ class CausalLM:
         Where top-k or top-p cut tokens off, both are of the tokens that the present policy leaves, and the one that is there:
         the mean over its own samples is then a divergence of what is sampled, and 0 before training.
         """
-        picker, passages = self._picker(samples), Passages(self.encode, samples)
+        passages = Passages(self.encode, samples)
         found: list[torch.Tensor] = []
         with torch.no_grad():
-            for rows in self._parts(passages.rows):
+            for rows, picker in self._parts(passages):
                 drawn = DrawnScoring(picker, rows, cut=True)
                 sides = []
                 for reference in (False, True):  # in this order: the policy's own side says what is cut off
@@ -398,32 +407,33 @@ class CausalLM:
         head = self._value_head
         if head is None:
             raise ModelError("the policy has no critic: give it one with critic: {}")
-        picker, passages = self._picker(samples), Passages(self.encode, samples)
-        with self.engine.placed(), self.engine.version(False):
-            parts = self._parts(passages.rows)
-            pairs = [p for part in parts for p in self.engine.log_probs_and_values(part, head, DrawnScoring(picker, part))]
+        engine, passages = self.engine, Passages(self.encode, samples)
+        with engine.placed(), engine.version(False):
+            parts = self._parts(passages)
+            pairs = [p for rows, picker in parts for p in engine.log_probs_and_values(rows, head, DrawnScoring(picker, rows))]
         log_probs, mask = padded(passages.of_samples([row for row, _ in pairs]))
         return log_probs, padded(passages.of_samples([row for _, row in pairs]))[0], mask
 
     def _log_probs(self, samples: Sequence[Sample], reference: bool, *, drawn: bool = False) -> list[torch.Tensor]:
         """[T] log-probs of each sample's tokens: of the model itself, or of what they are drawn from."""
         engine, passages = self.engine, Passages(self.encode, samples)
-        picker = self._picker(samples) if drawn else None
         with engine.placed(), engine.version(reference):
-            parts = self._parts(passages.rows)
-            scored = [engine.log_probs(part, DrawnScoring(picker, part) if picker else None) for part in parts]
+            parts = self._parts(passages)
+            scored = [engine.log_probs(rows, DrawnScoring(picker, rows) if drawn else None) for rows, picker in parts]
         return passages.of_samples([row for part in scored for row in part])
 
-    def _picker(self, samples: Sequence[Sample]) -> Picker:
-        """How the tokens of these samples are drawn; a turn of a chat ends otherwise than a text."""
-        kinds = {self.encode.is_chat(sample.prompt) for sample in samples}
-        return Picker(self.sampling, sorted({end for chat in kinds for end in self.encode.ends(chat=chat)}))
+    def _parts(self, passages: Passages) -> Iterator[tuple[Sequence[Row], Picker]]:
+        """(prompts and completions, how tokens are drawn there), in order. Without gradients a large batch is taken in parts.
 
-    def _parts(self, rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
-        """Prompts and completions. Without gradients a large batch is taken in parts."""
-        if torch.is_grad_enabled():
-            return chunks(rows, max(len(rows), 1))
-        return chunks(rows, min(self.sampling.batch_size, rows_at_once(rows, self.engine.vocabulary)))
+        A turn of a chat ends otherwise than a text, so a part is of one kind.
+        """
+        for chat, run in itertools.groupby(zip(passages.rows, passages.chats, strict=True), key=lambda row: row[1]):
+            rows = [row for row, _ in run]
+            most = max(len(rows), 1)
+            if not torch.is_grad_enabled():
+                most = min(self.sampling.batch_size, rows_at_once(rows, self.engine.vocabulary))
+            picker = Picker(self.sampling, self._ends(chat))
+            yield from ((part, picker) for part in chunks(rows, most))
 
     # ------------------------------------------------------------------ measuring
 
@@ -464,11 +474,11 @@ class CausalLM:
             return export.save_whole(self.engine.network, self.encode.tokenizer, Path(folder), note)
         return export.save_adapter(self.engine.adapter, self.engine.parameters, Path(folder), note)
 
-    def write_card(self, run_folder: Path, folder: Path) -> Path:
+    def write_card(self, run_folder: Path, folder: Path, place: str | None = None) -> Path:
         """Write the model card beside the exported weights, from what the run's folder tells; returns its path."""
-        from raft_text.export.card import run_facts, write_card
+        from raft_text.export.card import write_run_card
 
-        return write_card(Path(folder), run_facts(Path(run_folder)))
+        return write_run_card(Path(run_folder), Path(folder), place)
 
     @staticmethod
     def arguments_for(path: Path) -> dict[str, Any]:

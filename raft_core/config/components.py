@@ -36,13 +36,14 @@ from raft_core.config.schema import (
     parameters,
     plain_default,
     protocol_members,
+    section_list,
     settles_itself,
     shown,
     takes_text,
     type_name,
     without_none,
 )
-from raft_core.errors import ConfigError, RaftError, nearest
+from raft_core.errors import ConfigError, MachineLack, RaftError, nearest
 from raft_core.preferences.folder import learned_folder
 from raft_core.protocols import Combinator
 from raft_core.reading.files import BeyondLimitsError, Unreadable, excerpt
@@ -96,6 +97,7 @@ class Walk:
                 text = f"{where}.{message}"
             else:
                 text = f"{where}: {message}"
+            text = MachineLack(text) if isinstance(message, MachineLack) else text
             if not any(known == text or known.endswith(f" {message}") for known in self.mistakes):
                 self.mistakes.append(text)
 
@@ -119,6 +121,8 @@ class Walk:
             return self.component(raw, name, where)
         if element := component_list(kind):
             return self.components(raw, element, where)
+        if target := section_list(kind):
+            return self.sections(raw, target, where)
         if is_section(kind):
             return self.section(raw, kind, where)
         return self.leaf(raw, kind, where, optional)
@@ -164,8 +168,19 @@ class Walk:
         parts = self.arguments(target, self._anchored(target, raw) if inside else raw, where, defaults)
         return Part(plain_arguments(parts), lambda: self.call(target, parts, where))
 
+    def sections(self, raw: Any, target: Any, where: str) -> Part:
+        """A list of settings of one class; a word alone is the first of them."""
+        first = next(iter(parameters(target)))
+        return self._list(
+            raw, where, lambda item, at: self.section({first: item} if isinstance(item, str) else item, target, at)
+        )
+
     def components(self, raw: Any, kind: str, where: str) -> Part:
         """A list of components."""
+        return self._list(raw, where, lambda item, at: self.component(item, kind, at))
+
+    def _list(self, raw: Any, where: str, of: Callable[[Any, str], Part]) -> Part:
+        """A list whose items ``of`` makes; a single item stands for a list of one."""
         if isinstance(raw, Typed):
             raw = from_yaml(raw) if raw.startswith(("[", "{")) else [Typed(item) for item in raw.split(",") if item]
         if raw is None:
@@ -175,8 +190,8 @@ class Walk:
         if not isinstance(raw, Sequence):
             return self.wrong(where, f"{where} is {shown(raw)}, but must be a list")
         if len(raw) > MOST_PARTS:
-            return self.wrong(where, f"{where} lists {len(raw)} {kind}s, and at most {MOST_PARTS} are taken")
-        parts = [self.component(item, kind, f"{where}.{number}") for number, item in enumerate(raw)]
+            return self.wrong(where, f"{where} lists {len(raw)} entries, and at most {MOST_PARTS} are taken")
+        parts = [of(item, f"{where}.{number}") for number, item in enumerate(raw)]
         return Part([part.plain for part in parts], lambda: build_all(parts))
 
     def component(self, raw: Any, kind: str, where: str) -> Part:

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 DEFAULT = "shapes/resolution"
 
 
-def checked_config(target: str | None, words: Sequence[str], *, begins: bool = False) -> Checked:
+def checked_config(target: str | None, words: Sequence[str], *, begins: bool = False, elsewhere: bool = False) -> Checked:
     """The configuration that a command line names, read, overridden and checked.
 
     Args:
         begins: a run is about to begin, so its output folder must be free.
+        elsewhere: it would be on another machine, so what this one lacks is only noted.
 
     Raises:
         ConfigError: with every mistake that there is.
@@ -28,7 +29,8 @@ def checked_config(target: str | None, words: Sequence[str], *, begins: bool = F
     path = find_config(target or DEFAULT)
     from raft_core.config.run_config import check, overridden, parse_overrides, read_yaml
 
-    return check(overridden(read_yaml(path), parse_overrides(words)), base=path.parent, name=path.stem, begins=begins)
+    raw = overridden(read_yaml(path), parse_overrides(words))
+    return check(raw, base=path.parent, name=path.stem, begins=begins, elsewhere=elsewhere)
 
 
 def find_config(name: str) -> Path:

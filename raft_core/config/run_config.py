@@ -18,7 +18,7 @@ from raft_core.config.components import Unbuilt, Walk, plain_arguments
 from raft_core.config.listing import with_short_names
 from raft_core.config.metric_directions import settled, settled_plain
 from raft_core.config.schema import Typed, from_yaml
-from raft_core.errors import ConfigError, RaftError, StoreError, nearest
+from raft_core.errors import ConfigError, MachineLack, RaftError, StoreError, nearest
 from raft_core.machine.processes import Processes
 from raft_core.monitoring.stopping import DiversityDrop, Plateau
 from raft_core.monitoring.trackers import TensorBoard
@@ -232,7 +232,9 @@ def _put(node: Any, keys: list[str], override: Override) -> None:
 # ---------------------------------------------------------------------- checking
 
 
-def check(raw: Mapping[str, Any], *, base: Path | None = None, name: str = "run", begins: bool = False) -> Checked:
+def check(
+    raw: Mapping[str, Any], *, base: Path | None = None, name: str = "run", begins: bool = False, elsewhere: bool = False
+) -> Checked:
     """Build everything that a configuration names, without loading a weight.
 
     Args:
@@ -240,6 +242,7 @@ def check(raw: Mapping[str, Any], *, base: Path | None = None, name: str = "run"
         base: folder in which relative files are looked up when they are not found here.
         name: of the configuration.
         begins: a run is about to begin, so its output folder must be free.
+        elsewhere: it would be on another machine, so what this one lacks is only noted.
 
     Raises:
         ConfigError: with every mistake that there is.
@@ -274,10 +277,14 @@ def check(raw: Mapping[str, Any], *, base: Path | None = None, name: str = "run"
     if gathered is not None:
         for where, message in unfit_prompts(built, gathered):
             walk.note(where, message)
-    if walk.mistakes or gathered is None or prompts is None:
-        raise ConfigError(walk.mistakes)
+    lacks = [mistake for mistake in walk.mistakes if elsewhere and isinstance(mistake, MachineLack)]
+    mistakes = [mistake for mistake in walk.mistakes if mistake not in lacks]
+    if mistakes or gathered is None or prompts is None:
+        raise ConfigError(mistakes)
+    notes += [f"on this machine it could not run: {lack}" for lack in lacks]
     plain = settled_plain(plain_arguments(parts), given, built)
     plain["prompts"] = absolute_sources(plain["prompts"], base)
+    notes += [note for part in built.values() for note in capabilities.notes(part)]
     return Checked(RunConfig(**built), with_short_names(plain), prompts, [*gathered.notes, *notes], name)
 
 

@@ -13,6 +13,7 @@ from raft_core.evaluation.table import Row, notes, rows, sentences, split_name
 from raft_core.format import duration, size
 from raft_core.machine.files import write_json, write_text
 from raft_core.report.data import FailureLine, PhaseCost, RunData, alarms, charts, costs, failures, read_run_data
+from raft_core.report.facts import component, policy_facts
 from raft_core.report.pictures import PairView, Sheet, best_median_worst, first_of_each, sheet
 from raft_core.report.plots import Chart, Whisker, whisker
 
@@ -180,23 +181,15 @@ def facts(data: RunData) -> dict[str, str]:
         "Ended because": ending(data),
         "Seed": str(run.get("seed", "")),
         "Reward": reward_name(data),
-        "Selector": short_name(config.get("selector")),
-        "Objective": short_name(config.get("objective")),
+        "Selector": component(config.get("selector")),
+        "Objective": component(config.get("objective")),
         "Rounds": f"{len(data.history)} of at most {config['rounds']}" if "rounds" in config else str(len(data.history)),
         "Compared checkpoint": f"after round {data.checkpoint}" if data.checkpoint is not None else "",
         "Started": str(run.get("started", "")),
         "Ended": str(run.get("ended", "")) if ending(data) else "",
     }
-    found |= {f"Policy: {name}": str(value) for name, value in run.get("policy", {}).items()}
+    found |= policy_facts(run.get("policy", {}))
     return {name: value for name, value in found.items() if value}
-
-
-def short_name(component: Any) -> str:
-    """``BestOfK`` of a component's entry in the configuration, with its arguments if it has some."""
-    if not isinstance(component, Mapping) or "class_path" not in component:
-        return str(component or "")
-    arguments = ", ".join(f"{name}={value}" for name, value in (component.get("init_args") or {}).items())
-    return component["class_path"].rpartition(".")[2] + (f"({arguments})" if arguments else "")
 
 
 def prompts(data: RunData) -> dict[str, list[str]]:

@@ -55,7 +55,7 @@ class FunctionReward:
     def of(cls, function: Callable[[list[str], list], Sequence[float]]) -> FunctionReward:
         """A function that is there already. A run resumes from its folder alone if a file or a module holds the function."""
         file = getattr(sys.modules.get(function.__module__), "__file__", None)
-        place = Path(file).resolve() if file and function.__module__ == "__main__" else function.__module__
+        place = str(Path(file).resolve()) if file and function.__module__ == "__main__" else function.__module__
         reward = cls(f"{place}:{function.__name__}")
         check_signature(function, reward.path)
         reward._call = function

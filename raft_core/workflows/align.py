@@ -140,10 +140,19 @@ def _load(checked: Checked, reporter: Reporter) -> None:
     for note in checked.notes:
         reporter.line(f"note: {note}")
     config.policy.load()
-    for warning in truncated(config.policy, [*checked.prompts.train, *checked.prompts.held_out]):
+    for warning in loaded_warnings(config.policy, [*checked.prompts.train, *checked.prompts.held_out]):
         reporter.warn(warning)
     config.scorer.load()
     config.scorer.attach(config.policy)
+
+
+def loaded_warnings(policy: Policy, prompts: Sequence[Prompt]) -> list[str]:
+    """What a person should know of a loaded policy and of what it sees of these prompts.
+
+    Raises:
+        DataError: prompts that the policy refuses.
+    """
+    return [*capabilities.notes(policy), *truncated(policy, prompts)]
 
 
 def truncated(policy: Policy, prompts: Sequence[Prompt]) -> list[str]:

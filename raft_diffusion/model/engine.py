@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -12,15 +12,16 @@ from raft_core.errors import DeviceError, ModelError
 from raft_core.models.reference import CopyReference
 from raft_core.models.residency import Residency
 from raft_core.types import Sample
+from raft_diffusion.model import addons as additions
 from raft_diffusion.model.backbone import Guidance, Predictor
 from raft_diffusion.model.encoding import Condition, PromptEncoder
+from raft_diffusion.model.folders import is_xl_unet
 from raft_diffusion.model.loading import load_pipeline
-from raft_diffusion.model.lora import AdapterReference, add_adapters, folded, trainable
-from raft_diffusion.options import Lora, Memory
+from raft_diffusion.model.lora import AdapterReference, add_adapters, folded, put_adapters, trainable
+from raft_diffusion.model.lora_file import ADAPTED, locate_lora
+from raft_diffusion.options import Addons, Lora, Memory
 from raft_diffusion.process import schedulers
 from raft_diffusion.process.resolution import pixels_per_latent
-
-NETWORKS = ("unet", "text_encoder", "text_encoder_2")
 
 
 class Engine:
@@ -35,19 +36,33 @@ class Engine:
         reference: enters a context in which the networks are the frozen start.
         place: enters a context in which the named networks are on the device.
         encode: prompts to conditions.
+        words: of each text encoder's vocabulary, without those that were added.
         alpha_bar: [T] cumulated signal power of the noise schedule, float32, on the device.
         prediction: what the U-Net predicts: epsilon, v_prediction or sample.
     """
 
-    def __init__(self, pipe: Any, lora: Lora | None, memory: Memory, device: torch.device, dtype: torch.dtype):
+    def __init__(
+        self,
+        pipe: Any,
+        lora: Lora | None,
+        memory: Memory,
+        device: torch.device,
+        dtype: torch.dtype,
+        addons: Addons = Addons(),  # noqa: B008 - frozen
+    ):
         self.pipe = pipe
         self.device = device
         self.dtype = dtype
-        self.networks = {name: module for name in NETWORKS if (module := getattr(pipe, name, None)) is not None}
-        self.trains_text = lora is not None and lora.text_encoder
+        self.networks = {name: module for name in ADAPTED if (module := getattr(pipe, name, None)) is not None}
+        self.words = {
+            name: module.get_input_embeddings().num_embeddings for name, module in self.networks.items() if name != "unet"
+        }
+        additions.put_into(pipe, addons, self.networks, dtype)
         self.parameters = self._adapt(lora)
+        self.trains_text = any(not name.startswith("unet.") for name in self.parameters)
         self._fit(memory)
-        self.reference = AdapterReference(self.networks) if lora else CopyReference(self.parameters)
+        starts_at_base = lora is not None and (lora.init is None or lora.before == "base")
+        self.reference = AdapterReference(self.networks) if starts_at_base else CopyReference(self.parameters)
         modules = {**self.networks, "vae": pipe.vae}
         self.place = Residency(modules, self.parameters.values(), device, offload=memory.offload)
         self.encode = PromptEncoder(pipe, lambda: self.place("text_encoder", "text_encoder_2"), device)
@@ -57,14 +72,21 @@ class Engine:
 
     @classmethod
     def load(
-        cls, model: str, lora: Lora | None, memory: Memory, device: torch.device, dtype: torch.dtype, variant: str | None
+        cls,
+        model: str,
+        lora: Lora | None,
+        memory: Memory,
+        device: torch.device,
+        dtype: torch.dtype,
+        variant: str | None,
+        addons: Addons = Addons(),  # noqa: B008 - frozen
     ) -> Engine:
         """Load the pipeline and build the engine on it.
 
         Raises:
             ModelError: the model cannot be loaded or adapted.
         """
-        return cls(load_pipeline(model, dtype, variant=variant), lora, memory, device, dtype)
+        return cls(load_pipeline(model, dtype, variant=variant), lora, memory, device, dtype, addons)
 
     def _adapt(self, lora: Lora | None) -> dict[str, torch.nn.Parameter]:
         for module in (*self.networks.values(), self.pipe.vae):
@@ -76,8 +98,11 @@ class Engine:
             for parameter in self.networks["unet"].parameters():
                 parameter.data = parameter.data.float()
         else:
-            add_adapters(self.networks, lora)
             self._folds = self.dtype == torch.float32
+            if lora.init is None:
+                add_adapters(self.networks, lora)
+            else:
+                put_adapters(self.networks, additions.read_fitting(locate_lora(lora.init), self.networks))
         return trainable(self.networks)
 
     def _fit(self, memory: Memory) -> None:
@@ -101,7 +126,14 @@ class Engine:
     @property
     def encodes_size(self) -> bool:
         """Whether the U-Net is told the picture's size, as SDXL's is."""
-        return self.networks["unet"].config.addition_embed_type == "text_time"
+        return is_xl_unet(self.networks["unet"].config)
+
+    @property
+    def family(self) -> Literal["sd1", "sd2", "sdxl"]:
+        """SDXL is told the picture's size; SD 2.x reads OpenCLIP's text states, which are wider than SD 1.x's."""
+        if self.encodes_size:
+            return "sdxl"
+        return "sd2" if self.networks["unet"].config.cross_attention_dim >= 1024 else "sd1"
 
     def latent_shape(self, width: int | None, height: int | None) -> tuple[int, int, int]:
         """(C, h, w) of a picture of so many pixels, by default of the size that the model was trained at."""

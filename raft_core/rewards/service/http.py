@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raft_core.errors import ConfigError
+from raft_core.errors import ConfigError, MachineLack
 from raft_core.reading.files import BeyondLimitsError, Unreadable, excerpt
 from raft_core.reading.json_data import parse_json
 
@@ -59,7 +59,8 @@ class Connection:
     def check(self) -> list[str]:
         """Mistakes that show without asking anything."""
         if self.key_variable and not self.key:
-            return [f"key_variable is {self.key_variable!r}, but that environment variable is not set: export the token in it"]
+            unset = f"key_variable is {self.key_variable!r}, but that environment variable is not set: export the token in it"
+            return [MachineLack(unset)]
         if not re.fullmatch(r"[\x21-\x7e]*", self.key):
             return [f"the environment variable {self.key_variable} holds what no HTTP header can carry, so it is no token"]
         return []

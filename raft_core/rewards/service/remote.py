@@ -21,8 +21,8 @@ class RemoteReward:
     """A reward behind HTTP: another machine's GPU, another environment, a service of your own.
 
     ``raft reward serve`` puts any reward behind the two addresses that are used: ``POST url/score`` and, once before work
-    starts, ``GET url/info``, which an endpoint of your own need not have. The JSON is described in ``docs/combinators.md``;
-    pictures go as PNG. A request that fails leaves its samples unscored.
+    starts, ``GET url/info``, which an endpoint of your own need not have. ``docs/reference/combining_rewards.md`` describes the
+    JSON; pictures go as PNG. A request that fails leaves its samples unscored.
 
     Args:
         url: ``http://localhost:8600``.

@@ -1,6 +1,8 @@
+import html
 import html.parser
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +19,8 @@ from raft_core.monitoring.stopping import KlAbove
 from raft_core.objectives.sft import Sft
 from raft_core.prompts import PromptSet
 from raft_core.report.data import charts, costs, known_rules, read_run_data
-from raft_core.report.page import write_report
+from raft_core.report.facts import component, policy_facts
+from raft_core.report.page import page_of, render, write_report
 from raft_core.report.pictures import best_median_worst, first_of_each, sheet, view
 from raft_core.report.plots import BOTTOM, HEIGHT, LEFT, RIGHT, WIDTH, chart, tick_label, whisker
 from raft_core.rewards.scoring import Scorer
@@ -125,6 +128,34 @@ def test_what_went_wrong_is_at_the_top(page):
     assert "flaky" in page[page.index("Samples without a score") :]
 
 
+def test_settings_are_in_words_and_not_as_a_program_writes_them():
+    kl = {"beta": 0.0, "target": 6, "horizon": 10_000}
+    ppo = {
+        "class_path": "raft_core.objectives.ppo.Ppo",
+        "init_args": {"clip": 0.2, "clip_high": None, "whiten": True, "kl": kl},
+    }
+    assert component(ppo) == "Ppo: clip 0.2, whiten, kl (beta 0.0, target 6, horizon 10,000)"
+    mixed = {"class_path": "Weighted", "init_args": {"rewards": [{"class_path": "Gold"}, ppo], "weights": [1, 0.5]}}
+    assert component(mixed).startswith("Weighted: rewards Gold Ppo: clip 0.2") and component(mixed).endswith("weights 1 0.5")
+    assert (component({"class_path": "a.b.BestOfK"}), component("BestOfK"), component(None)) == ("BestOfK", "BestOfK", "")
+    described = {"lora": {"rank": 8, "alpha": None, "targets": ["to_q", "to_k"], "conv": True, "text_encoder": False}}
+    facts = policy_facts(described | {"trained_parameters": 236032, "template": "Question:\n{prompt}\n"})
+    assert facts == {
+        "Policy: lora": "rank 8, targets to_q to_k, conv",
+        "Policy: trained parameters": "236,032",
+        "Policy: template": "Question: {prompt}",
+    }
+
+
+@pytest.mark.parametrize("name", ["raft_diffusion/bundled/examples/resolution", "raft_text/bundled/examples/sums_raft"])
+def test_no_page_shows_python(name):
+    page = html.unescape(render(page_of(read_run_data(Path(__file__).parents[3] / name))))
+    shown = page[page.index("<h2>What was run</h2>") : page.index("<summary>Configuration</summary>")]
+    assert "lora" in shown
+    for python in ("{'", "['", "None", "True", "False", "_parameters", "Selector: "):
+        assert python not in shown
+
+
 def test_pairs_are_chosen_by_rule(run):
     evaluation = next(e for e in read_run_data(run).evaluations if e.split == "heldout")
     assert [(pair.prompt, pair.index) for pair in first_of_each(evaluation)] == [(p.text, 0) for p in HELD_OUT]
@@ -184,8 +215,9 @@ def test_a_report_runs_no_code_that_a_run_folder_names():
         {"class_path": "raft_core.monitoring.stopping.importlib"},
         {"class_path": "raft_core.monitoring.stopping.KlAbove", "init_args": {"limit": -1}},  # refused by the rule itself
         {"class_path": "raft_core.monitoring.stopping.KlAbove", "init_args": {"limit": 2.0}},
+        {"class_path": "KlAbove", "init_args": {"limit": 3.0}},
     ]
-    assert list(known_rules(entries)) == [KlAbove(2.0)]
+    assert list(known_rules(entries)) == [KlAbove(2.0), KlAbove(3.0)]
 
 
 def test_chart_by_hand():

@@ -249,6 +249,23 @@ def test_conversations_and_texts_do_not_depend_on_their_company(folder):
         assert torch.equal(alone.tensors["tokens"], sample.tensors["tokens"])
 
 
+def test_conversations_and_texts_are_replayed_as_they_were_drawn(folder):
+    """Before its least length a text may hold the end of a turn, and a turn may not."""
+    sampling = Sampling(max_new_tokens=6, min_new_tokens=4, batch_size=4, temperature=0.8)
+    made = policy(folder["gemma"], prompting=Prompting(), sampling=sampling)
+    made.load()
+    turn = made.encode.tokenizer.convert_tokens_to_ids("<end_of_turn>")
+    with torch.no_grad():  # all tokens but the end of a turn are about equally likely
+        weight = made.engine.network.lm_head.weight
+        weight[turn] += 0.5 * weight.abs().mean(dim=0)
+        samples = made.sample(requests([Prompt("hello"), talk(user("hello"))], 3, 0, 1), trace=True)
+        for drawn in (samples, samples[::-1]):
+            replayed, mask = made.step_log_probs(drawn)
+            for row, kept, sample in zip(replayed, mask, drawn, strict=True):
+                assert torch.allclose(row[kept], sample.tensors["step_log_probs"], atol=1e-4)
+    assert not any(turn in s.tensors["tokens"][:4] for s in samples[3:])
+
+
 @pytest.mark.parametrize("style", ["chatml", "qwen3"])
 def test_the_likelihood_of_a_conversation_is_that_of_its_turns(folder, style):
     """In one row where the template leaves earlier turns alone, in several where it rewrites them: the same as turn by turn."""
@@ -360,5 +377,5 @@ def test_a_response_that_a_template_writes_more_into_is_kept_as_given(folder):
     made = policy(folder["qwen3"], Demonstrated)
     made.load()
     prompt = Prompt("a", {"response": "b"})
-    (sample,) = made.render(made.sample([Request(prompt, 0, 0)]))
+    (sample,) = made.render(made.sample([Request(prompt, 0, 0)], purpose="round"))
     assert sample.output == "b" and np.isclose(sample.meta["tokens"], len(sample.tensors["tokens"]))
