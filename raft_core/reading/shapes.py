@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from raft_core.reading.files import Unreadable, excerpt
@@ -20,6 +21,27 @@ _WORDS: dict[type, str] = {
     list: "a list",
     type(None): "null",
 }
+
+
+@contextlib.contextmanager
+def taken_apart(what: str) -> Iterator[None]:
+    """Inside, data from outside is taken apart, and whatever goes wrong with that is the fault of the data.
+
+    For code that reads alone: an error of this program's own would be told as one of the data.
+
+    Args:
+        what: is damaged.
+
+    Raises:
+        Unreadable: something went wrong.
+    """
+    try:
+        yield
+    except Unreadable:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError) as error:
+        words = f"has no {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
+        raise Unreadable(f"{what} is damaged ({excerpt(words, 160)})") from error
 
 
 def require_shape(value: Any, shape: Shape, where: str, needs: Iterable[str] = ()) -> Any:
