@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from raft_diffusion.world.emoji.judge_net import ANSWERS, BROKEN, RESOLUTION, JudgeNet
+from raft_diffusion.world.emoji.judge_net import ANSWERS, BROKEN, RESOLUTION, JudgeNet, load_judge
 from raft_diffusion.world.emoji.pictures import Develop, Picture, resized, training_pictures
 from raft_diffusion.world.judge_train import BACKGROUND_UNSURE, COLOUR_GONE, COLOUR_UNSURE, IGNORED
 from raft_diffusion.world.judge_train import SHAPE_HOLDS as SHAPES_HOLD
@@ -71,10 +71,18 @@ def judge_loss(net: JudgeNet, picture: torch.Tensor, right: dict[str, torch.Tens
     return torch.stack(losses).sum()
 
 
-def train_judge(work: Path, seed: int, steps: int = STEPS, develop: Develop | None = None):
-    """Trains the judge; returns (net, seconds). `develop`: an autoencoder's round trip for half of the pictures."""
+def train_judge(work: Path, seed: int, *, steps: int = STEPS, develop: Develop | None = None, warm: Path | None = None):
+    """Trains the judge; returns (net, seconds).
+
+    Args:
+        work: folder of the checkpoint.
+        seed: of weights, pictures and batches.
+        steps: optimiser updates.
+        develop: an autoencoder's round trip for half of the pictures.
+        warm: folder of a judge to begin from where there is no checkpoint.
+    """
     torch.manual_seed(seed)
-    net = JudgeNet().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    net = (load_judge(warm) if warm else JudgeNet()).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     shown = training_pictures(np.random.default_rng(seed + 3), CLEAN, DAMAGED, develop)
     pictures = resized((picture.pixels for picture in shown), RESOLUTION)
     right = {key: torch.tensor([labels(picture)[key] for picture in shown]) for key in ANSWERS}

@@ -27,6 +27,7 @@ SCENES = {128: 4000, 96: 1200, 80: 1200, 64: 600}
 CHANNELS = (16, 32, 64, 64)
 LATENTS = 8
 DOWN = 8
+BLUR = 0.05  # deviation of the noise on standardised latents that the decoder learns to bear, as a denoiser leaves it
 
 
 def build_vae():
@@ -131,10 +132,15 @@ def draw_batch(pools: Sequence[Pool], step: int, generator: torch.Generator) -> 
     return pool.crops(torch.randint(len(pool.scenes), (BATCH,), generator=generator).tolist(), generator)
 
 
-def train_vae(work: Path, seed: int, steps: int = STEPS):
-    """Trains the autoencoder; returns (vae whose latents have mean 0 and deviation 1 in every channel, seconds)."""
+def train_vae(work: Path, seed: int, *, steps: int = STEPS, warm: Path | None = None):
+    """Trains the autoencoder; returns (vae whose latents have mean 0 and deviation 1 in every channel, seconds).
+
+    `warm` is the folder of an AutoencoderKL to begin from where there is no checkpoint.
+    """
     torch.manual_seed(seed)
     vae = build_vae()
+    if warm is not None:
+        vae = type(vae).from_pretrained(warm, torch_dtype=torch.float32).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     pools = draw_pools(seed, SCENES)
 
     def loss(step, generator):
@@ -146,6 +152,28 @@ def train_vae(work: Path, seed: int, steps: int = STEPS):
         vae, loss, steps=steps, lr=LR, seed=seed, checkpoint=work / "vae.pt", ema_decay=0.995, schedule=warmup_hold_decay
     )
     standardise(vae, pools[0].pictures[:1000])
+    return vae, seconds
+
+
+def train_decoder(vae, work: Path, seed: int, *, steps: int = STEPS):
+    """Trains the decoder of an autoencoder on, its encoder and so its latents as they are; returns (vae, seconds)."""
+    vae = vae.to(memory_format=torch.channels_last)
+    vae.encoder.requires_grad_(False)
+    vae.quant_conv.requires_grad_(False)
+    pools = draw_pools(seed + 1, SCENES)
+
+    def loss(step, generator):
+        picture, cover = draw_batch(pools, step, generator)
+        with torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad():
+                posterior = vae.encode(picture).latent_dist
+            noise = torch.randn(posterior.mean.shape, generator=generator)
+            back = vae.decode(posterior.mean + (posterior.std + BLUR) * noise).sample
+        return likeness(back.float(), picture, cover)
+
+    seconds = train(
+        vae, loss, steps=steps, lr=LR, seed=seed, checkpoint=work / "decoder.pt", ema_decay=0.998, schedule=warmup_hold_decay
+    )
     return vae, seconds
 
 
