@@ -16,7 +16,7 @@ help:
 	@echo 'make align   install, then align the bundled image model (ARGS="--rounds 2" changes settings)'
 	@echo 'make demo    install, then open the app in the browser (ARGS="--port 7861")'
 	@echo 'make test    install with the development tools, then run the tests (ARGS="-k NAME" picks some)'
-	@echo 'make check   ruff and pyright'
+	@echo 'make check   ruff, pyright and the arrows between rooms'
 	@echo 'make format  let ruff format and mend'
 	@echo 'make clean   remove caches and build outputs; the virtual environment and runs/ stay'
 
@@ -33,6 +33,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports --no-logo
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

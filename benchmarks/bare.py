@@ -56,7 +56,7 @@ class Clock:
 
 def load(work: Work) -> Any:
     """A pipeline with fresh adapters and a DPM-Solver++ scheduler."""
-    from raft_core._torchvision import ensure_importable
+    from raft_core.machine.torchvision import ensure_importable
 
     ensure_importable()
     from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline

@@ -41,7 +41,7 @@ def served() -> Iterator[tuple[str, int]]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory() as runs:
-        command = [sys.executable, "-m", "raft_core.cli", "demo", runs, "--port", str(port)]
+        command = [sys.executable, "-m", "raft_cli", "demo", runs, "--port", str(port)]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "HF_HUB_OFFLINE": "1"})
         try:
             url = f"http://127.0.0.1:{port}"
@@ -129,13 +129,13 @@ class Bare:
     """The pipeline of diffusers, with and without the LoRA."""
 
     def __init__(self) -> None:
-        from raft_core._torchvision import ensure_importable
+        from raft_core.machine.torchvision import ensure_importable
 
         ensure_importable()
         import torch
         from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
-        from raft_core.listing import bundled_models, bundled_runs
+        from raft_core.bundled import bundled_models, bundled_runs
 
         self._pipe = StableDiffusionPipeline.from_pretrained(
             bundled_models()["bundled:shapes"], dtype=torch.float32, safety_checker=None

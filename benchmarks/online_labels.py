@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from raft_core.cli import main as raft
-from raft_core.evaluate import Evaluation
-from raft_core.evaluation_files import read_results
-from raft_core.files import write_json
-from raft_core.preferences.plots import over_optimisation
-from raft_core.preferences.study import Curve
-from raft_core.statistics import Estimate, mean_interval, win_rate, wins
+from raft_cli import main as raft
+from raft_core.evaluation.evaluate import Evaluation
+from raft_core.evaluation.files import read_results
+from raft_core.machine.files import write_json
+from raft_core.metrics.statistics import Estimate, mean_interval, win_rate, wins
+from raft_core.workflows.preference_plots import over_optimisation
+from raft_core.workflows.study import Curve
 
 RESULTS = Path(__file__).parent / "results" / "online_labels.json"
 

@@ -20,17 +20,17 @@ from pathlib import Path
 import numpy as np
 
 from raft_core.loop import align
-from raft_core.monitor import Monitor
-from raft_core.objectives import Sft
+from raft_core.monitoring.monitor import Monitor
+from raft_core.objectives.sft import Sft
 from raft_core.prompts import PromptSet
 from raft_core.protocols import Reward, RewardInfo
-from raft_core.remote import RemoteReward
-from raft_core.scoring import Scorer
-from raft_core.selectors import BestOfK
-from raft_core.serve import serving_reward
-from raft_core.store import Store
+from raft_core.rewards.scoring import Scorer
+from raft_core.rewards.service.remote import RemoteReward
+from raft_core.rewards.service.serve import serving_reward
+from raft_core.selectors.best_of_k import BestOfK
+from raft_core.store.store import Store
 from raft_core.testing import FakePolicy, FakeReward
-from raft_core.trainer import Trainer
+from raft_core.training.trainer import Trainer
 from raft_core.types import Prompt, Request, Sample
 
 

@@ -45,7 +45,7 @@ def main() -> None:
 
 def measure(config: Path, repeats: int) -> dict[str, Any]:
     """Rounds of the three kinds in turn; the first turn is not counted."""
-    from raft_core.config import check, read_yaml
+    from raft_core.config.run_config import check, read_yaml
 
     raw = read_yaml(config)
     raw.pop("judges", None)
@@ -79,7 +79,7 @@ def _in_repository() -> Iterator[None]:
 
 def work_of(checked: Any) -> Work:
     """The plain loops' settings, read off the configuration so that both sides do the same."""
-    from raft_diffusion import bundle
+    from raft_diffusion.model import bundle
 
     config, policy = checked.config, checked.config.policy
     model = policy.model
@@ -115,10 +115,10 @@ def pixels_reward(checked: Any) -> Callable[[list[Image.Image]], torch.Tensor]:
 
 def toolkit_round(raw: dict[str, Any], folder: Path) -> tuple[Clock, dict[str, float]]:
     """One round of ``align`` with store, checkpoint and metrics; loading and evaluation are outside the clock."""
-    from raft_core.config import check
+    from raft_core.config.run_config import check
     from raft_core.loop import align
-    from raft_core.monitor import Monitor
-    from raft_core.store import Store
+    from raft_core.monitoring.monitor import Monitor
+    from raft_core.store.store import Store
 
     checked = check(raw, name="benchmark")
     config = checked.config

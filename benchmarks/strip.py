@@ -10,8 +10,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from raft_core.evaluation_files import read_results
-from raft_core.pictures import contact_sheet
+from raft_core.evaluation.files import read_results
+from raft_core.media.image import contact_sheet
 
 PROMPTS, SIDE = 12, 96
 

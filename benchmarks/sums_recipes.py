@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from raft_core.cli import main as raft
-from raft_core.statistics import Estimate, mean_interval, win_rate
+from raft_cli import main as raft
+from raft_core.metrics.statistics import Estimate, mean_interval, win_rate
 
 RECIPES = ("sft", "offline_st", "online_st", "raft", "reft")
 PROBLEMS, VOTES = 300, 8

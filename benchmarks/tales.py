@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from raft_core.evaluation_files import read_results
+from raft_core.evaluation.files import read_results
 from raft_core.prompts import read_prompts
 from raft_core.rng import numpy_rng
-from raft_core.run import reopened
 from raft_core.types import Request
+from raft_core.workflows.align import reopened
 from raft_text.demonstrations import response
 from raft_text.metrics import text_figures
 from raft_text.world.tales_form import well_formed_share

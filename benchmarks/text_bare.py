@@ -59,7 +59,7 @@ class Completion:
 
 def load(work: TextWork) -> tuple[Any, Any]:
     """(model with fresh adapters, tokenizer)."""
-    from raft_core._torchvision import ensure_importable
+    from raft_core.machine.torchvision import ensure_importable
 
     ensure_importable()
     from peft import LoraConfig, get_peft_model

@@ -19,12 +19,12 @@ import torch
 
 def random_llama(folder: Path, *, layers: int = 4, width: int = 256, context: int = 1024) -> Path:
     """Write a transformers folder with a tokenizer of one token per byte; returns ``folder``."""
-    from raft_core._torchvision import ensure_importable
+    from raft_core.machine.torchvision import ensure_importable
 
     ensure_importable()
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from raft_text.loading import quiet
+    from raft_text.model.loading import quiet
     from raft_text.testing import tiny_tokenizer
 
     tokenizer = tiny_tokenizer(context=context)

@@ -45,7 +45,7 @@ def main() -> None:
 
 def measure(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
     """All combinations, each with both ways in turn; the first turn is not counted."""
-    from raft_text.loading import load_model
+    from raft_text.model.loading import load_model
 
     network, now, new_tokens = load_model(str(folder), torch.float32), timer(given.processor_time), given.new_tokens
     rows = []
@@ -82,7 +82,7 @@ def prompts(k: int, length: int, *, shared: bool) -> list[list[int]]:
 def seconds_for(network: Any, asked: list[list[int]], new_tokens: int, now: Callable[[], float]) -> float:
     """To draw a completion of ``new_tokens`` tokens after each prompt."""
     from raft_text.options import Sampling
-    from raft_text.sampler import Task, draw
+    from raft_text.process.sampler import Task, draw
 
     sampling = Sampling(min_new_tokens=new_tokens, max_new_tokens=new_tokens, batch_size=len(asked))
     ends = [network.config.eos_token_id]

@@ -45,7 +45,7 @@ def main() -> None:
 
 def settings(config: Path, model: str | None, prompts: int, tokens: int | None) -> dict[str, Any]:
     """The configuration with what the command line says."""
-    from raft_core.config import Override, overridden, read_yaml
+    from raft_core.config.run_config import Override, overridden, read_yaml
 
     raw = read_yaml(config)
     raw.pop("judges", None)
@@ -57,7 +57,7 @@ def settings(config: Path, model: str | None, prompts: int, tokens: int | None) 
 
 def measure(raw: dict[str, Any], base: Path, repeats: int, now: Callable[[], float]) -> dict[str, Any]:
     """Rounds of the two kinds in turn; the first turn is not counted."""
-    from raft_core.config import check
+    from raft_core.config.run_config import check
 
     checked = check(raw, base=base, name="benchmark")
     work = work_of(checked)
@@ -76,7 +76,7 @@ def measure(raw: dict[str, Any], base: Path, repeats: int, now: Callable[[], flo
 
 def work_of(checked: Any) -> TextWork:
     """The plain loops' settings, read off the configuration so that both sides do the same."""
-    from raft_text.loading import locate
+    from raft_text.model.loading import locate
 
     config, policy = checked.config, checked.config.policy
     prompts = checked.prompts.draw(1)
@@ -115,9 +115,9 @@ def toolkit_round(
     raw: dict[str, Any], base: Path, folder: Path, seed: int, now: Callable[[], float]
 ) -> tuple[Clock, dict[str, float]]:
     """(seconds by phase, figures) of one round of ``align`` with store, checkpoint and metrics; nothing of loading."""
-    from raft_core.config import check
+    from raft_core.config.run_config import check
     from raft_core.loop import align
-    from raft_core.store import Store
+    from raft_core.store.store import Store
 
     checked = check(raw, base=base, name="benchmark")
     config = checked.config
@@ -137,7 +137,7 @@ def toolkit_round(
 
 def timed_monitor(clock: Clock) -> Any:
     """A monitor that also keeps each phase's seconds by ``clock``."""
-    from raft_core.monitor import Monitor
+    from raft_core.monitoring.monitor import Monitor
 
     class Timed(Monitor):
         @contextlib.contextmanager

@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def folder_of(model: str, scratch: Path) -> str:
-    from raft_text.loading import locate
+    from raft_text.model.loading import locate
 
     if not model.startswith("random:"):
         return locate(model)[1]
@@ -175,7 +175,7 @@ def digits_reward(_prompts: list[str], outputs: list[str]) -> list[float]:
 
 def trl_round(setting: Setting, kind: str, folder: Path, seed: int, now: Callable[[], float]) -> tuple[float, float]:
     """(seconds, tokens per sample) of as many steps of TRL's trainer as one generation of samples feeds."""
-    from raft_core._torchvision import ensure_importable
+    from raft_core.machine.torchvision import ensure_importable
 
     ensure_importable()
     import trl  # pyright: ignore[reportMissingImports]

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from functools import partial
 
-from raft_core.ahead import ahead_of
-from raft_core.measure import measure
-from raft_core.monitor import Monitor
+from raft_core.monitoring.figures import measure
+from raft_core.monitoring.monitor import Monitor
 from raft_core.prompts import PromptSet
 from raft_core.protocols import Objective, Policy, Selector
+from raft_core.rewards.background import ahead_of
+from raft_core.rewards.scoring import Scorer
 from raft_core.sampling import requests
-from raft_core.scoring import Scorer
-from raft_core.store import Store
-from raft_core.trainer import Trainer
+from raft_core.store.store import Store
+from raft_core.training.trainer import Trainer
 
 
 def align(

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from raft_core.bundled import bundled_file
 from raft_core.errors import ConfigError, DataError, MissingDependency, nearest
-from raft_core.listing import bundled_file
 from raft_core.rng import numpy_rng
 from raft_core.types import Prompt
 

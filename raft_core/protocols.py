@@ -18,6 +18,7 @@ from raft_core.types import Request, Sample, Selection
 if TYPE_CHECKING:
     import torch
 
+
 Phase = Literal["sample", "render", "train"]
 
 
@@ -238,17 +239,27 @@ class Valued(Protocol):
         ...
 
 
-class Reporter(Protocol):
-    """Where progress goes. The core calls it and knows nothing of terminals."""
+History = Sequence[Mapping[str, Any]]
 
-    def phase(self, name: str, total: int) -> AbstractContextManager[Any]:
-        """A bar of ``total`` items; the value entered has ``advance(n)``."""
-        ...
 
-    def line(self, text: str) -> None:
-        """One line for a person."""
-        ...
+@runtime_checkable
+class Rule(Protocol):
+    """Looks at the history and says in words what is the matter, or None.
 
-    def warn(self, text: str) -> None:
-        """One line that a person should not miss."""
+    May also have ``settled(directions)``, with metric → whether higher is better of all that the run measures: the same rule,
+    knowing its direction. It raises ConfigError for a metric that there is not, which would otherwise never be met.
+    """
+
+    def __call__(self, history: History) -> str | None: ...
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """Where metrics go besides the run folder."""
+
+    def log(self, history: History) -> None:
+        """Take in the rounds of the history that it has not seen.
+
+        May also have ``check() -> list[str]``, ``attach(folder, config)``, called before the first round, and ``finish()``.
+        """
         ...

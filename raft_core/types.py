@@ -140,3 +140,35 @@ class Groups(Selection):
     @property
     def kept(self) -> np.ndarray:
         return np.unique(self.index[~np.isnan(self.reward)])
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Samples that a reward could not score: how many, and the first error in words."""
+
+    count: int
+    first_error: str
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All scores of a list of samples.
+
+    Attributes:
+        reward: name of the column that selects, or "" when nothing was trained on.
+        columns: name → [N] float64, NaN = not scored; the reward, its parts, the judges.
+        failures: name → what could not be scored and why.
+        descending: names of columns where lower is better.
+        parts: names of the parts of a combined reward; a judge that is also a part is a part.
+    """
+
+    reward: str
+    columns: Mapping[str, np.ndarray]
+    failures: Mapping[str, Failure] = field(default_factory=dict)
+    descending: frozenset[str] = frozenset()
+    parts: frozenset[str] = frozenset()
+
+    def grid(self, k: int, column: str | None = None) -> np.ndarray:
+        """[P, K] of one column, by default the reward's, turned so that higher is better."""
+        name = column or self.reward
+        return (-1 if name in self.descending else 1) * self.columns[name].reshape(-1, k)

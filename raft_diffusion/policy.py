@@ -11,21 +11,23 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from raft_core.devices import resolve_device
 from raft_core.errors import ConfigError, DeviceError, ModelError
+from raft_core.machine.devices import resolve_device
 from raft_core.protocols import Phase
 from raft_core.rng import torch_rng
 from raft_core.types import Request, Sample
-from raft_diffusion import denoise, export, loading, resolution, schedulers
-from raft_diffusion import device as hardware
-from raft_diffusion.encoding import Condition, visible_text
-from raft_diffusion.engine import Engine, stacked_latents
-from raft_diffusion.features import pixel_features
-from raft_diffusion.folders import Configs
+from raft_diffusion.export import files as export
+from raft_diffusion.model import device as hardware
+from raft_diffusion.model import loading
+from raft_diffusion.model.encoding import Condition, visible_text
+from raft_diffusion.model.engine import Engine, stacked_latents
+from raft_diffusion.model.features import pixel_features
+from raft_diffusion.model.folders import Configs
 from raft_diffusion.options import DenoisingLoss, Lora, Memory, Sampling
-from raft_diffusion.sampler import Trajectory, noise_like, replay
-from raft_diffusion.sampler import denoise as run_denoising
-from raft_diffusion.schedulers import make_scheduler
+from raft_diffusion.process import denoise, resolution, schedulers
+from raft_diffusion.process.sampler import Trajectory, noise_like, replay
+from raft_diffusion.process.sampler import denoise as run_denoising
+from raft_diffusion.process.schedulers import make_scheduler
 
 _NEEDED: Mapping[Phase, tuple[str, ...]] = {"sample": ("unet",), "render": ("vae",), "train": ("unet",)}
 
@@ -303,7 +305,7 @@ class StableDiffusion:
 
     def write_card(self, run_folder: Path, folder: Path) -> Path:
         """Write the model card beside the exported weights, from what the run's folder tells; returns its path."""
-        from raft_diffusion.card import run_facts, write_card
+        from raft_diffusion.export.card import run_facts, write_card
 
         return write_card(Path(folder), run_facts(Path(run_folder), Path(folder)))
 

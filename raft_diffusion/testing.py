@@ -45,7 +45,7 @@ def tiny_pipeline(folder: Path, kind: Kind = "sd1", *, seed: int = 0) -> Path:
     Returns:
         ``folder``.
     """
-    from raft_core._torchvision import ensure_importable
+    from raft_core.machine.torchvision import ensure_importable
 
     ensure_importable()
     import torch

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from raft_core.errors import ConfigError, DataError, StoreError
-from raft_core.files import write_text
+from raft_core.machine.files import write_text
 from raft_core.protocols import Policy, RewardInfo
-from raft_core.records import read_round, rounds_in
+from raft_core.store.rounds import read_round, rounds_in
 from raft_core.types import Prompt, Request, Sample
+from raft_text.model.encoding import shortened
 from raft_text.policy import RESPONSES, CausalLM
-from raft_text.prompting import shortened
 
 
 def response(prompt: Prompt) -> str | None:

@@ -11,21 +11,24 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from raft_core.checkpoint import policy_hash
-from raft_core.devices import resolve_device
 from raft_core.errors import DataError, DeviceError, ModelError, RaftError
+from raft_core.machine.devices import resolve_device
 from raft_core.protocols import Phase
 from raft_core.sampling import chunks
+from raft_core.store.checkpoint import policy_hash
 from raft_core.types import Prompt, Request, Sample
-from raft_text import export, hardware, loading, metrics
-from raft_text.critic import ValueHead, load_critic
-from raft_text.engine import Engine, load_draft, room_mistakes
-from raft_text.features import ngram_features
-from raft_text.likelihood import Row, padded, rows_at_once
+from raft_text import metrics
+from raft_text.export import files as export
+from raft_text.model import device as hardware
+from raft_text.model import loading
+from raft_text.model.critic import ValueHead, load_critic
+from raft_text.model.encoding import PromptEncoder, refusals, surely_fit
+from raft_text.model.engine import Engine, load_draft, room_mistakes
+from raft_text.model.features import ngram_features
+from raft_text.model.likelihood import Row, padded, rows_at_once
 from raft_text.options import Critic, Lora, Memory, Prompting, Rejection, Sampling
-from raft_text.prompting import PromptEncoder, refusals, surely_fit
-from raft_text.rejection import Watcher
-from raft_text.sampler import Drawn, Task, draw, first_stop
+from raft_text.process.rejection import Watcher
+from raft_text.process.sampler import Drawn, Task, draw, first_stop
 
 #: Batches that are asked for at once, so that prompts of similar length can be put together.
 POOL = 4
@@ -226,7 +229,7 @@ class CausalLM:
         if self.sampling.engine == "transformers":
             return draw(self.engine.network, task, self.engine.device, self._draft)
         if self._vllm is None:
-            from raft_text.vllm_engine import VllmEngine
+            from raft_text.process.vllm_engine import VllmEngine
 
             assert self.lora is not None  # checked with the hardware
             self._vllm = VllmEngine(loading.locate(self.model)[1], self.lora, None, self.save)
@@ -376,7 +379,7 @@ class CausalLM:
 
     def write_card(self, run_folder: Path, folder: Path) -> Path:
         """Write the model card beside the exported weights, from what the run's folder tells; returns its path."""
-        from raft_text.card import run_facts, write_card
+        from raft_text.export.card import run_facts, write_card
 
         return write_card(Path(folder), run_facts(Path(run_folder)))
 

@@ -31,12 +31,12 @@ def tiny_model(
     Returns:
         ``folder``.
     """
-    from raft_core._torchvision import ensure_importable
+    from raft_core.machine.torchvision import ensure_importable
 
     ensure_importable()
     import torch
 
-    from raft_text.loading import quiet
+    from raft_text.model.loading import quiet
 
     tokenizer = tiny_tokenizer(begin=kind == "llama", chat=chat, context=context)
     with torch.random.fork_rng(devices=[]):

@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 import yaml
 
-from raft_core.components import Walk
-from raft_core.config import RunConfig, check
-from raft_core.listing import short_names
+from raft_core.config.components import Walk
+from raft_core.config.listing import short_names
+from raft_core.config.run_config import RunConfig, check
+from raft_core.config.schema import parameters
 from raft_core.loop import align
-from raft_core.monitor import Monitor
-from raft_core.objectives import Sft
+from raft_core.monitoring.monitor import Monitor
+from raft_core.objectives.sft import Sft
 from raft_core.prompts import PromptSet
 from raft_core.protocols import RewardInfo
-from raft_core.schema import parameters
-from raft_core.scoring import Scorer
-from raft_core.selectors import BestOfK
-from raft_core.store import Store
+from raft_core.rewards.scoring import Scorer
+from raft_core.selectors.best_of_k import BestOfK
+from raft_core.store.store import Store
 from raft_core.testing import FakePolicy
-from raft_core.trainer import Trainer
+from raft_core.training.trainer import Trainer
 from raft_core.types import Prompt
 
 ROOT = Path(__file__).parents[1]
@@ -116,7 +116,7 @@ def test_the_code_of_the_store_page_runs(run_folder, monkeypatch, capsys):
 def test_the_store_page_names_every_column_and_metric(run_folder):
     import pyarrow.parquet
 
-    from raft_core.store import read_history
+    from raft_core.store.store import read_history
 
     columns = set(pyarrow.parquet.read_schema(run_folder / "rounds/0001/samples.parquet").names)
     shown = table_names("store.md", "samples.parquet") | {"score.redness"}

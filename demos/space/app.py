@@ -12,11 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from demos import compare, rewards, runs, text
-from demos.app import PAGES, build, check_exposure, launch_settings
-from demos.backend.limits import Limits
-from demos.backend.studio import Studio
 from raft_core.errors import ConfigError
+from raft_demo.app import PAGES, build, check_exposure, launch_settings
+from raft_demo.compare import page as compare
+from raft_demo.rewards import page as rewards
+from raft_demo.runs import page as runs
+from raft_demo.shared.limits import Limits
+from raft_demo.studio import Studio
+from raft_demo.text import page as text
 
 OPEN: Sequence[ModuleType] = (compare, runs, text, rewards)
 STRANGERS = Limits(

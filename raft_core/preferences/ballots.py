@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from raft_core.errors import DataError
-from raft_core.files import write_text
-from raft_core.preferences.items import Item
+from raft_core.machine.files import write_text
 from raft_core.preferences.layouts import read_row
+from raft_core.preferences.preference import Item
 from raft_core.preferences.read import content
 from raft_core.preferences.rows import BadRow, Row, listed, rows
 from raft_core.types import Prompt, Request, Sample

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from raft_core.errors import RewardError
-from raft_core.preferences.items import Preference, flattened, sliced
 from raft_core.preferences.metrics import (
     Calibration,
     Rate,
@@ -22,8 +21,9 @@ from raft_core.preferences.metrics import (
     label_scores,
     within_prompt_correlation,
 )
-from raft_core.protocols import Reporter
-from raft_core.scoring import Scorer
+from raft_core.preferences.preference import Preference, flattened, sliced
+from raft_core.reporter import Reporter
+from raft_core.rewards.scoring import Scorer
 
 PART = 64  # preferences scored at a time: their pictures are decoded for that long
 LABELS = "labels"

@@ -12,15 +12,15 @@ import numpy as np
 import torch
 
 from raft_core.errors import ConfigError, RewardError
-from raft_core.optim import Optimizer, Schedule
-from raft_core.preferences.items import Item, Preference, flattened, sliced
 from raft_core.preferences.learner import Learner, Scale, raw_scores
 from raft_core.preferences.loss import choice_loss, padded
+from raft_core.preferences.preference import Item, Preference, flattened, sliced
 from raft_core.rng import numpy_rng
 from raft_core.sampling import chunks
+from raft_core.training.optim import Optimizer, Schedule
 
 if TYPE_CHECKING:
-    from raft_core.protocols import Reporter
+    from raft_core.reporter import Reporter
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from raft_core.errors import ModelError
-from raft_core.files import publishing, strict
+from raft_core.machine.files import publishing, strict
 from raft_core.preferences.learner import Learner, Scale
 from raft_core.preferences.probe import require_same
 

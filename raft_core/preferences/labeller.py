@@ -10,9 +10,9 @@ import numpy as np
 
 from raft_core.errors import ConfigError, RewardError
 from raft_core.preferences.ballots import Ballot, open_ones
-from raft_core.protocols import Reporter
+from raft_core.reporter import Reporter
+from raft_core.rewards.scoring import Scorer
 from raft_core.rng import numpy_rng
-from raft_core.scoring import Scorer
 
 
 @dataclass(frozen=True)

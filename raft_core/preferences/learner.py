@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 
 from raft_core.errors import RewardError
-from raft_core.preferences.items import Item
+from raft_core.preferences.preference import Item
 
 if TYPE_CHECKING:
     import torch

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from raft_core.preferences.items import Preference
-from raft_core.statistics import Estimate, wilson
+from raft_core.metrics.statistics import Estimate, wilson
+from raft_core.preferences.preference import Preference
 
 BINS = 10
 

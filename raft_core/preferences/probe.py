@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from raft_core.errors import ModelError
-from raft_core.preferences.items import Item
 from raft_core.preferences.learner import Learner, Scale, raw_scores
+from raft_core.preferences.preference import Item
 
 TOLERANCE = 0.25  # in standard deviations of the reward: more than precision, less than another model
 PROMPTS = ("a red circle", "How do I boil an egg?", "two cats on a sofa, oil painting", "Explain why the sky is blue.")

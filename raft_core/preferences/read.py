@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from raft_core.errors import DataError
-from raft_core.preferences.items import Item, Picture, Preference
 from raft_core.preferences.layouts import layout_of, read_row
+from raft_core.preferences.preference import Item, Picture, Preference
 from raft_core.preferences.rows import BadRow, Row, files_of, listed, rows
 from raft_core.rng import seed_for
 

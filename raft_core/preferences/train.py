@@ -10,12 +10,12 @@ import numpy as np
 
 from raft_core.preferences.fit import FitSettings, Fitted, fit
 from raft_core.preferences.folder import Recipe, save_reward
-from raft_core.preferences.items import Item, Preference, flattened, sliced
 from raft_core.preferences.learner import Learner, raw_scores
 from raft_core.preferences.metrics import Calibration, Rate, accuracy, calibration, differences
+from raft_core.preferences.preference import Item, Preference, flattened, sliced
 from raft_core.preferences.probe import probe
 from raft_core.preferences.read import split
-from raft_core.protocols import Reporter
+from raft_core.reporter import Reporter
 
 
 @dataclass(frozen=True)

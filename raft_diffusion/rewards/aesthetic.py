@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from raft_core.devices import resolve_device
 from raft_core.errors import ConfigError, ModelError
+from raft_core.machine.devices import resolve_device
 from raft_core.protocols import RewardInfo
 from raft_core.types import Sample
 from raft_diffusion.rewards.clip import Clip, ClipSource, load_clip

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from raft_core._torchvision import ensure_importable
 from raft_core.errors import ModelError
-from raft_diffusion.quiet import quiet
+from raft_core.machine.torchvision import ensure_importable
+from raft_core.models.quiet import quiet
 
 if TYPE_CHECKING:
     import torch

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from raft_core._torchvision import ensure_importable
 from raft_core.errors import ModelError, nearest
-from raft_diffusion import bundle
-from raft_diffusion.offline import reason
+from raft_core.machine.torchvision import ensure_importable
+from raft_core.models.offline import reason
+from raft_diffusion.model import bundle
 from raft_diffusion.rewards import hf_clip
 from raft_diffusion.rewards.pictures import ByIdentity, stacked
 

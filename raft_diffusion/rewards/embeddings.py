@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from raft_core.codecs import hexdigest
 from raft_core.errors import StoreError
-from raft_core.preferences.items import Picture
+from raft_core.preferences.preference import Picture
+from raft_core.store.tensors import hexdigest
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from raft_core.errors import ModelError
-from raft_diffusion import bundle
+from raft_diffusion.model import bundle
 from raft_diffusion.rewards.weights import from_hub, on_hub
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from raft_core._torchvision import ensure_importable
-from raft_core.devices import resolve_device
 from raft_core.errors import ConfigError, ModelError
+from raft_core.machine.devices import resolve_device
+from raft_core.machine.torchvision import ensure_importable
+from raft_core.models.quiet import quiet
 from raft_core.protocols import RewardInfo
 from raft_core.types import Sample
-from raft_diffusion.quiet import quiet
 from raft_diffusion.rewards.blip import TEXT_FIELDS, Blip, build
 from raft_diffusion.rewards.heads import Head, parse_head
 from raft_diffusion.rewards.pictures import bad_pictures_unscored, pictures, stacked

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from raft_core.pictures import JPEG_QUALITY, jpeg_kilobytes
+from raft_core.media.image import JPEG_QUALITY, jpeg_kilobytes
 from raft_core.protocols import RewardInfo
 from raft_core.types import Sample
 from raft_diffusion.rewards.pictures import bad_pictures_unscored, pictures

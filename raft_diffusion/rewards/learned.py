@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from raft_core.devices import resolve_device
 from raft_core.errors import ConfigError, ModelError
-from raft_core.preferences.items import Item
+from raft_core.machine.devices import resolve_device
+from raft_core.preferences.preference import Item
 from raft_diffusion.rewards.clip import Clip, ClipSource, load_clip
 from raft_diffusion.rewards.embeddings import EmbeddingCache, clip_key, default_cache, picture_key
 from raft_diffusion.rewards.pictures import rgb

@@ -12,7 +12,7 @@ import numpy as np
 
 from raft_core.errors import ConfigError, MissingDependency
 from raft_core.protocols import RewardInfo
-from raft_core.scoring import told
+from raft_core.rewards.scoring import told
 from raft_core.types import Sample
 from raft_diffusion.rewards.pictures import bad_pictures_unscored, pictures
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import numpy as np
 
 from raft_core.errors import DataError, RewardError
-from raft_core.preferences.items import opaque
-from raft_core.scoring import PartlyScored, checked
+from raft_core.preferences.preference import opaque
+from raft_core.rewards.scoring import PartlyScored, checked
 from raft_core.types import Sample
 
 if TYPE_CHECKING:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from raft_core.chat import ChatEndpoint, Overheard
 from raft_core.errors import ConfigError
-from raft_core.judging import Judging, Part
-from raft_core.pictures import fitted
+from raft_core.media.image import fitted
 from raft_core.protocols import RewardInfo
-from raft_core.scoring import told
+from raft_core.rewards.judge.chat import ChatEndpoint, Overheard
+from raft_core.rewards.judge.judging import Judging, Part
+from raft_core.rewards.judge.verdicts import NO_VERDICT
+from raft_core.rewards.scoring import told
 from raft_core.types import Sample
-from raft_core.verdicts import NO_VERDICT
 from raft_diffusion.rewards.pictures import bad_pictures_unscored, pictures
 
 if TYPE_CHECKING:

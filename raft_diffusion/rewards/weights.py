@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raft_core.errors import ModelError
-from raft_diffusion.offline import reason
+from raft_core.models.offline import reason
 
 if TYPE_CHECKING:
     import torch

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from raft_core._torchvision import ensure_importable
+from raft_core.machine.torchvision import ensure_importable
 from raft_diffusion.world.tokenizer import CONTEXT, END, START, build_tokenizer
 
 WIDTH = 128  # of the joint embedding and of the text tower

@@ -8,7 +8,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from raft_core.example import align, keep
+from raft_core.workflows.example import align, keep
 
 EXAMPLES = Path(__file__).parents[1] / "bundled" / "examples"
 RECIPE = "shapes/resolution"
@@ -38,8 +38,8 @@ def write_example(run: Path, target: Path) -> None:
     Raises:
         StoreError: there is no run, or the target cannot be written to.
     """
-    from raft_diffusion.export import DIFFUSERS_FILE
-    from raft_diffusion.weights_file import header, read_tensors, write_tensors
+    from raft_diffusion.export.files import DIFFUSERS_FILE
+    from raft_diffusion.model.weights_file import header, read_tensors, write_tensors
 
     weights = f"export/{DIFFUSERS_FILE}"
     keep(run, target, [weights], README)

@@ -118,7 +118,7 @@ def make_cards(build: Build) -> None:
 
 
 def _vae(build):
-    from raft_core._torchvision import ensure_importable
+    from raft_core.machine.torchvision import ensure_importable
 
     ensure_importable()
     from diffusers import AutoencoderKL

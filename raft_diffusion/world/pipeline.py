@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from raft_core._torchvision import ensure_importable
+from raft_core.machine.torchvision import ensure_importable
 from raft_diffusion.world.tokenizer import build_tokenizer
 from raft_diffusion.world.unet import noise_schedule
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from raft_core._torchvision import ensure_importable
+from raft_core.machine.torchvision import ensure_importable
 from raft_diffusion.world.captions import caption, drop_names
 from raft_diffusion.world.corrupt import canvases, corrupt
 from raft_diffusion.world.pictures import OMITTED

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from raft_core._torchvision import ensure_importable
+from raft_core.machine.torchvision import ensure_importable
 from raft_diffusion.world.scenes import render
 from raft_diffusion.world.splits import draw_scenes
 from raft_diffusion.world.training import train

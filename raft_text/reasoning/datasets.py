@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from raft_core.errors import DataError
-from raft_core.files import replacing
+from raft_core.machine.files import replacing
 from raft_text.reasoning.answers import as_text, number
 from raft_text.reasoning.templates import program, words
 

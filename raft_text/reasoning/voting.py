@@ -7,8 +7,8 @@ from functools import partial
 
 import numpy as np
 
-from raft_core import voting
-from raft_core.voting import Row, Vote, rerank, table_lines
+from raft_core.metrics import voting
+from raft_core.metrics.voting import Row, Vote, rerank, table_lines
 from raft_text.reasoning.answers import TOLERANCE
 from raft_text.reasoning.reading import Answer, is_right
 
@@ -16,7 +16,7 @@ __all__ = ["Row", "Vote", "accuracy_table", "rerank", "table_lines", "vote"]
 
 
 def vote(answers: Sequence[Answer], tolerance: float = TOLERANCE) -> Vote | None:
-    """See ``raft_core.voting.vote``: a number votes with the first earlier answer that it is within ``tolerance`` of."""
+    """See ``raft_core.metrics.voting``: a number votes with the first earlier answer that it is within ``tolerance`` of."""
     return voting.vote(answers, partial(is_right, tolerance=tolerance))
 
 
@@ -26,5 +26,5 @@ def accuracy_table(
     scores: np.ndarray | None = None,
     tolerance: float = TOLERANCE,
 ) -> list[Row]:
-    """See ``raft_core.voting.accuracy_table``; ``tolerance`` is for numbers."""
+    """See ``raft_core.metrics.voting.accuracy_table``; ``tolerance`` is for numbers."""
     return voting.accuracy_table(answers, references, partial(is_right, tolerance=tolerance), scores)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from raft_core.judging import Judging, tagged, win_rates
+from raft_core.rewards.judge.judging import Judging, tagged, win_rates
 from raft_core.types import Sample
 from raft_text.rewards.texts import completions
 

@@ -6,10 +6,10 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from raft_core._torchvision import ensure_importable
-from raft_core.devices import pick_dtype, resolve_device
 from raft_core.errors import ConfigError, ModelError, RewardError
-from raft_core.preferences.items import Item
+from raft_core.machine.devices import pick_dtype, resolve_device
+from raft_core.machine.torchvision import ensure_importable
+from raft_core.preferences.preference import Item
 from raft_text.rewards.models import UNUSED, Loaded, Source, inputs_of, quiet
 from raft_text.rewards.texts import joined
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from raft_core.chat import ChatEndpoint, Overheard
 from raft_core.errors import ConfigError
 from raft_core.protocols import RewardInfo
-from raft_core.scoring import told
+from raft_core.rewards.judge.chat import ChatEndpoint, Overheard
+from raft_core.rewards.judge.verdicts import NO_VERDICT
+from raft_core.rewards.scoring import told
 from raft_core.types import Sample
-from raft_core.verdicts import NO_VERDICT
 from raft_text.rewards.judging import Judgement
 from raft_text.rewards.local_chat import LocalChat
 

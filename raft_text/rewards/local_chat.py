@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from raft_core.chat import CUT_SHORT, Conversation, Unanswered
 from raft_core.errors import ConfigError, ModelError
+from raft_core.rewards.judge.chat import CUT_SHORT, Conversation, Unanswered
 from raft_text.rewards.models import Dtype, Loaded, Source, by_length, inputs_of, load
 from raft_text.rewards.texts import encodable
 

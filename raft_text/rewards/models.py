@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from raft_core._torchvision import ensure_importable
-from raft_core.devices import dtype_mistakes, pick_dtype, resolve_device
 from raft_core.errors import DeviceError, ModelError, nearest
-from raft_text.loading import BUNDLED, BUNDLED_FOLDER, quiet
+from raft_core.machine.devices import dtype_mistakes, pick_dtype, resolve_device
+from raft_core.machine.torchvision import ensure_importable
+from raft_text.model.loading import BUNDLED, BUNDLED_FOLDER, quiet
 
 if TYPE_CHECKING:
     import torch

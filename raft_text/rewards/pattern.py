@@ -11,7 +11,7 @@ import regex
 
 from raft_core.errors import ConfigError, nearest
 from raft_core.protocols import RewardInfo
-from raft_core.scoring import told
+from raft_core.rewards.scoring import told
 from raft_core.types import Sample
 from raft_text.rewards.texts import completions
 

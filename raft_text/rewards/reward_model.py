@@ -9,7 +9,7 @@ import numpy as np
 
 from raft_core.errors import ConfigError, ModelError, RaftError, nearest
 from raft_core.protocols import RewardInfo
-from raft_core.scoring import told
+from raft_core.rewards.scoring import told
 from raft_core.types import Sample
 from raft_text.rewards.models import Dtype, Loaded, Source, by_length, inputs_of, load
 from raft_text.rewards.texts import completions, encodable, joined

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from raft_core.chat import CUT_SHORT, Conversation, Overheard, Unanswered
 from raft_core.errors import ConfigError, DataError, RewardError
 from raft_core.protocols import Policy, RewardInfo
+from raft_core.rewards.judge.chat import CUT_SHORT, Conversation, Overheard, Unanswered
+from raft_core.rewards.judge.verdicts import NO_VERDICT
+from raft_core.rewards.scoring import told
 from raft_core.rng import seed_for
 from raft_core.sampling import chunks
-from raft_core.scoring import told
 from raft_core.types import Prompt, Request, Sample
-from raft_core.verdicts import NO_VERDICT
 from raft_text.rewards.judging import Judgement
 
 

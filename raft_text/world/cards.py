@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from raft_core.statistics import wilson
+from raft_core.metrics.statistics import wilson
 from raft_text.reasoning.reading import Reader, is_right
 from raft_text.reasoning.templates import N_COT, P_COT
 from raft_text.world.files import held_out, rows
@@ -77,7 +77,7 @@ def measure_sums(folder: Path, count: int = 300) -> dict[str, Any]:
         ``count``, ``example``, for each way ``right`` of ``count``, in all and by number of operations; of the samples the
         ``hasty_share``, and the shares of right ones among the hasty and the others.
     """
-    from raft_text.loading import load_tokenizer
+    from raft_text.model.loading import load_tokenizer
     from raft_text.reasoning.sandbox import Sandbox
     from raft_text.reasoning.voting import vote
 
@@ -117,7 +117,7 @@ def load_sums(folder: Path) -> Any:
     """The model in float32."""
     import torch
 
-    from raft_text.loading import load_model
+    from raft_text.model.loading import load_model
 
     return load_model(str(folder), torch.float32)
 

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from raft_core.example import align, keep
+from raft_core.workflows.example import align, keep
 
 EXAMPLES = Path(__file__).parents[1] / "bundled" / "examples"
 README = """---
@@ -39,8 +39,8 @@ def write_example(run: Path, target: Path, recipe: str) -> None:
     """
     from safetensors.torch import load_file, save_file
 
-    from raft_core.manifest import read_config
-    from raft_text.export import ADAPTER_CONFIG, ADAPTER_FILE, NOTE
+    from raft_core.store.manifest import read_config
+    from raft_text.export.files import ADAPTER_CONFIG, ADAPTER_FILE, NOTE
 
     config = read_config(run)
     told = README.format(recipe=recipe, model=config["policy"]["init_args"]["model"], prompts=config["prompts"]["held_out"])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from raft_core.files import replacing
+from raft_core.machine.files import replacing
 from raft_core.rng import numpy_rng
 from raft_text.reasoning.templates import program, words
 from raft_text.world.problems import Split, Story, as_program, in_words, pick_style, stories, with_choices

@@ -16,7 +16,7 @@ def build_llama(tokenizer: Any, seed: int, *, width: int, layers: int, inner: in
         inner: width of the feed-forward layers.
         context: tokens that it reads at most.
     """
-    from raft_core._torchvision import ensure_importable
+    from raft_core.machine.torchvision import ensure_importable
 
     ensure_importable()
     from transformers import LlamaConfig, LlamaForCausalLM

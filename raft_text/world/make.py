@@ -102,7 +102,7 @@ def publish(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write a transformers folder with half-precision weights."""
     import copy
 
-    from raft_text.loading import quiet
+    from raft_text.model.loading import quiet
 
     with quiet():
         copy.deepcopy(model).half().save_pretrained(folder)

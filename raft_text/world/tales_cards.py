@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from raft_core.statistics import mean_interval
+from raft_core.metrics.statistics import mean_interval
 from raft_text.metrics import text_figures
 from raft_text.world.tales import Tale
 from raft_text.world.tales_files import chosen_tales
@@ -71,7 +71,7 @@ def measure_tales(folder: Path) -> dict[str, Any]:
     """
     import torch
 
-    from raft_text.loading import load_model, load_tokenizer
+    from raft_text.model.loading import load_model, load_tokenizer
 
     model, tokenizer = load_model(str(folder), torch.float32), load_tokenizer(str(folder), chat=False)
     asked = chosen_tales("held_out")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from raft_core.files import replacing
+from raft_core.machine.files import replacing
 from raft_text.world.tales import Split, Tale, tales
 
 SEED = 0

@@ -28,7 +28,7 @@ def byte_level(texts: Iterable[str], size: int) -> Any:
     Digits are tokens of their own, with the space before them or without, so that numbers are read digit by digit. All text
     comes back from its tokens unchanged.
     """
-    from raft_core._torchvision import ensure_importable
+    from raft_core.machine.torchvision import ensure_importable
 
     ensure_importable()
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers

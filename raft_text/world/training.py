@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from raft_core.files import replacing
+from raft_core.machine.files import replacing
 
 SAVE_EVERY_S = 60.0
 

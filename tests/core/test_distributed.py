@@ -12,14 +12,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from raft_core.errors import ConfigError
-from raft_core.objectives import Sft
-from raft_core.optim import Optimizer
-from raft_core.processes import Processes
+from raft_core.machine.processes import Processes
+from raft_core.objectives.sft import Sft
 from raft_core.rng import torch_rng
 from raft_core.sampling import requests
-from raft_core.selectors import BestOfK
+from raft_core.selectors.best_of_k import BestOfK
 from raft_core.testing import FakePolicy, FakeReward
-from raft_core.trainer import Trainer
+from raft_core.training.optim import Optimizer
+from raft_core.training.trainer import Trainer
 from raft_core.types import Prompt
 
 ROUNDS, K = 2, 4

@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from raft_core.best_of import expected_max_normal
-from raft_core.combinators import KLPenalised, Weighted
 from raft_core.errors import RewardError
 from raft_core.loop import align
-from raft_core.monitor import Monitor
-from raft_core.objectives import Sft
-from raft_core.optim import Optimizer
+from raft_core.metrics.best_of import expected_max_normal
+from raft_core.monitoring.monitor import Monitor
+from raft_core.objectives.sft import Sft
 from raft_core.prompts import PromptSet
-from raft_core.scoring import Scorer
-from raft_core.selectors import BestOfK, BestThenTop, TopFraction
-from raft_core.store import Store
+from raft_core.rewards.combine import KLPenalised, Weighted
+from raft_core.rewards.scoring import Scorer
+from raft_core.selectors.best_of_k import BestOfK, BestThenTop, TopFraction
+from raft_core.store.store import Store
 from raft_core.testing import FakePolicy, FakeReward
-from raft_core.trainer import Trainer
+from raft_core.training.optim import Optimizer
+from raft_core.training.trainer import Trainer
 from raft_core.types import Prompt
 
 PROMPTS = [Prompt(f"prompt {i}") for i in range(4)]

@@ -23,17 +23,18 @@ import numpy as np
 import pytest
 import torch
 
-from raft_core.checkpoint import TRAINER, WEIGHTS, checkpoint_folder
 from raft_core.loop import align
-from raft_core.monitor import Monitor, Silent
-from raft_core.objectives import Sft
-from raft_core.optim import Optimizer
+from raft_core.monitoring.monitor import Monitor
+from raft_core.objectives.sft import Sft
 from raft_core.prompts import PromptSet
-from raft_core.scoring import Scorer
-from raft_core.selectors import BestOfK
-from raft_core.store import Store, read_history, read_round
+from raft_core.reporter import Silent
+from raft_core.rewards.scoring import Scorer
+from raft_core.selectors.best_of_k import BestOfK
+from raft_core.store.checkpoint import TRAINER, WEIGHTS, checkpoint_folder
+from raft_core.store.store import Store, read_history, read_round
 from raft_core.testing import FakePolicy, FakeReward
-from raft_core.trainer import Trainer
+from raft_core.training.optim import Optimizer
+from raft_core.training.trainer import Trainer
 from raft_core.types import Prompt
 
 ROUNDS, K, SEED = 2, 4, 3

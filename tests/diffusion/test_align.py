@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from raft_core.config import check
-from raft_core.run import align_run
-from raft_diffusion import StableDiffusion, bundle
-from raft_diffusion.card import adapter_words, call_arguments, call_example, front_matter, load_base, write_card
+from raft_core.config.run_config import check
+from raft_core.workflows.align import align_run
+from raft_diffusion import StableDiffusion
+from raft_diffusion.export.card import adapter_words, call_arguments, call_example, front_matter, load_base, write_card
+from raft_diffusion.model import bundle
 
 FACTS = {
     "base_model": "stable-diffusion-v1-5/stable-diffusion-v1-5",

@@ -279,7 +279,7 @@ def test_features_are_unit_vectors(fresh):
 def test_features_of_plain_pictures_are_defined():
     from PIL import Image
 
-    from raft_diffusion.features import pixel_features
+    from raft_diffusion.model.features import pixel_features
 
     grey, split = Image.new("RGB", (8, 8), (90, 90, 90)), Image.new("RGB", (8, 8), (200, 20, 20))
     split.paste((20, 20, 200), (0, 0, 4, 8))
@@ -351,8 +351,8 @@ def test_mistakes_in_the_loss(arguments, message):
 
 def test_a_trainers_precision_goes_before_the_frozen_weights():
     """And casts are never kept, whoever opened autocast."""
-    from raft_diffusion.encoding import Condition
-    from raft_diffusion.unet import Predictor
+    from raft_diffusion.model.backbone import Predictor
+    from raft_diffusion.model.encoding import Condition
 
     seen = []
 
@@ -394,7 +394,7 @@ def test_broken_xformers_are_an_error_in_words(load, monkeypatch):
     def fail(*_):
         raise ModuleNotFoundError("xformers._C")
 
-    monkeypatch.setattr("raft_diffusion.device.mistakes", lambda *_: [])
+    monkeypatch.setattr("raft_diffusion.model.device.mistakes", lambda *_: [])
     monkeypatch.setattr(UNet2DConditionModel, "enable_xformers_memory_efficient_attention", fail)
     with pytest.raises(DeviceError, match=r"installed but does not work here \(ModuleNotFoundError: xformers._C\).*use sdpa"):
         load(memory=Memory(attention="xformers"))
@@ -426,7 +426,7 @@ def test_a_latent_consistency_model_is_told_the_guidance_scale(tiny, tmp_path):
 
 def test_half_precision_keeps_what_is_trained_in_float32(load, monkeypatch):
     """bfloat16, which this CPU may have to emulate: small enough here."""
-    monkeypatch.setattr("raft_core.devices.native_bf16", lambda _: True)
+    monkeypatch.setattr("raft_core.machine.devices.native_bf16", lambda _: True)
     policy = load(dtype="bfloat16", lora=Lora(rank=2, conv=True), sampling={"eta": 1.0})
     unet = policy.engine.networks["unet"]
     assert {value.dtype for name, value in unet.named_parameters() if "lora" not in name} == {torch.bfloat16}

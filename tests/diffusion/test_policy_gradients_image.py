@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from raft_core.raft_plus_plus import RaftPlusPlus
-from raft_core.reinforce import PolicyGradient
+from raft_core.objectives.policy_gradient import PolicyGradient
+from raft_core.objectives.raft_plus_plus import RaftPlusPlus
 from raft_core.sampling import requests
 from raft_core.types import Advantages, Prompt, Weighted
 

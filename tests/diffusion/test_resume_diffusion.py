@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import pytest
 
-from raft_core.checkpoint import checkpoint_folder
 from raft_core.loop import align
-from raft_core.monitor import Monitor, Silent
-from raft_core.objectives import Sft
-from raft_core.optim import Optimizer
+from raft_core.monitoring.monitor import Monitor
+from raft_core.objectives.sft import Sft
 from raft_core.prompts import PromptSet
-from raft_core.scoring import Scorer
-from raft_core.selectors import BestOfK
-from raft_core.store import Store
-from raft_core.trainer import Trainer
+from raft_core.reporter import Silent
+from raft_core.rewards.scoring import Scorer
+from raft_core.selectors.best_of_k import BestOfK
+from raft_core.store.checkpoint import checkpoint_folder
+from raft_core.store.store import Store
+from raft_core.training.optim import Optimizer
+from raft_core.training.trainer import Trainer
 from raft_core.types import Prompt
 from raft_diffusion.rewards import JpegCompressibility
 

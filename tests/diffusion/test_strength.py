@@ -71,8 +71,8 @@ def test_each_denoising_step_is_told(load):
 
 
 def test_the_bundled_example_is_compared_like_any_run_and_never_written_to(tmp_path, monkeypatch, capsys):
-    from raft_core.cli import main
-    from raft_core.listing import bundled_runs
+    from raft_cli import main
+    from raft_core.bundled import bundled_runs
 
     example = bundled_runs()["bundled:examples/resolution"]
     before = sorted(example.rglob("*"))

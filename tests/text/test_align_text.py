@@ -6,22 +6,23 @@ import json
 
 import pytest
 
-from raft_core.checkpoint import checkpoint_folder
-from raft_core.cli import main
-from raft_core.config import check
+from raft_cli import main
+from raft_core.config.run_config import check
 from raft_core.errors import ConfigError, DataError
 from raft_core.loop import align
-from raft_core.monitor import Monitor, Silent
-from raft_core.objectives import Sft
-from raft_core.optim import Optimizer
+from raft_core.monitoring.monitor import Monitor
+from raft_core.objectives.sft import Sft
 from raft_core.prompts import PromptSet
 from raft_core.protocols import RewardInfo
-from raft_core.run import align_run, truncated
-from raft_core.scoring import Scorer
-from raft_core.selectors import BestOfK, TopFraction
-from raft_core.store import Store, read_history, read_round
-from raft_core.trainer import Trainer
+from raft_core.reporter import Silent
+from raft_core.rewards.scoring import Scorer
+from raft_core.selectors.best_of_k import BestOfK, TopFraction
+from raft_core.store.checkpoint import checkpoint_folder
+from raft_core.store.store import Store, read_history, read_round
+from raft_core.training.optim import Optimizer
+from raft_core.training.trainer import Trainer
 from raft_core.types import Prompt
+from raft_core.workflows.align import align_run, truncated
 
 REWARD = "def share(prompts, outputs):\n    return [sum(c < 'n' for c in o) / max(len(o), 1) for o in outputs]\n"
 

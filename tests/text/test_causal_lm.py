@@ -93,7 +93,7 @@ def test_a_large_vocabulary_is_read_in_small_parts_where_no_gradient_is_wanted(f
     with torch.no_grad():
         whole = policy.nll(samples, None)
         longest = max(len(policy.encode(s.prompt.text)) + len(s.tensors["tokens"]) for s in samples)
-        monkeypatch.setattr("raft_text.likelihood.MOST_PREDICTIONS", 2 * longest * policy.engine.vocabulary)
+        monkeypatch.setattr("raft_text.model.likelihood.MOST_PREDICTIONS", 2 * longest * policy.engine.vocabulary)
         count = lambda _, __, kwargs: seen.append(len(kwargs["input_ids"]))  # noqa: E731
         handle = policy.engine.network.register_forward_pre_hook(count, with_kwargs=True)
         parts = policy.nll(samples, None)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from raft_core.errors import ConfigError
-from raft_core.evaluate import evaluate
+from raft_core.evaluation.evaluate import evaluate
+from raft_core.rewards.scoring import Scorer
 from raft_core.sampling import requests, sampled
-from raft_core.scoring import Scorer
 from raft_core.types import Prompt
 from raft_text import CausalLM, Sampling
 from raft_text.options import Decoding

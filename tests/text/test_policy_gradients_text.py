@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from raft_core.config import check
-from raft_core.raft_plus_plus import RaftPlusPlus
-from raft_core.reinforce import PolicyGradient
-from raft_core.run import align_run
+from raft_core.config.run_config import check
+from raft_core.objectives.policy_gradient import PolicyGradient
+from raft_core.objectives.raft_plus_plus import RaftPlusPlus
 from raft_core.sampling import requests
-from raft_core.store import read_history, read_round
+from raft_core.store.store import read_history, read_round
 from raft_core.types import Advantages, Prompt, Weighted
+from raft_core.workflows.align import align_run
 
 REWARD = "def early(prompts, outputs):\n    return [float(sum(c < 'n' for c in o) * 2 >= len(o)) for o in outputs]\n"
 

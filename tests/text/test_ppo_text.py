@@ -9,20 +9,22 @@ import pytest
 import torch
 import yaml
 
-from raft_core.checkpoint import checkpoint_folder, read_tensors
-from raft_core.cli import main
+from raft_cli import main
 from raft_core.errors import ConfigError, DataError, ModelError
-from raft_core.kl_control import KlPenalty
 from raft_core.loop import align
-from raft_core.monitor import Monitor, Silent
-from raft_core.optim import Optimizer
-from raft_core.ppo import EveryScore, Ppo
+from raft_core.monitoring.monitor import Monitor
+from raft_core.objectives.kl_control import KlPenalty
+from raft_core.objectives.ppo import Ppo
 from raft_core.prompts import PromptSet
 from raft_core.protocols import RewardInfo
+from raft_core.reporter import Silent
+from raft_core.rewards.scoring import Scorer
 from raft_core.sampling import requests
-from raft_core.scoring import Scorer
-from raft_core.store import Store, read_history
-from raft_core.trainer import Trainer
+from raft_core.selectors.every_score import EveryScore
+from raft_core.store.checkpoint import checkpoint_folder, read_tensors
+from raft_core.store.store import Store, read_history
+from raft_core.training.optim import Optimizer
+from raft_core.training.trainer import Trainer
 from raft_core.types import Prompt, Request, Sample, Weighted
 from raft_text import Critic, Lora, Memory
 from raft_text.self_training import SftWithGold

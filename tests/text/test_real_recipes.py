@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from tiny_text_models import causal_classifier
 
-from raft_core.cli import main
-from raft_core.store import read_history, read_round
+from raft_cli import main
+from raft_core.store.store import read_history, read_round
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "text"
 GSM8K, HH = CONFIGS / "gsm8k_qwen.yaml", CONFIGS / "hh_llama.yaml"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from raft_core.components import Walk
+from raft_core.config.components import Walk
 from raft_text.reasoning.answers import number
 from raft_text.reasoning.datasets import FIELDS
 from raft_text.reasoning.sandbox import Sandbox

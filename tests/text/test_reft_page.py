@@ -7,10 +7,10 @@ from pathlib import Path
 
 import yaml
 
-from raft_core.config import check
-from raft_core.kl_control import KlPenalty
-from raft_core.listing import public_names, short_names
-from raft_core.ppo import Ppo
+from raft_core.config.listing import public_names, short_names
+from raft_core.config.run_config import check
+from raft_core.objectives.kl_control import KlPenalty
+from raft_core.objectives.ppo import Ppo
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "reft.md").read_text(encoding="utf-8")

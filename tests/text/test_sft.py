@@ -12,13 +12,12 @@ import pytest
 import torch
 import yaml
 
-from raft_core.cli import main
+from raft_cli import main
 from raft_core.errors import ConfigError, DataError
 from raft_core.prompts import read_prompts
-from raft_core.scoring import Scores
-from raft_core.store import read_history, read_round
-from raft_core.tables import write_samples
-from raft_core.types import Prompt, Request, Sample
+from raft_core.store.store import read_history, read_round
+from raft_core.store.tables import write_samples
+from raft_core.types import Prompt, Request, Sample, Scores
 from raft_text import Sampling
 from raft_text.demonstrations import Demonstrated, Given, ResponseLoss, response, write_winners
 

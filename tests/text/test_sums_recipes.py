@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from raft_core.cli import main
-from raft_core.store import read_history, read_round
+from raft_cli import main
+from raft_core.store.store import read_history, read_round
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "text"
 RECIPES = ("sft", "offline_st", "online_st", "raft", "reft", "choice")

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import yaml
 
-from raft_core.cli.sft_command import completed
-from raft_core.config import check
-from raft_core.raft_plus_plus import AllBest, RaftPlusPlus
+from raft_cli.sft import completed
+from raft_core.config.run_config import check
+from raft_core.objectives.raft_plus_plus import RaftPlusPlus
+from raft_core.selectors.all_best import AllBest
 from raft_core.types import Prompt, Request, Sample
 from raft_text import Rejection
 from raft_text.metrics import drawn_figures, text_figures

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import yaml
 
-from raft_core.cli import main
+from raft_cli import main
 from raft_core.errors import ConfigError
-from raft_core.manifest import read_history
-from raft_core.preferences import online as module
 from raft_core.preferences.ballots import Ballot, open_ones, read_ballots, write_ballots
 from raft_core.preferences.folder import read_recipe
-from raft_core.preferences.learned import LearnedReward
-from raft_core.preferences.online import OnlineSettings
 from raft_core.preferences.read import read_items
-from raft_core.records import read_round
+from raft_core.preferences.reward import LearnedReward
+from raft_core.store.manifest import read_history
+from raft_core.store.rounds import read_round
 from raft_core.types import Prompt, Request, Sample
+from raft_core.workflows import online as module
+from raft_core.workflows.online import OnlineSettings
 
 GOLD = '''
 def vowels(prompts, outputs):

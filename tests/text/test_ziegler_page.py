@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from raft_core.cli import main
-from raft_core.evaluation_files import read_results
+from raft_cli import main
+from raft_core.evaluation.files import read_results
 from raft_core.preferences.ballots import read_ballots
 from raft_core.preferences.read import read_preferences
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from raft_core._torchvision import ensure_importable
+from raft_core.machine.torchvision import ensure_importable
 
 ensure_importable()
 

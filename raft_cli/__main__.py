@@ -1,0 +1,7 @@
+"""``python -m raft_cli`` is ``raft``."""
+
+import sys
+
+from raft_cli import main
+
+sys.exit(main())

@@ -1,0 +1,118 @@
+"""List what there is to choose from, or explain one of it.
+
+raft list                 everything
+raft list rewards         one kind: policies, rewards, selectors, objectives,
+                          rules, trackers, models, configs
+raft list TopFraction     one class: what it does and what it takes
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import itertools
+import re
+import textwrap
+from collections.abc import Iterator
+
+from raft_core.config import listing
+from raft_core.errors import ConfigError, nearest
+
+USAGE = "raft list [KIND | NAME]"
+TARGET_OPTIONAL = True
+WIDTH = 80
+PLURALS = {"policies": "policy", **{f"{kind}s": kind for kind in listing.KINDS if kind != "policy"}}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """There are none."""
+
+
+def main(args: argparse.Namespace) -> None:
+    for line in answer(args.target):
+        print(line)
+
+
+def answer(target: str | None) -> Iterator[str]:
+    """The lines for a kind, a class, or everything.
+
+    Raises:
+        ConfigError: neither a kind nor a class is called so.
+    """
+    if target is None:
+        for plural in (*PLURALS, "models", "configs"):
+            yield from (f"{plural}:", *section(plural), "")
+        yield "`raft list NAME` says what a class takes."
+    elif target in (*PLURALS, "models", "configs"):
+        yield from section(target)
+    elif target in listing.KINDS:
+        yield from section(next(plural for plural, kind in PLURALS.items() if kind == target))
+    elif found := listing.describe(target):
+        yield from explanation(found[0])
+    else:
+        known = [*PLURALS, "models", "configs", *(name for kind in listing.KINDS for name in listing.public_names(kind))]
+        raise ConfigError(f"nothing is called {target!r}{nearest(target, known)}")
+
+
+def section(plural: str) -> Iterator[str]:
+    """One line or two for each thing of a kind."""
+    if plural == "models":
+        return entries(dict.fromkeys(listing.bundled_models(), "") or {"(none)": ""})
+    if plural == "configs":
+        return entries(recipes())
+    kind = PLURALS[plural]
+    summaries = {found.name: found.summary for found in listing.classes(kind) if found.public}
+    return entries(summaries | {name: f"{path} (installed package)" for name, path in listing.plugins(kind).items()})
+
+
+def recipes() -> dict[str, str]:
+    """Name → first sentence of the comment that every recipe opens with."""
+    from raft_core.config.recipes import recipe_folders
+
+    found = {}
+    for folder in recipe_folders():
+        for path in sorted(folder.rglob("*.yaml")):
+            lines = (line.removeprefix("#").strip() for line in path.read_text(encoding="utf-8").splitlines())
+            paragraph = " ".join(itertools.takewhile(bool, lines))
+            found[str(path.relative_to(folder).with_suffix(""))] = re.split(r"(?<=\.)\s", paragraph, maxsplit=1)[0]
+    return found
+
+
+def entries(summaries: dict[str, str]) -> Iterator[str]:
+    """``name  summary``, wrapped."""
+    column = min(24, max(map(len, summaries), default=0) + 2)
+    for name, summary in summaries.items():
+        head = f"  {name:<{column}}"
+        yield from textwrap.wrap(head + summary, WIDTH, subsequent_indent=" " * (column + 2)) if summary else [f"  {name}"]
+
+
+def explanation(found: listing.Found) -> Iterator[str]:
+    """What a class does and takes, and how it is written in a configuration."""
+    yield f"{found.name}  ({found.class_path})"
+    yield ""
+    yield from reflowed(inspect.cleandoc(found.doc).replace("``", ""))
+    yield ""
+    arguments = [argument for argument in found.signature if argument]
+    if not arguments:
+        yield f"It takes no arguments: {found.name}"
+        return
+    yield f"class_path: {found.name}"
+    yield "init_args:"
+    for argument in arguments:
+        declared, equals, default = argument.partition(" = ")
+        name, _, kind = declared.partition(": ")
+        value = {"None": "null", "True": "true", "False": "false"}.get(default, default) if equals else "(required)"
+        yield f"  {name}: {value}" + (f"  # {kind}" if kind else "")
+
+
+def reflowed(text: str) -> Iterator[str]:
+    """A docstring for 80 columns: plain paragraphs are filled, indented ones and lists keep their lines."""
+    for number, paragraph in enumerate(text.split("\n\n")):
+        if number:
+            yield ""
+        if any(line.startswith(" ") for line in paragraph.splitlines()):
+            for line in paragraph.splitlines():
+                indent = " " * (len(line) - len(line.lstrip()))
+                yield from textwrap.wrap(line, WIDTH, subsequent_indent=indent + "  ")
+        else:
+            yield from textwrap.wrap(paragraph, WIDTH)

@@ -1,0 +1,176 @@
+"""An evaluation on disk: the numbers as JSON, every pair with both outputs and all its scores as Parquet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from raft_core.errors import StoreError
+from raft_core.evaluation.evaluate import Comparison, Evaluation, Spread
+from raft_core.machine.files import plain_json, write_json
+from raft_core.metrics.statistics import Estimate
+from raft_core.store.tables import IMAGE, read_table, write_table
+from raft_core.store.tensors import UnusableError, from_png, to_png
+from raft_core.types import Failure, Prompt, Request, Sample, Scores
+
+FOLDER = "evaluation"
+NUMBERS = "evaluation.json"
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a run was evaluated to.
+
+    Attributes:
+        checkpoint: number of the round whose checkpoint is the after side.
+        evaluations: one per set of prompts.
+    """
+
+    checkpoint: int
+    evaluations: Sequence[Evaluation]
+
+
+def write_results(run_folder: Path, checkpoint: int, evaluations: Sequence[Evaluation]) -> Path:
+    """Write ``evaluation/SPLIT.parquet`` for each and ``evaluation/evaluation.json`` for all; returns the JSON's path.
+
+    The JSON comes last: where it is, the pairs are.
+
+    Raises:
+        StoreError: a full disk, a folder that cannot be written to.
+    """
+    folder = Path(run_folder) / FOLDER
+    for evaluation in evaluations:
+        write_pairs(folder / f"{evaluation.split}.parquet", evaluation)
+    path = folder / NUMBERS
+    write_json(path, {"checkpoint": checkpoint, "evaluations": [as_plain(evaluation) for evaluation in evaluations]})
+    return path
+
+
+def as_plain(evaluation: Evaluation) -> dict[str, Any]:
+    """The numbers without the samples, as plain data; NaN where there is no number (null once it is JSON)."""
+    spread = evaluation.diversity
+    return {
+        "split": evaluation.split,
+        "k": evaluation.k,
+        "seed": evaluation.seed,
+        "level": evaluation.level,
+        "prompts": [prompt.text for prompt in evaluation.prompts],
+        "comparisons": [asdict(comparison) | {"verdict": comparison.verdict} for comparison in evaluation.comparisons],
+        "diversity": None if spread is None else asdict(spread),
+        "failures": {name: asdict(failure) for name, failure in evaluation.failures.items()},
+    }
+
+
+def write_pairs(path: Path, evaluation: Evaluation) -> None:
+    """One row per pair: prompt, seed, both outputs (pictures as an Image feature), ``before.NAME`` and ``after.NAME``."""
+    samples = evaluation.before
+    sides = {"before": (samples, evaluation.scores_before), "after": (evaluation.after, evaluation.scores_after)}
+    columns: dict[str, pa.Array] = {
+        "prompt": pa.array([s.prompt.text for s in samples], pa.string()),
+        "prompt_id": pa.array([s.prompt.id for s in samples], pa.string()),
+        "prompt_meta": pa.array([plain_json(s.prompt.meta) for s in samples], pa.string()),
+        "index": pa.array([s.request.index for s in samples], pa.int64()),
+        "seed": pa.array([s.seed for s in samples], pa.int64()),
+        **{side: _outputs(drawn, side) for side, (drawn, _) in sides.items()},
+    }
+    for side, (_, scores) in sides.items():
+        for name, values in scores.columns.items():
+            columns[f"{side}.{name}"] = pa.array(np.asarray(values, dtype=np.float64), from_pandas=True)
+    facts = {
+        "split": evaluation.split,
+        "reward": evaluation.scores_before.reward,
+        "descending": sorted(evaluation.scores_before.descending),
+        "failures": {
+            side: {name: [f.count, f.first_error] for name, f in scores.failures.items()} for side, (_, scores) in sides.items()
+        },
+    }
+    write_table(path, pa.table(columns), facts)
+
+
+def _outputs(samples: Sequence[Sample], side: str) -> pa.Array:
+    outputs = [sample.output for sample in samples]
+    if all(isinstance(output, str) for output in outputs):
+        return pa.array(outputs, pa.string())
+    return pa.array([{"bytes": to_png(o), "path": f"{side}-{row:05d}.png"} for row, o in enumerate(outputs)], IMAGE)
+
+
+def read_results(run_folder: Path) -> Results | None:
+    """What ``write_results`` wrote; None when nothing was evaluated.
+
+    Raises:
+        StoreError: a file is damaged or missing.
+    """
+    folder = Path(run_folder) / FOLDER
+    if not (folder / NUMBERS).exists():
+        return None
+    try:
+        found = json.loads((folder / NUMBERS).read_text(encoding="utf-8"))
+        evaluations = [_evaluation(numbers, folder / f"{numbers['split']}.parquet") for numbers in found["evaluations"]]
+        return Results(found["checkpoint"], evaluations)
+    except (OSError, KeyError, TypeError, ValueError, UnusableError) as error:
+        raise StoreError(f"the evaluation in {folder} cannot be read: {error}; evaluate the run again") from error
+
+
+def _evaluation(numbers: Mapping[str, Any], path: Path) -> Evaluation:
+    table, facts = read_table(path)
+    rows = table.to_pylist()
+    before, after = ([_sample(row, side) for row in rows] for side in ("before", "after"))
+    scores_before, scores_after = (_scores(table, facts, side) for side in ("before", "after"))
+    spread = numbers["diversity"]
+    return Evaluation(
+        split=numbers["split"],
+        k=numbers["k"],
+        seed=numbers["seed"],
+        level=numbers["level"],
+        comparisons=tuple(_comparison(comparison) for comparison in numbers["comparisons"]),
+        diversity=spread and Spread(_number(spread["before"]), _number(spread["after"]), _estimate(spread["difference"])),
+        before=before,
+        after=after,
+        scores_before=scores_before,
+        scores_after=scores_after,
+    )
+
+
+def _sample(row: Mapping[str, Any], side: str) -> Sample:
+    output = row[side]
+    request = Request(Prompt(row["prompt"], json.loads(row["prompt_meta"])), row["index"], row["seed"])
+    return Sample(request, output=output if isinstance(output, str) else from_png(output["bytes"]))
+
+
+def _scores(table: pa.Table, facts: Mapping[str, Any], side: str) -> Scores:
+    names = [name for name in table.column_names if name.startswith(f"{side}.")]
+    return Scores(
+        reward=facts["reward"],
+        columns={name.removeprefix(f"{side}."): np.array(table[name].to_pylist(), dtype=np.float64) for name in names},
+        failures={name: Failure(*failure) for name, failure in facts["failures"][side].items()},
+        descending=frozenset(facts["descending"]),
+    )
+
+
+def _comparison(plain: Mapping[str, Any]) -> Comparison:
+    return Comparison(
+        name=plain["name"],
+        role=plain["role"],
+        scale=plain["scale"],
+        higher_is_better=plain["higher_is_better"],
+        before=_number(plain["before"]),
+        after=_number(plain["after"]),
+        difference=_estimate(plain["difference"]),
+        win_rate=_estimate(plain["win_rate"]),
+        pairs=plain["pairs"],
+        unscored=plain["unscored"],
+    )
+
+
+def _estimate(plain: Mapping[str, float | None]) -> Estimate:
+    return Estimate(_number(plain["value"]), _number(plain["low"]), _number(plain["high"]))
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else float(value)

@@ -1,0 +1,89 @@
+"""The figures of a round: what was sampled, how it scored, what was kept, how far the policy has moved."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from raft_core.metrics.divergence import kl_to_reference
+from raft_core.metrics.diversity import diversity_within
+from raft_core.protocols import Policy
+from raft_core.types import Sample, Scores, Selection
+
+
+def measure(
+    policy: Policy, samples: Sequence[Sample], scores: Scores, selection: Selection, k: int, seed: int
+) -> dict[str, float]:
+    """All figures of a round by their names in the metrics file, before its update. What is not defined is left out.
+
+    ========================  =============================================================================================
+    reward/mean               over all scored samples
+    reward/best               mean over prompts of each prompt's best, in the reward's own direction
+    reward/kept               over the scored samples that the selection uses
+    reward/std_within         mean over prompts of the standard deviation (n − 1) of a prompt's scores
+    select/kept               distinct samples that the selection uses
+    select/kept_fraction      the same, of all samples
+    judge/NAME                mean of a judge over all samples that it scored
+    judge_kept/NAME           the same over the kept ones
+    score/NAME                mean of a part of a combined reward
+    unscored/NAME             samples without a score; left out when there are none
+    diversity                 mean pairwise 1 − cosine of ``policy.embed`` within a prompt
+    kl                        mean log π − log π_ref of at most 64 of the samples, in the unit of ``policy.nll``
+    MODALITY/…                what the policy itself says of the samples, by ``policy.figures`` if it has that
+    ========================  =============================================================================================
+
+    Args:
+        samples: [P·k], prompt-major, rendered.
+        scores: of these samples.
+        selection: what is trained on.
+        k: samples per prompt.
+        seed: of the run; names the draws of the KL estimate.
+    """
+    kept = selection.kept
+    figures = reward_figures(scores, kept, k) | column_figures(scores, kept)
+    figures["select/kept"] = len(kept)
+    figures["select/kept_fraction"] = len(kept) / len(samples) if samples else math.nan
+    if samples:
+        figures["diversity"] = diversity_within(policy.embed(samples), k)
+        figures["kl"] = kl_to_reference(policy, samples, seed)
+        figures |= policy.figures(samples) if hasattr(policy, "figures") else {}  # type: ignore[attr-defined] - optional
+    return {name: float(value) for name, value in figures.items() if not math.isnan(value)}
+
+
+def reward_figures(scores: Scores, kept: np.ndarray, k: int) -> dict[str, float]:
+    """The figures ``reward/…``, NaN where undefined.
+
+    Scores [[1, 3], [2, NaN]], kept 1 and 2: mean 2, best (3 + 2)/2 = 2.5, kept 2.5, std_within √2 from the first prompt alone.
+    """
+    values = scores.columns[scores.reward]
+    upward = scores.grid(k)  # [P, K], higher is better
+    sign = -1.0 if scores.reward in scores.descending else 1.0
+    rows = [row[~np.isnan(row)] for row in upward]
+    return {
+        "reward/mean": mean_scored(values),
+        "reward/best": sign * mean_scored(np.array([row.max() for row in rows if len(row)])),
+        "reward/kept": mean_scored(values[kept]),
+        "reward/std_within": mean_scored(np.array([row.std(ddof=1) for row in rows if len(row) > 1])),
+    }
+
+
+def column_figures(scores: Scores, kept: np.ndarray) -> dict[str, float]:
+    """The figures of judges, of parts of the reward, and the counts of what was not scored."""
+    figures: dict[str, float] = {}
+    for name, values in scores.columns.items():
+        if name in scores.parts:
+            figures[f"score/{name}"] = mean_scored(values)
+        elif name != scores.reward:
+            figures[f"judge/{name}"] = mean_scored(values)
+            figures[f"judge_kept/{name}"] = mean_scored(values[kept])
+        if missing := int(np.isnan(values).sum()):
+            figures[f"unscored/{name}"] = missing
+    return figures
+
+
+def mean_scored(values: np.ndarray) -> float:
+    """Mean of what is scored; NaN when nothing is (and no warning, as ``np.nanmean`` gives)."""
+    scored = values[~np.isnan(values)]
+    return float(scored.mean()) if len(scored) else math.nan

@@ -1,0 +1,122 @@
+"""``config.yaml``, ``run.json``, ``metrics.jsonl``: what a run was told to do, and what became of it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import platform
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from raft_core.errors import StoreError
+from raft_core.machine.files import write_text
+
+CONFIG, RUN, METRICS = "config.yaml", "run.json", "metrics.jsonl"
+PACKAGES = ("raft-align", "torch", "numpy", "accelerate", "diffusers", "transformers", "peft", "open_clip_torch", "pyarrow")
+
+
+def plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration as data that JSON and YAML hold alike."""
+    return json.loads(json.dumps(dict(config), default=str))
+
+
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    write_text(folder / CONFIG, yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True, width=120))
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """The resolved configuration of a run, with whatever its user has changed in ``config.yaml`` since.
+
+    Raises:
+        StoreError: ``config.yaml`` is missing or is no YAML.
+    """
+    path = Path(folder) / CONFIG
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise StoreError(f"{path} cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise StoreError(f"{path} is not a configuration: it holds no names with values")
+    return config
+
+
+def read_run(folder: str | Path) -> dict[str, Any]:
+    """``run.json``: seed, versions, status, what the policy says of itself.
+
+    Raises:
+        StoreError: no run is there, or its ``run.json`` is damaged.
+    """
+    try:
+        return json.loads((Path(folder) / RUN).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise StoreError(f"{folder} holds no run ({RUN} is missing)") from error
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{Path(folder) / RUN} cannot be read: {error}") from error
+
+
+def read_history(folder: str | Path) -> list[dict[str, Any]]:
+    """Metrics of a run's finished rounds, oldest first; a null is NaN again."""
+    path = Path(folder) / METRICS
+    if not path.exists():
+        return []
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [{name: math.nan if value is None else value for name, value in row.items()} for row in rows]
+
+
+def flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Nested data as dotted names → leaves: ``{"a": {"b": [1]}}`` becomes ``{"a.b.0": 1}``."""
+    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, (list, tuple)) else None
+    if items is None or not value:
+        return {name: value}
+    return {key: leaf for k, v in items for key, leaf in flat(v, f"{name}.{k}" if name else str(k)).items()}
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs between two configurations, one line each: ``name: old → new``."""
+    before, after = flat(plain(old)), flat(plain(new))
+    nothing = object()
+
+    def words(value: Any) -> str:
+        return "(not set)" if value is nothing else json.dumps(value, ensure_ascii=False)
+
+    names = [*before, *(name for name in after if name not in before)]
+    pairs = [(name, before.get(name, nothing), after.get(name, nothing)) for name in names]
+    return [f"{name}: {words(a)} → {words(b)}" for name, a, b in pairs if a is nothing or b is nothing or a != b]
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that can change a result."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """What besides the versions decides the last bits of a result: the device, and how many threads add up on a CPU."""
+    import torch
+
+    if torch.accelerator.is_available() and torch.cuda.is_available():
+        return {"device": torch.cuda.get_device_name()}
+    kind = torch.accelerator.current_accelerator()
+    return {"device": str(kind)} if kind else {"device": "cpu", "threads": torch.get_num_threads()}
+
+
+def moved(run: Mapping[str, Any]) -> list[str]:
+    """What is not as it was when a run was begun, one line each, from its ``run.json``."""
+    before = {**run.get("versions", {}), **run.get("machine", {})}
+    return changes(before, {name: value for name, value in {**versions(), **machine()}.items() if name in before})
+
+
+def now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

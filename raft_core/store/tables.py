@@ -1,0 +1,212 @@
+"""Samples as one Parquet file, which ``datasets`` (with pictures), pandas and DuckDB open as it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raft_core.machine.files import plain_json, replacing
+from raft_core.store.tensors import UnusableError, from_png, identity, to_png
+from raft_core.types import Failure, Prompt, Request, Sample, Scores
+
+SCORE = "score."
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+# `datasets` shows a Parquet file page by page; pages of many pictures are slow to open.
+ROWS_PER_GROUP = 100
+
+
+def write_samples(
+    path: Path,
+    samples: Sequence[Sample],
+    scores: Scores,
+    kept: np.ndarray,
+    *,
+    rnd: int = 0,
+    policy_hash: str = "",
+) -> None:
+    """Write rendered samples, their scores and which were kept, atomically.
+
+    Args:
+        kept: [N] bool.
+        rnd: the round; 0 outside of rounds.
+        policy_hash: of the policy that drew them.
+
+    Raises:
+        StoreError: a full disk, a folder that cannot be written to.
+    """
+    n = len(samples)
+    columns: dict[str, Any] = {
+        "prompt": pa.array([s.prompt.text for s in samples], pa.string()),
+        "prompt_id": pa.array([s.prompt.id for s in samples], pa.string()),
+        "prompt_meta": pa.array([plain_json(s.prompt.meta) for s in samples], pa.string()),
+        "index": pa.array([s.request.index for s in samples], pa.int64()),
+        "seed": pa.array([s.seed for s in samples], pa.int64()),
+        "round": pa.array([rnd] * n, pa.int64()),
+        **_output_column(samples, rnd),
+        **{SCORE + name: _score_column(values) for name, values in scores.columns.items()},
+        "kept": pa.array(np.asarray(kept, dtype=bool)),
+        "policy_hash": pa.array([policy_hash] * n, pa.string()),
+        "meta": pa.array([plain_json(s.meta) for s in samples], pa.string()),
+    }
+    facts = {
+        "reward": scores.reward,
+        "descending": sorted(scores.descending),
+        "parts": sorted(scores.parts),
+        "failures": {name: [f.count, f.first_error] for name, f in scores.failures.items()},
+        "round": rnd,
+        "policy_hash": policy_hash,
+    }
+    write_table(path, pa.table(columns), facts)
+
+
+def _output_column(samples: Sequence[Sample], rnd: int) -> dict[str, pa.Array]:
+    outputs = [sample.output for sample in samples]
+    if all(output is None or isinstance(output, str) for output in outputs):
+        return {"text": pa.array(outputs, pa.string())}
+    with ThreadPoolExecutor() as pool:  # compression runs outside of Python's lock
+        pngs = list(pool.map(lambda image: None if image is None else to_png(image), outputs))
+    cells = [png and {"bytes": png, "path": f"{rnd:04d}-{row:05d}.png"} for row, png in enumerate(pngs)]
+    return {"image": pa.array(cells, IMAGE)}
+
+
+def _score_column(values: np.ndarray) -> pa.Array:
+    """NaN (not scored) as null: the mean of a column in SQL is then the mean of what was scored."""
+    return pa.array(np.asarray(values, dtype=np.float64), from_pandas=True)
+
+
+def write_table(path: Path, table: pa.Table, facts: Mapping[str, Any]) -> None:
+    """Write a table of samples atomically, with page checksums and the features that ``datasets`` looks for."""
+    features = {field.name: _feature(field.type) for field in table.schema}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}}), "raft": plain_json(facts)}
+    table = table.replace_schema_metadata(metadata)
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, row_group_size=ROWS_PER_GROUP, write_page_checksum=True, compression="zstd")
+
+
+def _feature(kind: pa.DataType) -> dict[str, str]:
+    if kind == IMAGE:
+        return {"_type": "Image"}
+    names = {pa.string(): "string", pa.int64(): "int64", pa.float64(): "float64", pa.bool_(): "bool"}
+    return {"dtype": names[kind], "_type": "Value"}
+
+
+def read_table(path: Path) -> tuple[pa.Table, dict[str, Any]]:
+    """The table and the facts stored with it.
+
+    Raises:
+        UnusableError: the file is damaged or is no table of samples.
+    """
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            table = file.read()
+        return table, json.loads((table.schema.metadata or {})[b"raft"])
+    except KeyError as error:
+        raise UnusableError(f"{path.name} is not a file of samples") from error
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise UnusableError(f"{path.name} is damaged ({error})") from error
+
+
+def numbers(column: pa.ChunkedArray) -> np.ndarray:
+    """[N] float64, null = NaN. Not ``to_numpy``, which imports pandas wherever it is installed."""
+    return np.array(column.to_pylist(), dtype=np.float64)
+
+
+def flags(column: pa.ChunkedArray) -> np.ndarray:
+    """[N] bool."""
+    return np.array(column.to_pylist(), dtype=bool)
+
+
+def read_samples(
+    path: Path, requests: Sequence[Request] | None = None
+) -> tuple[list[Sample], Scores, np.ndarray, dict[str, Any]]:
+    """(samples without tensors, scores, kept [N] bool, facts) of a file that ``write_samples`` wrote.
+
+    Args:
+        requests: what the file has to answer, when that is known.
+
+    Raises:
+        UnusableError: the file is damaged, is no table of samples, or answers other requests.
+    """
+    table, facts = read_table(path)
+    try:
+        if requests is not None:
+            _check_requests(path, table, requests)
+        rows = table.select(_sample_columns(table)).to_pylist()
+        samples = [_sample(row, request) for row, request in zip(rows, requests or [None] * len(rows), strict=True)]
+        scores = Scores(
+            reward=facts["reward"],
+            columns={name.removeprefix(SCORE): numbers(table[name]) for name in table.column_names if name.startswith(SCORE)},
+            failures={name: Failure(*failure) for name, failure in facts["failures"].items()},
+            descending=frozenset(facts["descending"]),
+            parts=frozenset(facts["parts"]),
+        )
+        kept = flags(table["kept"])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise UnusableError(f"{path.name} is damaged ({error})") from error
+    return samples, scores, kept, facts
+
+
+def read_columns(
+    path: Path, wanted: Callable[[str], bool], rows: Collection[int] | None = None
+) -> tuple[dict[str, list], dict[str, Any]]:
+    """(column → values as plain data, facts) of some columns of a file of samples; pictures stay bytes.
+
+    Only the parts of the file are read that hold what is asked for, so that a single picture of a large round is had at once.
+
+    Args:
+        wanted: whether a column of this name is asked for.
+        rows: only these, in ascending order; None = all.
+
+    Raises:
+        UnusableError: the file is damaged, is no table of samples, or has no such row.
+    """
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            names = [name for name in file.schema_arrow.names if wanted(name)]
+            table = file.read(columns=names) if rows is None else _rows(file, names, sorted(rows))
+            facts = json.loads((file.schema_arrow.metadata or {})[b"raft"])
+    except KeyError as error:
+        raise UnusableError(f"{path.name} is not a file of samples") from error
+    except (OSError, IndexError, pa.ArrowException, ValueError) as error:
+        raise UnusableError(f"{path.name} is damaged ({error})") from error
+    return table.to_pydict(), facts
+
+
+def _rows(file: pq.ParquetFile, names: list[str], rows: Sequence[int]) -> pa.Table:
+    """Some rows of a file, of which only their groups are read."""
+    sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    if rows and not 0 <= rows[0] <= rows[-1] < starts[-1]:
+        raise IndexError(f"it has {starts[-1]} rows, and one of {rows} is asked for")
+    parts = [file.schema_arrow.empty_table().select(names)]
+    for group, start in enumerate(starts[:-1]):
+        if own := [row - start for row in rows if start <= row < starts[group + 1]]:
+            read = file.read_row_group(group, columns=names)
+            parts += [read.slice(row, 1) for row in own]
+    return pa.concat_tables(parts)
+
+
+def _sample_columns(table: pa.Table) -> list[str]:
+    output = "image" if "image" in table.column_names else "text"
+    return ["prompt", "prompt_meta", "index", "seed", "meta", output]
+
+
+def _check_requests(path: Path, table: pa.Table, requests: Sequence[Request]) -> None:
+    # The stored id and not that of the prompt as read back: facts of a prompt that JSON cannot hold do not survive the way.
+    stored = zip(*(table[name].to_pylist() for name in ("prompt_id", "index", "seed")), strict=True)
+    if [list(row) for row in stored] != [identity(request) for request in requests]:
+        raise UnusableError(f"{path.name} answers other prompts or seeds")
+
+
+def _sample(row: Mapping[str, Any], request: Request | None) -> Sample:
+    request = request or Request(Prompt(row["prompt"], json.loads(row["prompt_meta"])), row["index"], row["seed"])
+    image = row.get("image")
+    output = from_png(image["bytes"]) if image else row.get("text")
+    return Sample(request, output=output, meta=json.loads(row["meta"]))

@@ -1,0 +1,280 @@
+"""A run from a checked configuration to its report: everything is assembled here, and nothing else is.
+
+Rounds, then the before/after comparison, then the export and the report. Each stage leaves its result in the run folder, so a
+run that was killed goes on with the stage that it was in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from raft_core.config.run_config import Checked, check, overridden, read_yaml
+from raft_core.errors import DataError, StoreError
+from raft_core.evaluation.evaluate import Evaluation, evaluate
+from raft_core.evaluation.files import FOLDER as EVALUATION
+from raft_core.evaluation.files import read_results, write_results
+from raft_core.loop import align
+from raft_core.machine.files import remove
+from raft_core.machine.folders import free_folder
+from raft_core.machine.processes import Processes
+from raft_core.monitoring.monitor import Monitor
+from raft_core.prompts import PromptSet, distinct
+from raft_core.protocols import Policy
+from raft_core.reporter import Reporter, Silent
+from raft_core.rng import numpy_rng
+from raft_core.store.checkpoint import Keep, checkpoint_folder, load_weights, read_state, read_tensors, taken_as_best
+from raft_core.store.create import require_empty
+from raft_core.store.manifest import CONFIG, read_run
+from raft_core.store.rounds import earlier_scores
+from raft_core.store.store import Store
+from raft_core.training.trainer import Trainer
+from raft_core.types import Prompt
+
+TRUNCATED_SHOWN = 3
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run was stopped by a signal; ``folder`` is where it goes on from."""
+
+    def __init__(self, folder: Path):
+        super().__init__(f"interrupted; resume with: raft resume {folder}")
+        self.folder = folder
+
+
+def output_folder(checked: Checked) -> Path:
+    """The run folder: as configured, else the first of ``runs/NAME``, ``runs/NAME-2`` … that is free."""
+    if checked.config.output is not None:
+        return Path(checked.config.output).expanduser()
+    return free_folder(Path("runs") / checked.name)
+
+
+def align_run(checked: Checked, reporter: Reporter | None = None, *, folder: Path | None = None) -> Path:
+    """Begin a run and carry it through; returns its folder.
+
+    Nothing is written before everything is loaded.
+
+    Raises:
+        StoreError: the output folder holds something already.
+        RaftError: whatever else a user can mend.
+        Interrupted: by a signal; the run can be resumed.
+    """
+    reporter = reporter or Silent()
+    folder = folder or output_folder(checked)
+    if Processes.current().is_main:  # the others would meet the folder that the first has just made
+        require_empty(folder)
+    _load(checked, reporter)
+    plain = {**checked.plain, "output": str(folder)}
+    with Store.create(folder, plain, checked.config.seed, keep=checked.config.keep, reporter=reporter) as store:
+        store.note(policy=checked.config.policy.describe(), prompts=fingerprint(checked.prompts))
+        _carry_through(checked, store, reporter)
+    return folder
+
+
+def reopened(folder: Path, overrides: Sequence[Any] = ()) -> Checked:
+    """The configuration of a run, from its folder alone.
+
+    Raises:
+        StoreError: the folder holds no run.
+        ConfigError: the configuration does not hold any more, such as a prompt file that is gone.
+    """
+    read_run(folder)
+    return check(overridden(read_yaml(folder / CONFIG), overrides), name=folder.name)
+
+
+def resume_run(folder: Path, reporter: Reporter | None = None, *, overrides: Sequence[Any] = (), force: bool = False) -> Path:
+    """Go on with a run in the stage that it was in; returns its folder.
+
+    Args:
+        overrides: changed settings, which need ``force``.
+
+    Raises:
+        StoreError: no run is there, or what it was begun with has changed and ``force`` is not given.
+        Interrupted: by a signal; the run can be resumed.
+    """
+    reporter = reporter or Silent()
+    checked = reopened(folder, overrides)
+    known, found = read_run(folder).get("prompts"), fingerprint(checked.prompts)
+    if known and known != found and not force:
+        raise StoreError(
+            f"the prompts are not those that {folder} was begun with ({known['train']} to train on and {known['held_out']} "
+            f"held out then, {found['train']} and {found['held_out']} now, or other texts): restore the files, or --force"
+        )
+    with Store.resume(folder, checked.plain, force=force, keep=checked.config.keep, reporter=reporter) as store:
+        if force:  # what was compared may not be what is now asked for
+            remove(folder / EVALUATION)
+        _load(checked, reporter)
+        store.note(prompts=found)
+        _carry_through(checked, store, reporter)
+    return folder
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run has come to its end, report included."""
+    return read_run(folder).get("status") == "finished"
+
+
+def fingerprint(prompts: PromptSet) -> dict[str, Any]:
+    """What tells whether prompts are the same as before: how many, and a digest of all."""
+    names = [prompt.id for prompt in prompts.train] + ["|"] + [prompt.id for prompt in prompts.held_out]
+    digest = hashlib.sha256("".join(names).encode()).hexdigest()[:16]
+    return {"train": len(prompts.train), "held_out": len(prompts.held_out), "digest": digest}
+
+
+def _load(checked: Checked, reporter: Reporter) -> None:
+    config = checked.config
+    for note in checked.notes:
+        reporter.line(f"note: {note}")
+    config.policy.load()
+    for warning in truncated(config.policy, [*checked.prompts.train, *checked.prompts.held_out]):
+        reporter.warn(warning)
+    config.scorer.load()
+    config.scorer.attach(config.policy)
+
+
+def truncated(policy: Policy, prompts: Sequence[Prompt]) -> list[str]:
+    """A warning for the first prompts that are longer than the model takes in, with what it sees of them.
+
+    Raises:
+        DataError: prompts that the policy refuses.
+    """
+    cut: list[tuple[str, str]] = []
+    refused: list[str] = []
+    for prompt in prompts:
+        try:
+            seen = policy.visible(prompt.text)
+        except DataError as error:
+            refused.append(str(error))
+        else:
+            cut += [(prompt.text, seen)] if seen != prompt.text else []
+    if refused:
+        more = f" ({len(refused)} of {len(prompts)} prompts are refused likewise)" if len(refused) > 1 else ""
+        raise DataError(refused[0] + more)
+    lines = [f"a prompt is longer than the model takes in; it sees only: {seen!r}" for _, seen in cut[:TRUNCATED_SHOWN]]
+    if len(cut) > TRUNCATED_SHOWN:
+        lines.append(f"{len(cut) - TRUNCATED_SHOWN} more prompts are cut off likewise")
+    return lines
+
+
+def _carry_through(checked: Checked, store: Store, reporter: Reporter) -> None:
+    try:
+        reason = _rounds(checked, store, reporter)
+        store.note(reason=reason)  # the report tells it
+        if Processes.current().is_main:
+            _finish(checked, store, reporter)
+        store.ended("finished", reason)
+    except KeyboardInterrupt as signal:
+        with contextlib.suppress(StoreError):
+            store.ended("interrupted", "stopped by a signal")
+        raise Interrupted(store.folder) from signal
+    except Exception as error:
+        with contextlib.suppress(StoreError):
+            store.ended("failed", f"{type(error).__name__}: {error}")
+        reporter.line(f"what was made so far is kept; go on with: raft resume {store.folder}")
+        raise
+
+
+def _rounds(checked: Checked, store: Store, reporter: Reporter) -> str:
+    """All rounds that are still to do; returns why there are no more."""
+    config = checked.config
+    config.trainer.attach(config.policy, store.seed, config.rounds, reporter)
+    done = store.restore(config.policy, config.trainer)
+    with attached(config.trackers, store) as trackers, reporter.phase("rounds", config.rounds) as bar:
+        bar.advance(done)
+        rules = (config.stop_when, config.warn_when)
+        monitor = Monitor(reporter, [*trackers, _Advance(bar)], *rules, config.keep.best, config.keep.best_is_highest)
+        parts = (config.policy, checked.prompts, config.scorer, config.selector, config.objective, config.trainer)
+        return align(*parts, store, monitor, rounds=config.rounds, k=config.k)
+
+
+class _Advance:
+    """Moves the bar of rounds; a tracker, for trackers are told of every round."""
+
+    def __init__(self, bar: Any):
+        self._bar = bar
+
+    def log(self, history: Sequence[Any]) -> None:
+        self._bar.advance(1)
+
+
+@contextlib.contextmanager
+def attached(trackers: Sequence[Any], store: Store) -> Iterator[Sequence[Any]]:
+    """The trackers, told which run this is; closed at the end, however it comes."""
+    for tracker in trackers:
+        if hasattr(tracker, "attach"):
+            tracker.attach(store.folder, store.config)
+    try:
+        yield trackers
+    finally:
+        for tracker in trackers:
+            if hasattr(tracker, "finish"):
+                tracker.finish()
+
+
+def _finish(checked: Checked, store: Store, reporter: Reporter) -> None:
+    """Compare, export, report: with the weights of the chosen checkpoint."""
+    config = checked.config
+    rnd = chosen_checkpoint(store.history(), config.keep, config.export)
+    if rnd == 0:
+        reporter.warn(f"no round did better than the first by {config.keep.best}: the last checkpoint is taken")
+        rnd = store.last or 0
+    take_checkpoint(store.folder, rnd, config.policy, config.trainer)
+    with config.trainer.averaged():
+        if not _is_evaluated(store.folder, rnd):
+            if config.scorer.recalls:
+                config.scorer.recall(earlier_scores(store.folder))
+            write_results(store.folder, rnd, evaluations(checked, reporter))
+        files = config.policy.save(store.folder / "export")
+    write_card = getattr(config.policy, "write_card", None)
+    if write_card is not None:  # after the evaluation, which it quotes
+        files = [*files, write_card(store.folder, store.folder / "export")]
+    store.note(checkpoint=rnd, exported=[str(file.relative_to(store.folder)) for file in files])
+    from raft_core.report.page import write_report
+
+    write_report(store.folder)
+
+
+def _is_evaluated(folder: Path, rnd: int) -> bool:
+    """Whether this checkpoint was compared before the run was stopped; a damaged comparison is made again."""
+    try:
+        results = read_results(folder)
+    except StoreError:
+        return False
+    return results is not None and results.checkpoint == rnd
+
+
+def chosen_checkpoint(history: Sequence[Mapping[str, Any]], keep: Keep, export: str) -> int:
+    """Round whose checkpoint is evaluated and exported; 0 when that would be the start."""
+    best = taken_as_best(history, keep) if export == "best" else None
+    return history[-1]["round"] if best is None else best
+
+
+def take_checkpoint(folder: Path, rnd: int, policy: Policy, trainer: Trainer) -> None:
+    """Put a checkpoint's weights into the policy, and its moving average into the trainer."""
+    load_weights(folder, rnd, policy)
+    if rnd > 0:
+        tensors = read_tensors(checkpoint_folder(folder, rnd) / "trainer.safetensors")
+        trainer.load_state_dict(tensors, read_state(folder, rnd)["trainer"])
+
+
+def evaluations(checked: Checked, reporter: Reporter) -> list[Evaluation]:
+    """Before against after, on training and on held-out prompts."""
+    config, prompts = checked.config, checked.prompts
+    found = []
+    train, _ = distinct(prompts.train)
+    for split, candidates in (("train", train), ("heldout", prompts.held_out)):
+        chosen = some(candidates, config.evaluation.prompts, config.seed)
+        if chosen:
+            settings = {"k": config.evaluation.k, "seed": config.seed, "split": split, "reporter": reporter}
+            found.append(evaluate(config.policy, chosen, config.scorer, **settings))
+    return found
+
+
+def some(prompts: Sequence[Prompt], n: int | None, seed: int) -> list[Prompt]:
+    """At most ``n`` prompts, the same ones for the same seed, in their order."""
+    if n is None or n >= len(prompts):
+        return list(prompts)
+    return [prompts[i] for i in sorted(numpy_rng(seed, "evaluated").permutation(len(prompts))[:n])]

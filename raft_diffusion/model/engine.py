@@ -1,0 +1,197 @@
+"""A loaded pipeline, ready to work: its networks placed, adapted, and wrapped for sampling, training and decoding."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from raft_core.errors import DeviceError, ModelError
+from raft_core.models.reference import CopyReference
+from raft_core.models.residency import Residency
+from raft_core.types import Sample
+from raft_diffusion.model.backbone import Guidance, Predictor
+from raft_diffusion.model.encoding import Condition, PromptEncoder
+from raft_diffusion.model.loading import load_pipeline
+from raft_diffusion.model.lora import AdapterReference, add_adapters, folded, trainable
+from raft_diffusion.options import Lora, Memory, Sampling
+from raft_diffusion.process import schedulers
+from raft_diffusion.process.resolution import pixels_per_latent
+
+NETWORKS = ("unet", "text_encoder", "text_encoder_2")
+
+
+class Engine:
+    """What exists only once the weights are loaded.
+
+    Attributes:
+        pipe: the diffusers pipeline.
+        device: where networks work.
+        dtype: of the frozen weights.
+        networks: the U-Net and the text encoders by name; what is trained is among them.
+        parameters: trained parameters by stable name, float32.
+        reference: enters a context in which the networks are the frozen start.
+        place: enters a context in which the named networks are on the device.
+        encode: prompts to conditions.
+        alpha_bar: [T] cumulated signal power of the noise schedule, float32, on the device.
+        prediction: what the U-Net predicts: epsilon, v_prediction or sample.
+    """
+
+    def __init__(self, pipe: Any, lora: Lora | None, memory: Memory, device: torch.device, dtype: torch.dtype):
+        self.pipe = pipe
+        self.device = device
+        self.dtype = dtype
+        self.networks = {name: module for name in NETWORKS if (module := getattr(pipe, name, None)) is not None}
+        self.trains_text = lora is not None and lora.text_encoder
+        self.parameters = self._adapt(lora)
+        self._fit(memory)
+        self.reference = AdapterReference(self.networks) if lora else CopyReference(self.parameters)
+        modules = {**self.networks, "vae": pipe.vae}
+        self.place = Residency(modules, self.parameters.values(), device, offload=memory.offload)
+        self.encode = PromptEncoder(pipe, lambda: self.place("text_encoder", "text_encoder_2"), device)
+        self.prediction = pipe.scheduler.config.prediction_type
+        self.alpha_bar = _alpha_bar(pipe.scheduler.config).to(device)
+        self.pixels_per_latent = pixels_per_latent(pipe.vae.config)
+
+    @classmethod
+    def load(
+        cls, model: str, lora: Lora | None, memory: Memory, device: torch.device, dtype: torch.dtype, variant: str | None
+    ) -> Engine:
+        """Load the pipeline and build the engine on it.
+
+        Raises:
+            ModelError: the model cannot be loaded or adapted.
+        """
+        return cls(load_pipeline(model, dtype, variant=variant), lora, memory, device, dtype)
+
+    def _adapt(self, lora: Lora | None) -> dict[str, torch.nn.Parameter]:
+        for module in (*self.networks.values(), self.pipe.vae):
+            module.requires_grad_(False)
+            module.eval()
+        self._folds = False
+        if lora is None:
+            self.networks["unet"].requires_grad_(True)
+            for parameter in self.networks["unet"].parameters():
+                parameter.data = parameter.data.float()
+        else:
+            add_adapters(self.networks, lora)
+            self._folds = self.dtype == torch.float32
+        return trainable(self.networks)
+
+    def _fit(self, memory: Memory) -> None:
+        if self.pipe.vae.config.force_upcast and self.encodes_size and self.dtype == torch.float16:
+            self.pipe.vae.to(torch.float32)  # SDXL's decoder overflows in float16
+        for module in (self.networks["unet"], self.pipe.vae):
+            module.to(
+                memory_format=torch.channels_last
+            )  # a tenth to a fifth faster on CPUs, and GPUs like it in half precision
+        if memory.gradient_checkpointing:
+            self.networks["unet"].enable_gradient_checkpointing()
+        if memory.attention == "xformers":
+            _use_xformers(self.networks["unet"])
+        if memory.vae_slicing:
+            self.pipe.vae.enable_slicing()
+        if memory.vae_tiling:
+            self.pipe.vae.enable_tiling()
+
+    @property
+    def encodes_size(self) -> bool:
+        """Whether the U-Net is told the picture's size, as SDXL's is."""
+        return self.networks["unet"].config.addition_embed_type == "text_time"
+
+    def latent_shape(self, sampling: Sampling) -> tuple[int, int, int]:
+        """(C, h, w) of a picture as asked for, by default of the size that the model was trained at."""
+        config = self.networks["unet"].config
+        size = config.sample_size
+        rows, columns = size if isinstance(size, (list, tuple)) else (size, size)
+        return (
+            config.in_channels,
+            sampling.height // self.pixels_per_latent if sampling.height else rows,
+            sampling.width // self.pixels_per_latent if sampling.width else columns,
+        )
+
+    @property
+    def embeds_guidance(self) -> bool:
+        """Whether the U-Net is told the guidance scale, as latent consistency models are; then it takes one pass, not two."""
+        return self.networks["unet"].config.time_cond_proj_dim is not None
+
+    def predictor(self, latent_shape: Sequence[int], guidance_scale: float) -> Predictor:
+        """The U-Net for latents of this shape (…, h, w); the scale is for one that is told it."""
+        time_ids = embedded = None
+        if self.encodes_size:
+            height, width = (side * self.pixels_per_latent for side in latent_shape[-2:])
+            time_ids = torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32, device=self.device)
+        if self.embeds_guidance:
+            width = self.networks["unet"].config.time_cond_proj_dim
+            embedded = self.pipe.get_guidance_scale_embedding(torch.tensor([guidance_scale - 1.0]), width).to(self.device)
+        return Predictor(self.networks["unet"], self.dtype, time_ids, embedded)
+
+    def guidance(self, scale: float, rescale: float) -> Guidance:
+        """Classifier-free guidance at this scale; none for a U-Net that is told the scale."""
+        return Guidance(1.0 if self.embeds_guidance else scale, rescale)
+
+    def drawing(self, *, trace: bool, reference: bool) -> contextlib.AbstractContextManager[None]:
+        """The fastest weights to draw with; traced steps are drawn as they are trained, to be replayed to the last digit."""
+        return folded(self.networks["unet"]) if self._folds and not (trace or reference) else contextlib.nullcontext()
+
+    def conditions(self, texts: Sequence[str], *, negative: bool = False, reference: bool = False) -> Condition:
+        """[B] conditions of prompts, on the device; with gradient while the text encoders learn."""
+        learning = self.trains_text and not reference
+        version = "reference" if self.trains_text and reference else "base"
+        return self.encode(texts, negative=negative, version=version, keep=not learning)
+
+    def describe(self) -> dict[str, Any]:
+        """Plain facts that are known once the weights are there."""
+        return {
+            "pipeline": type(self.pipe).__name__,
+            "prediction": self.prediction,
+            "device": str(self.device),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "parameters": sum(parameter.numel() for module in self.networks.values() for parameter in module.parameters()),
+            "trained_parameters": sum(parameter.numel() for parameter in self.parameters.values()),
+        }
+
+    @torch.no_grad()
+    def decode(self, latents: torch.Tensor) -> list[Any]:
+        """RGB pictures of latents [B, C, h, w]."""
+        vae = self.pipe.vae
+        with self.place("vae"):
+            scaled = latents.to(self.device, torch.float32) / vae.config.scaling_factor
+            if getattr(vae.config, "latents_mean", None) is not None and vae.config.latents_std is not None:
+                mean, std = (
+                    scaled.new_tensor(values).view(1, -1, 1, 1) for values in (vae.config.latents_mean, vae.config.latents_std)
+                )
+                scaled = scaled * std + mean
+            pixels = vae.decode(scaled.to(vae.dtype), return_dict=False)[0]
+            return self.pipe.image_processor.postprocess(pixels.float(), output_type="pil")
+
+
+def _alpha_bar(config: Any) -> torch.Tensor:
+    """[T] the noise schedule's cumulated signal power, whichever scheduler the pipeline came with.
+
+    Raises:
+        ModelError: the model was trained by another kind of schedule.
+    """
+    from diffusers import DDPMScheduler
+
+    if found := schedulers.model_mistakes(config):
+        raise ModelError("; ".join(found))
+    scheduler: Any = DDPMScheduler.from_config(config)
+    return scheduler.alphas_cumprod.float()
+
+
+def _use_xformers(unet: Any) -> None:
+    try:
+        unet.enable_xformers_memory_efficient_attention()
+    except Exception as error:  # a broken installation fails in many ways: on import, without kernels, on a trial run
+        raise DeviceError(
+            f"memory.attention is xformers, which is installed but does not work here ({type(error).__name__}: {error}): "
+            "install the version that was built for this torch and CUDA, or use sdpa"
+        ) from error
+
+
+def stacked_latents(samples: Sequence[Sample]) -> torch.Tensor:
+    """[B, C, h, w] of samples that were drawn at one size."""
+    return torch.stack([sample.tensors["latents"] for sample in samples])

@@ -1,0 +1,113 @@
+"""What is trained: adapters or whole networks, by stable names; and the frozen start beside it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from raft_core.errors import ModelError, nearest
+from raft_core.models.reference import adapters_at
+from raft_diffusion.options import ATTENTION, Lora
+
+#: Attention of a CLIP text encoder, in the names of transformers.
+TEXT_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")
+
+
+def add_adapters(modules: Mapping[str, Any], lora: Lora) -> None:
+    """Put adapters into ``unet``, and into the text encoders if asked. The values depend on ``lora.seed`` alone.
+
+    Args:
+        modules: a pipeline's networks by name: unet, text_encoder, text_encoder_2.
+        lora: how.
+
+    Raises:
+        ModelError: a target that no layer of the U-Net is called by.
+    """
+    from peft import LoraConfig
+
+    _check_targets(modules["unet"], lora)
+    for name, module in modules.items():
+        module.requires_grad_(False)
+        if name != "unet" and not lora.text_encoder:
+            continue
+        config = LoraConfig(
+            r=lora.rank,
+            lora_alpha=lora.effective_alpha,  # pyright: ignore[reportArgumentType] - peft divides by it; a float works
+            target_modules=lora.unet_targets if name == "unet" else list(TEXT_TARGETS),
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(lora.seed)
+            module.add_adapter(config)
+    for parameter in trainable(modules).values():
+        parameter.data = parameter.data.float()
+
+
+def _check_targets(unet: Any, lora: Lora) -> None:
+    layers = [name for name, layer in unet.named_modules() if isinstance(layer, (torch.nn.Linear, torch.nn.Conv2d))]
+    for target in lora.targets:
+        if not any(layer == target or layer.endswith(f".{target}") for layer in layers):
+            known = {layer.rsplit(".", 1)[-1] for layer in layers} | set(ATTENTION)
+            raise ModelError(f"lora.targets: no layer of the U-Net is called {target!r}{nearest(target, known - {'0'})}")
+
+
+def trainable(modules: Mapping[str, Any]) -> dict[str, torch.nn.Parameter]:
+    """``module.parameter`` → parameter, of everything that takes a gradient."""
+    return {
+        f"{name}.{key}": parameter
+        for name, module in modules.items()
+        for key, parameter in module.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+class AdapterReference:
+    """The frozen start as the same networks with their adapters switched off: no second copy."""
+
+    def __init__(self, modules: Mapping[str, Any]):
+        self._modules = [module for module in modules.values() if getattr(module, "peft_config", None)]
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        for module in self._modules:
+            module.disable_adapters()
+        try:
+            yield
+        finally:
+            for module in self._modules:
+                module.enable_adapters()
+
+    def at(self, strength: float) -> contextlib.AbstractContextManager[None]:
+        """Inside, the adapters act so strongly: 0 is the frozen start, 1 what was trained."""
+        return adapters_at(self._modules, strength)
+
+
+@contextlib.contextmanager
+def folded(module: Any) -> Iterator[None]:
+    """Inside, the adapters of ``module`` are part of its weights: no small products beside the large ones.
+
+    For drawing only, and for float32: half precision would round a young adapter's update away. The weights come back as they
+    were, to the bit, because they are put aside and not computed back.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    places: list[tuple[Any, str, Any]] = [
+        (parent, name, layer)
+        for parent in module.modules()
+        for name, layer in parent.named_children()
+        if isinstance(layer, BaseTunerLayer)
+    ]
+    bases = [layer.get_base_layer() for _, _, layer in places]
+    before = [base.weight.data for base in bases]
+    try:
+        with torch.no_grad():
+            for (parent, name, layer), base in zip(places, bases, strict=True):
+                base.weight.data = base.weight.data + layer.get_delta_weight(layer.active_adapters[0])
+                setattr(parent, name, base)  # an adapted layer takes its time even when it adds nothing
+        yield
+    finally:
+        for (parent, name, layer), base, data in zip(places, bases, before, strict=True):
+            base.weight.data = data
+            setattr(parent, name, layer)

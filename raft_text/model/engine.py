@@ -1,0 +1,194 @@
+"""A loaded language model, ready to work: adapted, placed, and wrapped for drawing and for training."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from raft_core.errors import ConfigError, ModelError
+from raft_core.models.reference import CopyReference
+from raft_text.model import device as hardware
+from raft_text.model import loading
+from raft_text.model.critic import ValueHead
+from raft_text.model.encoding import PromptEncoder
+from raft_text.model.likelihood import Both, Row, token_log_probs, token_log_probs_and_values
+from raft_text.model.lora import (
+    AdapterReference,
+    add_adapters,
+    checkpointed_layers,
+    checkpointing,
+    folded,
+    train_in_full,
+    trainable,
+)
+from raft_text.options import Lora, Memory, Prompting, Sampling
+
+
+class Engine:
+    """What exists only once the weights are loaded.
+
+    Attributes:
+        network: the transformers model, with adapters in it if there are any.
+        adapter: peft's configuration of the adapters; None for full fine-tuning.
+        encode: prompts to tokens and completions to text.
+        ends: ids of the tokens that end a text.
+        device: where the network works.
+        dtype: of the frozen weights; of the computation where everything is trained.
+        vocabulary: tokens that the network knows.
+        parameters: trained parameters by stable name, float32.
+        reference: enters a context in which the network is the frozen start.
+    """
+
+    def __init__(
+        self, network: Any, encode: PromptEncoder, ends: Sequence[int], lora: Lora | None, memory: Memory, device: torch.device
+    ):
+        self.network = network
+        self.encode = encode
+        self.ends = tuple(ends)
+        self.device = device
+        self.dtype: torch.dtype = network.dtype
+        self.vocabulary: int = network.get_input_embeddings().num_embeddings
+        self._memory = memory
+        self.adapter = None if lora is None else add_adapters(network, lora)
+        if lora is None:
+            train_in_full(network)
+        self.parameters = trainable(network)
+        if memory.gradient_checkpointing and not checkpointed_layers(network):
+            raise ModelError(
+                f"memory.gradient_checkpointing is on, but no layer of {type(network).__name__} can forget its activations: "
+                "leave it off"
+            )
+        if memory.quantize is None:
+            network.to(device)
+        self.reference = AdapterReference(network) if self.adapter is not None else CopyReference(self.parameters)
+        self._folds = lora is not None and self.dtype == torch.float32 and memory.quantize is None
+        self._offload = memory.offload and device.type == "cuda"
+        self._users = 0
+
+    @classmethod
+    def load(
+        cls,
+        model: str,
+        lora: Lora | None,
+        prompting: Prompting,
+        sampling: Sampling,
+        memory: Memory,
+        device: torch.device,
+        dtype: Any,
+    ) -> Engine:
+        """Load tokenizer and weights, in this order, and build the engine on them.
+
+        Raises:
+            ModelError: the model or its tokenizer cannot be loaded, adapted or used as asked.
+            ConfigError: the completions are longer than the model's context.
+        """
+        tokenizer = loading.load_tokenizer(model, chat=prompting.chat)
+        context = loading.context_length(loading.load_config(model))
+        if mistakes := room_mistakes(context, sampling):
+            raise ConfigError(mistakes)
+        quantization = hardware.quantization(memory.quantize)
+        network = loading.load_model(model, dtype, attention=memory.attention, quantization=quantization)
+        ends = loading.end_tokens(tokenizer, network, model)
+        encode = PromptEncoder(tokenizer, prompting, context, sampling.max_new_tokens, ends)
+        return cls(network, encode, ends, lora, memory, device)
+
+    @contextlib.contextmanager
+    def placed(self) -> Iterator[None]:
+        """Inside, the network is on the device; outside it is on the CPU if it is to make room there."""
+        self._users += 1
+        try:
+            if self._offload and self._users == 1:
+                self._move(self.device)
+            yield
+        finally:
+            self._users -= 1
+            if self._offload and self._users == 0:
+                self._move(torch.device("cpu"))
+                torch.cuda.empty_cache()
+
+    def _move(self, device: torch.device) -> None:
+        """In place, and not what is trained: the optimiser remembers where it met that."""
+        staying = {id(parameter) for parameter in self.parameters.values()}
+        for tensor in itertools.chain(self.network.parameters(), self.network.buffers()):
+            if id(tensor) not in staying:
+                tensor.data = tensor.data.to(device)
+
+    @contextlib.contextmanager
+    def version(self, reference: bool) -> Iterator[None]:
+        """The policy's weights, or the frozen start's, which take no gradient; computed with as both are sampled."""
+        with contextlib.ExitStack() as stack:
+            if reference:
+                stack.enter_context(torch.no_grad())
+                stack.enter_context(self.reference())
+            stack.enter_context(self._precision())
+            yield
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        """The trainer's precision where it asks for one, else the model's own.
+
+        No casts of weights are kept: a kept one would go on standing for the policy when the reference's values are swapped in,
+        and one made without a gradient would pass none on.
+        """
+        kind = self.device.type
+        if torch.is_autocast_enabled(kind):
+            return torch.autocast(kind, dtype=torch.get_autocast_dtype(kind), cache_enabled=False)
+        half = self.adapter is None and self.dtype != torch.float32
+        return torch.autocast(kind, dtype=self.dtype, cache_enabled=False) if half else contextlib.nullcontext()
+
+    def drawing(self, *, trace: bool, reference: bool) -> contextlib.AbstractContextManager[None]:
+        """The fastest weights to draw with; traced tokens are drawn as they are trained, to be replayed to the last digit."""
+        return folded(self.network) if self._folds and not (trace or reference) else contextlib.nullcontext()
+
+    def log_probs(self, rows: Sequence[Row]) -> list[torch.Tensor]:
+        """[T] log-probs of each completion's tokens, in nats; differentiable."""
+        with self._forgetting(self.network):
+            return token_log_probs(self.network, rows, self.device, packed=self._memory.packing)
+
+    def log_probs_and_values(self, rows: Sequence[Row], critic: ValueHead) -> list[Both]:
+        """([T] log-probs, [T] the critic's estimates) of each completion; differentiable, in one pass on a shared trunk."""
+        with self._forgetting(self.network), self._forgetting(critic.trunk):
+            return token_log_probs_and_values(self.network, critic, rows, self.device, packed=self._memory.packing)
+
+    def _forgetting(self, network: Any) -> contextlib.AbstractContextManager[None]:
+        training = self._memory.gradient_checkpointing and torch.is_grad_enabled() and network is not None
+        return checkpointing(network) if training else contextlib.nullcontext()
+
+    def describe(self) -> dict[str, Any]:
+        """Plain facts that are known once the weights are there."""
+        return {
+            "class": type(self.network).__name__,
+            "device": str(self.device),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
+            "trained_parameters": sum(parameter.numel() for parameter in self.parameters.values()),
+        }
+
+
+def load_draft(model: str, engine: Engine) -> Any:
+    """A smaller model that guesses ahead, beside the engine's.
+
+    Raises:
+        ModelError: it cannot be loaded, or has another vocabulary.
+    """
+    draft = loading.load_model(model, engine.dtype)
+    sizes = draft.config.vocab_size, engine.network.config.vocab_size
+    if sizes[0] != sizes[1]:
+        raise ModelError(
+            f"sampling.draft {model} has a vocabulary of {sizes[0]} tokens and the model one of {sizes[1]}: a draft model "
+            "needs the same tokenizer"
+        )
+    return draft.to(engine.device)
+
+
+def room_mistakes(context: int | None, sampling: Sampling) -> list[str]:
+    """Completions that fill the context leave no room for a prompt."""
+    if context is None or sampling.max_new_tokens < context:
+        return []
+    return [
+        f"sampling.max_new_tokens is {sampling.max_new_tokens}, but the model's context is {context} tokens, prompt included: "
+        f"at most {context - 1} are possible"
+    ]

@@ -1,0 +1,298 @@
+"""Completions of many prompts at once: each prompt is read once, its K samples go on from there, each by its own seed.
+
+Between two batches the logits of a sample differ by rounding alone (below 1e-5 in float32 on models of a few layers). A token
+is another only where its uniform number falls into that gap, about once in 10⁵ tokens.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from raft_text.model.loading import context_length
+from raft_text.options import Sampling
+from raft_text.process.token_choice import Picker, entropy, uniforms
+
+Finish = Literal["end", "stop", "length", "rejected"]
+COMPACT_AT = 0.25  # share of finished rows at which the others are moved together
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """A completion.
+
+    Attributes:
+        tokens: [T] int64 on the CPU, with the end-of-text token if there is one, T ≥ 1.
+        log_probs: [T] float32 in nats, of the model itself (temperature 1, nothing cut off); None if not asked for.
+        entropy: of the model's prediction, mean over tokens, nats; None if the engine does not tell.
+        finish: why it ended.
+    """
+
+    tokens: torch.Tensor
+    log_probs: torch.Tensor | None
+    entropy: float | None
+    finish: Finish
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to draw.
+
+    Attributes:
+        prompts: [B] token ids; equal ones are read once.
+        texts: [B] the prompts' texts, for rules that look at completions.
+        seeds: [B] of the samples.
+        sampling: how.
+        ends: ids of the tokens that end a text.
+        decode: token ids to text, for stop texts and rules.
+        watcher: says which beginnings are hopeless; None = nothing is given up.
+        trace: keep log-probs.
+        on_step: told how many tokens the longest has, and how many it may have, after each.
+    """
+
+    prompts: Sequence[Sequence[int]]
+    texts: Sequence[str]
+    seeds: Sequence[int]
+    sampling: Sampling
+    ends: Sequence[int]
+    decode: Callable[[torch.Tensor], str]
+    watcher: Any = None
+    trace: bool = False
+    on_step: Callable[[int, int], None] | None = None
+
+
+class Reader:
+    """A model in the midst of reading: its cache, and which of its entries are real.
+
+    Args:
+        network: a transformers causal LM.
+        prompts: [U] token ids, all different.
+        rows: [A] which prompt each row continues.
+    """
+
+    def __init__(self, network: Any, prompts: Sequence[Sequence[int]], rows: torch.Tensor, device: torch.device):
+        from raft_text.process.cache import roomy_cache
+
+        self._network = network
+        self._last_place = (context_length(network.config) or sys.maxsize) - 1
+        ids, mask = left_padded(prompts)
+        self._cache = roomy_cache()
+        self.mask, self.position = mask.to(device), mask.sum(dim=1).to(device)  # [U, L], [U]
+        places = (self.mask.cumsum(dim=1) - 1).clamp(min=0)
+        self.logits = self._forward(ids.to(device), self.mask, places, last=True)[:, -1]  # [U, V]
+        if len(prompts) != len(rows):
+            self.keep(rows)
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Go on with these rows alone, repeats allowed."""
+        self._cache.batch_select_indices(rows)
+        self.mask, self.position, self.logits = self.mask[rows], self.position[rows], self.logits[rows]
+
+    def read(self, tokens: torch.Tensor) -> torch.Tensor:
+        """[A, n, V] float32 logits after each of the tokens [A, n]; they count as read until ``forget``."""
+        n = tokens.shape[1]
+        # Rows that are finished and not yet dropped are read on; they must not run beyond the table of learned positions.
+        places = (self.position[:, None] + torch.arange(n, device=tokens.device)).clamp(max=self._last_place)
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), n)], dim=1)
+        self.position = self.position + n
+        return self._forward(tokens, self.mask, places)
+
+    def forget(self, n: int, kept: torch.Tensor) -> None:
+        """Of the last ``n`` tokens only the first ``kept`` [A] were meant; the others stay in the cache, masked."""
+        self.mask[:, -n:] = (torch.arange(n, device=kept.device) < kept[:, None]).to(self.mask.dtype)
+        self.position = self.position - n + kept
+
+    def _forward(self, ids: torch.Tensor, mask: torch.Tensor, places: torch.Tensor, last: bool = False) -> torch.Tensor:
+        extra = {"logits_to_keep": 1} if last and takes_logits_to_keep(self._network) else {}
+        out = self._network(
+            input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=self._cache, use_cache=True, **extra
+        )
+        return out.logits.float()
+
+
+def takes_logits_to_keep(network: Any) -> bool:
+    """Whether the model can be asked for the last logits alone."""
+    import inspect
+
+    return "logits_to_keep" in inspect.signature(type(network).forward).parameters
+
+
+def left_padded(prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """([U, L] ids, [U, L] mask): prompts end together. Padding repeats the row's first token, which is masked."""
+    longest = max(len(prompt) for prompt in prompts)
+    ids = torch.tensor([[prompt[0]] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
+    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    return ids, mask
+
+
+class Growing:
+    """The completions while they grow; rows that are finished are dropped when there are enough of them."""
+
+    def __init__(self, task: Task, context: torch.Tensor, device: torch.device):
+        n, longest = len(task.prompts), task.sampling.max_new_tokens
+        self.task = task
+        self.rows = torch.arange(n, device=device)  # [A] which sample each row is
+        self.context = context  # [A, L]
+        # What is not yet written repeats the row's first token: a repetition penalty then sees nothing that is not there.
+        self.tokens = context[:, :1].repeat(1, longest)  # [A, T]
+        self.log_probs = torch.zeros(n, longest, device=device)
+        self.entropy = torch.zeros(n, device=device)
+        self.count = torch.zeros(n, dtype=torch.int64, device=device)
+        self.alive = torch.ones(n, dtype=torch.bool, device=device)
+        self.uniform = uniforms(task.seeds, longest, device)
+        self._ends = torch.tensor(list(task.ends), device=device)
+        self._done: dict[int, Drawn] = {}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def pick(self, picker: Picker, logits: torch.Tensor) -> torch.Tensor:
+        """[A] each row's next token."""
+        last = self.tokens.shape[1] - 1
+        uniform = self.uniform.gather(1, self.count.clamp(max=last)[:, None])[:, 0]
+        return picker(logits, torch.cat([self.context, self.tokens], dim=1), self.count, uniform)
+
+    def write(self, token: torch.Tensor, logits: torch.Tensor, active: torch.Tensor) -> None:
+        """Append ``token`` [A], predicted by ``logits`` [A, V], to the rows that are alive and ``active`` [A]."""
+        active = active & self.alive
+        place = self.count.clamp(max=self.tokens.shape[1] - 1)[:, None]
+        keep = active[:, None]
+        self.tokens.scatter_(1, place, torch.where(keep, token[:, None], self.tokens.gather(1, place)))
+        self.entropy += torch.where(active, entropy(logits), 0.0)
+        if self.task.trace:
+            log_prob = logits.log_softmax(dim=-1).gather(1, token[:, None])
+            self.log_probs.scatter_(1, place, torch.where(keep, log_prob, self.log_probs.gather(1, place)))
+        self.count = self.count + active
+        ended = torch.isin(token, self._ends) & active
+        full = (self.count >= self.tokens.shape[1]) & active & ~ended
+        self._finish(ended, "end")
+        if self.task.sampling.stop:
+            self._finish(self._stopped(active & self.alive), "stop")
+        self._finish(full & self.alive, "length")
+        if self.task.watcher:
+            self._finish(self._hopeless(active & self.alive), "rejected")
+
+    def _stopped(self, rows: torch.Tensor) -> torch.Tensor:
+        """[A] bool: those of ``rows`` [A] bool in which a stop text has come up."""
+        stop = self.task.sampling.stop
+        longest = max(len(text.encode()) for text in stop)  # tokens that a stop text can span, and some before it
+        counts, found = self.count.tolist(), torch.zeros_like(rows)
+        for row in _numbers(rows):
+            tail = self.tokens[row, max(0, counts[row] - longest - 8) : counts[row]]
+            found[row] = first_stop(self.task.decode(tail), stop) is not None
+        return found
+
+    def _hopeless(self, rows: torch.Tensor) -> torch.Tensor:
+        """[A] bool: those of ``rows`` [A] bool that are to be looked at now and are given up."""
+        counts, found = self.count.tolist(), torch.zeros_like(rows)
+        due = [row for row in _numbers(rows) if counts[row] % self.task.watcher.every == 0]
+        if due:
+            numbers = self.rows.tolist()
+            texts = [self.task.decode(self.tokens[row, : counts[row]]) for row in due]
+            verdicts = self.task.watcher([self.task.texts[numbers[row]] for row in due], texts)
+            found[due] = torch.tensor(verdicts, device=found.device)
+        return found
+
+    def _finish(self, rows: torch.Tensor, why: Finish) -> None:
+        for row in _numbers(rows):
+            n = int(self.count[row])
+            self._done[int(self.rows[row])] = Drawn(
+                tokens=self.tokens[row, :n].cpu().clone(),
+                log_probs=self.log_probs[row, :n].cpu().clone() if self.task.trace else None,
+                entropy=float(self.entropy[row]) / n,
+                finish=why,
+            )
+        self.alive = self.alive & ~rows
+
+    def compacted(self) -> torch.Tensor | None:
+        """Rows that go on, if enough are finished to move the others together; the caller has them moved elsewhere too."""
+        finished = len(self) - int(self.alive.sum())
+        if finished < max(1, COMPACT_AT * len(self)):
+            return None
+        rows = self.alive.nonzero()[:, 0]
+        for name in ("rows", "context", "tokens", "log_probs", "entropy", "count", "uniform", "alive"):
+            setattr(self, name, getattr(self, name)[rows])
+        return rows
+
+    def results(self) -> list[Drawn]:
+        return [self._done[index] for index in range(len(self.task.prompts))]
+
+
+def _numbers(rows: torch.Tensor) -> list[int]:
+    return rows.nonzero()[:, 0].tolist()
+
+
+def first_stop(text: str, stop: Sequence[str]) -> int | None:
+    """Where the first of the stop texts begins; None when there is none."""
+    found = [place for each in stop if (place := text.find(each)) >= 0]
+    return min(found) if found else None
+
+
+@torch.no_grad()
+def draw(network: Any, task: Task, device: torch.device, draft: Any = None) -> list[Drawn]:
+    """A completion per prompt and seed.
+
+    Args:
+        network: a transformers causal LM in evaluation mode.
+        draft: a smaller one with the same vocabulary that guesses ahead. A guess counts only where it is the token that the
+            model draws with the same uniform number, so the completions are those of the model alone.
+    """
+    unique = list(dict.fromkeys(tuple(prompt) for prompt in task.prompts))
+    numbers = {prompt: number for number, prompt in enumerate(unique)}
+    rows = torch.tensor([numbers[tuple(prompt)] for prompt in task.prompts], device=device)
+    ids, _ = left_padded(unique)
+    reader = Reader(network, unique, rows, device)
+    guesser = None if draft is None else Reader(draft, unique, rows, device)
+    growing = Growing(task, ids.to(device)[rows], device)
+    picker = Picker(task.sampling, task.ends)
+    while len(growing):
+        token = growing.pick(picker, reader.logits)
+        growing.write(token, reader.logits, torch.ones_like(growing.alive))
+        if task.on_step is not None:
+            task.on_step(int(growing.count.max()), growing.tokens.shape[1])
+        moved = growing.compacted()
+        if moved is not None:
+            if not len(moved):
+                break
+            token = token[moved]
+            for each in (reader, guesser):
+                if each is not None:
+                    each.keep(moved)
+        if guesser is None:
+            reader.logits = reader.read(token[:, None])[:, -1]
+        else:
+            _guess_ahead(reader, guesser, growing, picker, token, task.sampling.draft_tokens)
+    return growing.results()
+
+
+def _guess_ahead(reader: Reader, guesser: Reader, growing: Growing, picker: Picker, token: torch.Tensor, n: int) -> None:
+    """Let the guesser go on for ``n`` tokens after ``token`` [A], and write those that the model would have drawn."""
+    alive = growing.alive
+    if alive.any():  # no further than the longest completion may go
+        n = min(n, growing.tokens.shape[1] - int(growing.count[alive].max()))
+    guesses = [token]
+    written, count = growing.tokens.clone(), growing.count
+    for _ in range(n):
+        guesser.logits = guesser.read(guesses[-1][:, None])[:, -1]
+        guesses.append(growing.pick(picker, guesser.logits))
+        place = growing.count.clamp(max=written.shape[1] - 1)[:, None]
+        growing.tokens.scatter_(1, place, guesses[-1][:, None])  # so that a repetition penalty sees it
+        growing.count = growing.count + 1  # the uniform number that the model will use there
+    guesser.read(guesses[-1][:, None])
+    growing.tokens, growing.count = written, count
+    block = torch.stack(guesses, dim=1)  # [A, 1 + n]
+    logits = reader.read(block)  # [A, 1 + n, V]
+    agreed = growing.alive.clone()
+    kept = torch.ones_like(growing.count)  # of the block; the first is the token that was drawn
+    for place in range(n):
+        drawn = growing.pick(picker, logits[:, place])
+        agreed = agreed & growing.alive & (drawn == block[:, place + 1])
+        growing.write(drawn, logits[:, place], agreed)
+        kept = kept + agreed
+    reader.logits = logits.gather(1, (kept - 1)[:, None, None].expand(-1, 1, logits.shape[-1]))[:, 0]
+    for each in (reader, guesser):
+        each.forget(n + 1, kept)

@@ -1,0 +1,228 @@
+"""RAFT++ and Reinforce-Rej against numbers derived by hand, and in the loop."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from raft_core.errors import ConfigError, ModelError
+from raft_core.loop import align
+from raft_core.monitoring.monitor import Monitor
+from raft_core.objectives.policy_gradient import PolicyGradient
+from raft_core.objectives.raft_plus_plus import RaftPlusPlus
+from raft_core.objectives.sft import Sft
+from raft_core.prompts import PromptSet
+from raft_core.rewards.scoring import Scorer
+from raft_core.selectors.all_best import AllBest
+from raft_core.selectors.reinforce_rej import ReinforceRej
+from raft_core.store.store import Store
+from raft_core.testing import FakePolicy, FakeReward
+from raft_core.training.optim import Optimizer
+from raft_core.training.trainer import Trainer
+from raft_core.types import Advantages, Prompt, Request, Sample, Weighted
+
+NAN = math.nan
+
+
+class Replaying(FakePolicy):
+    """Its actions have the log-probs that a test gives: one row per sample, None = no action."""
+
+    def __init__(self, *rows):
+        super().__init__()
+        width = max(map(len, rows))
+        self.given = torch.tensor([[x or 0.0 for x in row] + [0.0] * (width - len(row)) for row in rows], requires_grad=True)
+        self.mask = torch.tensor([[x is not None for x in row] + [False] * (width - len(row)) for row in rows])
+
+    def step_log_probs(self, samples, *, reference=False):
+        rows = [int(sample.prompt.text) for sample in samples]
+        return self.given[rows], self.mask[rows]
+
+
+def drawn(row: int, *log_probs: float) -> Sample:
+    return Sample(Request(Prompt(str(row)), 0, 0), tensors={"step_log_probs": torch.tensor(log_probs)})
+
+
+def ratios(*values: float) -> list[float]:
+    return [math.log(value) for value in values]
+
+
+# ---------------------------------------------------------------------- objectives
+
+
+def test_raft_plus_plus_by_hand():
+    # Ratios 1.1, 1.5, 0.5 of the first sample, clip 0.2: (1.1 + 1.2 + 0.5)/3 = 2.8/3; its weight is 1. The second has one
+    # action, ratio 1, and weight 1/2. The gradient of −s/3 by log π is −s/3 where nothing is clipped, 0 where s > 1.2.
+    policy = Replaying(ratios(1.1, 1.5, 0.5), [0.0])
+    samples = [drawn(0, 0.0, 0.0, 0.0), drawn(1, 0.0)]
+    losses = RaftPlusPlus()(policy, samples, Weighted(np.array([0, 1]), np.array([1.0, 0.5])), [0, 1])
+    assert losses.tolist() == pytest.approx([-2.8 / 3, -0.5])
+    losses.sum().backward()
+    assert policy.given.grad is not None
+    assert policy.given.grad[0].tolist() == pytest.approx([-1.1 / 3, 0.0, -0.5 / 3])
+    assert policy.given.grad[1].tolist() == pytest.approx([-0.5, 0.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("objective", "expected"),
+    [
+        (RaftPlusPlus(clip=0.2), -1.2),
+        (RaftPlusPlus(clip=0.2, clip_high=0.28), -1.25),
+        (RaftPlusPlus(clip=0.1), -1.1),
+        (RaftPlusPlus(clip=None), -1.25),
+    ],
+)
+def test_clip_higher_and_no_clip(objective, expected):
+    loss = objective(Replaying(ratios(1.25)), [drawn(0, 0.0)], Weighted(np.array([0]), np.ones(1)), [0])
+    assert loss.item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "loss", "gradient"),
+    [
+        (1.0, 1.0, -1.0, -1.0),
+        (1.0, -1.0, 1.0, 1.0),
+        (1.5, 1.0, -1.2, 0.0),  # it is likelier than the region allows: no further
+        (0.5, 1.0, -0.5, -0.5),
+        (0.5, -1.0, 0.8, 0.0),  # it is less likely than the region allows: no further
+        (1.5, -1.0, 1.5, 1.5),
+    ],
+)
+def test_the_policy_gradient_by_hand(ratio, advantage, loss, gradient):
+    policy = Replaying([math.log(ratio) - 3.0])
+    losses = PolicyGradient()(policy, [drawn(0, -3.0)], Advantages(np.array([0]), np.array([advantage])), [0])
+    losses.sum().backward()
+    assert policy.given.grad is not None
+    assert losses.item() == pytest.approx(loss) and policy.given.grad.item() == pytest.approx(gradient)
+
+
+def test_actions_that_do_not_count_change_nothing():
+    policy = Replaying([math.log(1.1), None], ratios(1.1))
+    samples = [drawn(0, 0.0, -50.0), drawn(1, 0.0)]
+    losses = PolicyGradient()(policy, samples, Advantages(np.array([0, 1]), np.ones(2)), [0, 0])
+    assert losses.tolist() == pytest.approx([-1.1, -1.1])
+
+
+@pytest.mark.parametrize("advantage", [1.0, -1.0])
+def test_a_policy_that_has_moved_far_away_still_has_a_gradient_that_is_a_number(advantage):
+    policy = Replaying([500.0], [-500.0])
+    part = Advantages(np.array([0, 1]), np.full(2, advantage))
+    losses = PolicyGradient()(policy, [drawn(0, 0.0), drawn(1, 0.0)], part, [0, 0])
+    losses.sum().backward()
+    assert policy.given.grad is not None and losses.isfinite().all() and policy.given.grad.isfinite().all()
+
+
+def test_in_a_rounds_first_step_the_gradient_is_that_of_the_likelihood():
+    policy = FakePolicy()
+    samples = policy.sample([Request(Prompt("p"), j, j) for j in range(3)], trace=True)
+    grads = []
+    for objective in (Sft(), RaftPlusPlus()):  # a fake sample has one action
+        policy.mean.grad = None
+        objective(policy, samples, Weighted(np.arange(3), np.ones(3)), [0, 1, 2]).sum().backward()
+        assert policy.mean.grad is not None
+        grads.append(policy.mean.grad.clone())
+    assert torch.allclose(*grads) and grads[0].abs().sum() > 0
+
+
+def test_samples_without_a_trace_are_refused():
+    policy = FakePolicy()
+    samples = policy.sample([Request(Prompt("p"), 0, 0)])
+    with pytest.raises(ModelError, match=r"sample\(trace=True\)"):
+        RaftPlusPlus()(policy, samples, Weighted(np.array([0]), np.ones(1)), [0])
+
+
+@pytest.mark.parametrize("objective", [RaftPlusPlus, PolicyGradient])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"clip": 0.0}, "clip is 0"),
+        ({"clip_high": -1.0}, "clip_high is -1"),
+        ({"clip": None, "clip_high": 0.3}, "clip is null"),
+    ],
+)
+def test_widths_that_are_none(objective, arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        objective(**arguments)
+
+
+# ---------------------------------------------------------------------- selectors
+
+
+def test_all_best_by_hand():
+    scores = np.array([[1.0, 0.0, 1.0], [0.0, 0.0, NAN], [NAN, NAN, NAN], [0.0, NAN, 1.0]])
+    assert AllBest()(scores).index.tolist() == [0, 2, 3, 4, 11]
+    assert AllBest(least=1.0)(scores).index.tolist() == [0, 2, 11]
+
+
+def test_reinforce_rej_by_hand():
+    # Mixed; all right; all wrong (0.1 is a wrong answer that could be read); one right and one not scored; mixed with a gap.
+    scores = np.array([[1.0, 0.1, 0.0], [1.0, 1.0, 1.0], [0.0, 0.1, 0.0], [1.0, NAN, NAN], [NAN, 0.0, 1.0]])
+    selection = ReinforceRej()(scores)
+    assert selection.index.tolist() == [0, 1, 2, 13, 14]
+    assert selection.advantage.tolist() == [1.0, -1.0, -1.0, -1.0, 1.0]
+    assert ReinforceRej(right=0.1)(scores).index.tolist() == [0, 1, 2, 6, 7, 8, 13, 14]
+
+
+shapes = st.tuples(st.integers(0, 5), st.integers(1, 5))
+tables = shapes.flatmap(lambda shape: arrays(np.float64, shape, elements=st.sampled_from([0.0, 0.1, 1.0, NAN])))
+
+
+@given(scores=tables, data=st.data())
+@settings(max_examples=80, deadline=None)
+def test_reinforce_rej_keeps_prompts_whole_and_is_blind_to_order(scores, data):
+    k = scores.shape[1]
+    before = scores.copy()
+    selection = ReinforceRej()(scores)
+    np.testing.assert_array_equal(scores, before)
+    assert selection.index.dtype == np.int64 and selection.advantage.dtype == np.float64
+    for prompt in {int(i) // k for i in selection.index}:
+        mine = selection.advantage[selection.index // k == prompt]
+        assert set(mine) == {1.0, -1.0} and len(mine) == (~np.isnan(scores[prompt])).sum()
+    order = data.draw(st.permutations(range(k)))
+    permuted = ReinforceRej()(scores[:, order])
+    found = {(int(i) // k, order[int(i) % k]): a for i, a in zip(permuted.index, permuted.advantage, strict=True)}
+    assert found == {(int(i) // k, int(i) % k): a for i, a in zip(selection.index, selection.advantage, strict=True)}
+
+
+def test_a_threshold_must_be_a_score():
+    with pytest.raises(ConfigError, match="right is nan"):
+        ReinforceRej(right=NAN)
+
+
+# ---------------------------------------------------------------------- the loop
+
+
+class Positive(FakeReward):
+    """1 where the mean of x is positive, else 0."""
+
+    def __call__(self, samples):
+        return (super().__call__(samples) > 0).astype(float)
+
+
+@pytest.mark.parametrize(
+    ("selector", "objective"),
+    [(AllBest(least=1.0), RaftPlusPlus(clip_high=0.28)), (ReinforceRej(), PolicyGradient())],
+    ids=["RAFT++", "Reinforce-Rej"],
+)
+def test_the_reward_rises_and_steps_stay_within_the_region(selector, objective, tmp_path):
+    policy, prompts = FakePolicy(), [Prompt(f"prompt {i}") for i in range(4)]
+    trainer = Trainer(Optimizer(lr=0.1, weight_decay=0.0), steps=10)
+    trainer.attach(policy, seed=1, rounds=6)
+    with Store.create(tmp_path / "run", {"seed": 1}, 1) as store:
+        align(
+            policy,
+            PromptSet(prompts, [], per_round=4, seed=1),
+            Scorer(Positive()),
+            selector,
+            objective,
+            trainer,
+            store,
+            Monitor(),
+            rounds=6,
+            k=8,
+        )
+        means = [row["reward/mean"] for row in store.history()]
+    assert means[0] < 0.75 and means[-1] > 0.9

@@ -1,0 +1,254 @@
+import html.parser
+import json
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from raft_core.errors import StoreError
+from raft_core.evaluation.evaluate import evaluate
+from raft_core.evaluation.files import write_results
+from raft_core.format import evenly, size
+from raft_core.loop import align
+from raft_core.metrics.statistics import Estimate
+from raft_core.monitoring.monitor import Monitor
+from raft_core.monitoring.stopping import KlAbove
+from raft_core.objectives.sft import Sft
+from raft_core.prompts import PromptSet
+from raft_core.report.data import charts, costs, known_rules, read_run_data
+from raft_core.report.page import write_report
+from raft_core.report.pictures import best_median_worst, first_of_each, sheet, view
+from raft_core.report.plots import BOTTOM, HEIGHT, LEFT, RIGHT, WIDTH, chart, tick_label, whisker
+from raft_core.rewards.scoring import Scorer
+from raft_core.selectors.best_of_k import BestOfK
+from raft_core.store.store import Store
+from raft_core.testing import FakePolicy, FakeReward
+from raft_core.training.optim import Optimizer
+from raft_core.training.trainer import Trainer
+from raft_core.types import Prompt
+
+ROUNDS, K = 3, 3
+TRAIN = [Prompt(f"a thing of kind {i}") for i in range(3)]
+HELD_OUT = [Prompt("<script>alert('held & out')</script>"), *[Prompt(f"another of kind {i}") for i in range(4)]]
+
+
+class Worse(FakeReward):
+    """A judge that falls as the reward rises."""
+
+    def __call__(self, samples):
+        return -super().__call__(samples)
+
+
+def make_run(folder, modality="image", rounds=ROUNDS):
+    policy = FakePolicy(modality, buckets=2)
+    scorer = Scorer(FakeReward("brightness"), [Worse("darkness"), FakeReward("flaky", fails_on=5)])
+    rule = {"class_path": "raft_core.monitoring.stopping.KlAbove", "init_args": {"limit": 1e-6}}
+    config = {"rounds": rounds, "selector": {"class_path": "raft_core.selectors.best_of_k.BestOfK"}, "warn_when": [rule]}
+    with Store.create(folder, config, seed=7) as store:
+        store.note(policy=policy.describe())
+        trainer = Trainer(optimizer=Optimizer(lr=0.3), steps=4)
+        trainer.attach(policy, 7, rounds)
+        parts = (policy, PromptSet(TRAIN, HELD_OUT, 3, 7), scorer, BestOfK(), Sft(), trainer, store)
+        reason = align(*parts, Monitor(stop_when=[]), rounds=rounds, k=K)
+        evaluations = [
+            evaluate(policy, prompts, scorer, k=3, seed=7, split=split)
+            for split, prompts in (("train", TRAIN), ("heldout", HELD_OUT))
+        ]
+        write_results(folder, rounds, evaluations)
+        store.ended("finished", reason)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("report") / "shapes")
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    return write_report(run).read_text(encoding="utf-8")
+
+
+class Elements(html.parser.HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.found = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+    def all(self, name):
+        return [attrs for tag, attrs in self.found if tag == name]
+
+
+def test_the_page_stands_alone(page):
+    elements = Elements(page)
+    assert not elements.all("script") and not elements.all("link") and not elements.all("iframe")
+    images = elements.all("img")
+    assert images and all(image["src"].startswith("data:image/webp;base64,") and image["alt"] for image in images)
+    assert "http" not in page.replace("http-equiv", "") and "url(" not in page
+    assert len(page) < 500_000
+
+
+def test_prompts_are_text_and_never_markup(page):
+    assert "<script>" not in page
+    assert "&lt;script&gt;alert(&#39;held &amp; out&#39;)&lt;/script&gt;" in page
+
+
+def test_every_part_is_there(page):
+    headings = ["Before and after", "What changed", "Round by round", "Best, median and worst change", "Samples of each round"]
+    headings += ["Time and memory", "Samples without a score", "What was run"]
+    places = [page.index(f"<h2>{heading}</h2>") for heading in headings]
+    assert places == sorted(places)
+    for title in ("Reward: brightness", "Judge: darkness", "KL", "Diversity", "Loss"):
+        assert f"<b>{title}</b>" in page
+    assert "BestOfK" in page and "all 3 rounds are done" in page
+
+
+def test_json_has_the_numbers_of_the_page(run, page):
+    numbers = json.loads((run / "report/report.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    stored = json.loads((run / "evaluation/evaluation.json").read_text())["evaluations"]
+    assert sorted(numbers["evaluations"], key=lambda e: e["split"]) == sorted(stored, key=lambda e: e["split"])
+    assert [row["round"] for row in numbers["history"]] == [1, 2, 3]
+    assert numbers["history"] == [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert {cost["phase"] for cost in numbers["costs"]} == {"sample", "render", "train"}
+    for sentence in numbers["sentences"]["On 5 held-out prompts"]:
+        assert sentence in page
+
+
+def test_what_went_wrong_is_at_the_top(page):
+    top = page[page.index("<body>") : page.index("<h2>")]
+    assert "The judge darkness got worse on held-out prompts" in top
+    assert "Kl is" in top and "above 1e-06" in top
+    assert "flaky" in page[page.index("Samples without a score") :]
+
+
+def test_pairs_are_chosen_by_rule(run):
+    evaluation = next(e for e in read_run_data(run).evaluations if e.split == "heldout")
+    assert [(pair.prompt, pair.index) for pair in first_of_each(evaluation)] == [(p.text, 0) for p in HELD_OUT]
+    chosen = best_median_worst(evaluation)
+    changes = [pair.change for pairs in chosen.values() for pair in pairs]
+    assert list(chosen) == ["Best change", "Median change", "Worst change"]
+    assert changes == sorted(changes, reverse=True)
+    reward = evaluation.scores_after.columns["brightness"] - evaluation.scores_before.columns["brightness"]
+    assert changes[0] == reward.max() and changes[-1] == reward.min()
+
+
+def test_sheets_show_every_sample_and_mark_the_kept(run, page):
+    data = read_run_data(run)
+    shown = sheet(data.rounds[0], data.history[0])
+    assert shown is not None
+    assert [cell.kept for cell in shown.cells] == list(data.rounds[0].kept)
+    assert sum(cell.kept for cell in shown.cells) == len(TRAIN)
+    assert "brightness" in shown.cells[0].title and TRAIN[0].text in shown.cells[0].title
+    assert page.count('<i class="kept"') == ROUNDS * len(TRAIN)
+
+
+def test_texts_are_shown_as_texts(tmp_path):
+    folder = make_run(tmp_path / "texts", "text", rounds=1)
+    elements = Elements(page := write_report(folder).read_text(encoding="utf-8"))
+    assert not elements.all("img")
+    assert read_run_data(folder).rounds[0].samples[0].output in page
+    assert "<h2>Samples of each round</h2>" in page
+
+
+def test_a_run_that_has_only_begun_has_a_report(tmp_path):
+    folder = tmp_path / "begun"
+    with Store.create(folder, {"rounds": 5}, seed=1) as store:
+        store.ended("interrupted", "stopped by a signal")
+    page = write_report(folder).read_text(encoding="utf-8")
+    assert "The run was interrupted: stopped by a signal" in page
+    assert "No round is finished yet." in page and "No before/after comparison" in page
+
+
+def test_damage_is_said_and_the_rest_is_shown(tmp_path):
+    folder = make_run(tmp_path / "damaged", rounds=2)
+    (folder / "evaluation/heldout.parquet").write_bytes(b"not a table")
+    (folder / "rounds/0002/samples.parquet").write_bytes(b"not a table")
+    page = write_report(folder).read_text(encoding="utf-8")
+    top = page[page.index("<body>") : page.index("<h2>")]
+    assert "evaluation" in top and "round 2" in top
+    assert "<b>Round 1</b>" in page and "<b>Reward: brightness</b>" in page
+
+
+def test_no_run_no_report(tmp_path):
+    with pytest.raises(StoreError, match="holds no run"):
+        write_report(tmp_path)
+
+
+def test_a_report_runs_no_code_that_a_run_folder_names():
+    entries = [
+        {"class_path": "os.system", "init_args": {"command": "false"}},
+        {"class_path": "raft_core.monitoring.stopping.importlib"},
+        {"class_path": "raft_core.monitoring.stopping.KlAbove", "init_args": {"limit": -1}},  # refused by the rule itself
+        {"class_path": "raft_core.monitoring.stopping.KlAbove", "init_args": {"limit": 2.0}},
+    ]
+    assert list(known_rules(entries)) == [KlAbove(2.0)]
+
+
+def test_chart_by_hand():
+    drawn = chart("t", [1, 2, 3], {"a": [0.0, math.nan, 2.0], "b": [1.0, 1.0, 1.0]})
+    assert drawn is not None
+    left, right, bottom = LEFT, WIDTH - RIGHT, HEIGHT - BOTTOM
+    first, second = drawn.lines
+    assert first.path == f"M{left:.1f} {bottom:.1f} M{right:.1f} 10.0"  # the missing value breaks the line
+    assert [dot.text for dot in first.dots] == ["round 1, a: 0.000", "round 3, a: 2.000"]
+    assert second.dots[1].x == (left + right) / 2 and second.dots[1].y == pytest.approx((10 + bottom) / 2)
+    assert [tick.label for tick in drawn.x_ticks] == ["1", "2", "3"]
+    assert drawn.y_ticks[0].label == "0.0"
+    assert "a from 0.000 to 2.000" in drawn.summary
+
+
+def test_what_the_objective_says_of_its_rounds_is_drawn_and_what_costs_are_is_not():
+    rows = [{"round": r, "ppo/value_loss": 1 / r, "ppo/kl_coefficient": 0.1, "time/train_s": 1.0, "kl": 0.0} for r in (1, 2)]
+    titles = {drawn.title: drawn.note for drawn in charts([{**row, "select/kept": 3, "train/lr": 0.1} for row in rows])}
+    assert titles == {
+        "Ppo: value loss": "of the objective",
+        "Ppo: kl coefficient": "of the objective",
+        "KL": "estimate, before each update",
+    }
+
+
+def test_chart_of_one_round_of_constants_and_of_nothing():
+    single = chart("t", [1], {"a": [5.0]})
+    assert single is not None and len(single.lines[0].dots) == 1
+    assert chart("t", [1, 2], {"a": [math.nan, math.nan]}) is None
+    merged = chart("t", [1, 2], {"mean": [0.0, 1.0], "best": [1.0, 2.0], "kept": [1.0, 2.0]})
+    assert merged is not None and [line.label for line in merged.lines] == ["mean", "best = kept"]
+
+
+@pytest.mark.parametrize(("ticks", "labels"), [([0, 0.25, 0.5], ["0.00", "0.25", "0.50"]), ([-10, 0, 10], ["−10", "0", "10"])])
+def test_tick_labels_have_the_decimals_they_need(ticks, labels):
+    assert [tick_label(t, ticks) for t in ticks] == labels
+
+
+def test_whisker_shows_the_side_of_zero():
+    clear, unclear = whisker(Estimate(2, 1, 3)), whisker(Estimate(1, -1, 3))
+    assert clear is not None and clear.low > 50
+    assert unclear is not None and unclear.low < 50 < unclear.high <= 100
+    assert whisker(Estimate(1, math.nan, math.nan)) is None
+
+
+def test_costs_by_phase():
+    rows = [
+        {"time/sample_s": 2.0, "time/train_s": 1.0, "memory/sample_bytes": 5},
+        {"time/sample_s": 4.0, "time/train_s": 1.0, "memory/sample_bytes": 9},
+    ]
+    sampling, training = costs(rows)
+    assert (sampling.seconds, sampling.per_round, sampling.share, sampling.peak_bytes) == (6.0, 3.0, 0.75, 9)
+    assert training.peak_bytes is None
+    assert costs([]) == []
+
+
+def test_figures_for_people():
+    assert [size(n) for n in (None, 2**20 * 300, 2**30 * 1.5)] == ["–", "300 MiB", "1.50 GiB"]
+    assert evenly([1, 2, 3, 4, 5], 3) == [1, 3, 5] and evenly([1, 2], 5) == [1, 2]
+
+
+@pytest.mark.parametrize("side", [8, 32, 64, 100, 512])
+def test_pictures_are_shown_at_one_size(side):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (side, side, 3), dtype=np.uint8))
+    shown = view(noise, "noise")
+    assert shown.width == shown.height == 160

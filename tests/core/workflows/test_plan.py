@@ -1,0 +1,90 @@
+"""The pre-flight: counts by hand, the predicted gain against the formula, and nothing left behind."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from raft_core.config.run_config import check
+from raft_core.metrics.best_of import gaussian_gain
+from raft_core.reporter import Silent
+from raft_core.training.trainer import Trainer
+from raft_core.types import Prompt, Request, Sample
+from raft_core.workflows.plan import Probe, advice, count, evaluations_per_sample, probe, steps_per_round
+
+
+@pytest.fixture
+def raw(tmp_path):
+    (tmp_path / "p.txt").write_text("\n".join(f"prompt {i}" for i in range(12)))
+    return {
+        "policy": "FakePolicy",
+        "reward": "FakeReward",
+        "prompts": {"train": str(tmp_path / "p.txt"), "held_out_fraction": 0.25, "per_round": 4},
+        "k": 5,
+        "trackers": [],
+        "evaluation": {"k": 3, "prompts": 6},
+    }
+
+
+def made_probe(scores):
+    return Probe(
+        drawn=scores.size,
+        sample_s=1.0,
+        render_s=0.2,
+        score_s=0.3,
+        step_s=2.0,
+        evaluations=0,
+        memory_bytes={},
+        scores=scores,
+        failures={},
+    )
+
+
+def test_counts_by_hand(raw):
+    counts = count(check(raw))
+    # 12 prompts, a quarter held out: 9 and 3. 4 per round × 5 samples, the best of each kept, 1 epoch of 4 in batches of 8.
+    assert (counts.prompts, counts.held_out, counts.per_round) == (9, 3, 4)
+    assert (counts.samples, counts.kept, counts.steps) == (20, 4, 1)
+    assert counts.evaluated == 2 * 3 * (6 + 3)
+
+
+@pytest.mark.parametrize(("settings", "steps"), [({"steps": 7}, 7), ({"epochs": 3, "batch_size": 4}, 8), ({}, 2)])
+def test_steps_per_round(settings, steps):
+    assert steps_per_round(Trainer(**settings), 10) == steps
+
+
+def test_time_is_samples_and_steps(raw):
+    counts, found = count(check(raw)), made_probe(np.zeros((2, 2)))
+    assert found.round_s(counts) == pytest.approx(20 * 1.5 + 1 * 2.0)
+    assert found.evaluation_s(counts) == pytest.approx(54 * 1.5)
+
+
+def test_gain_is_measured_up_to_the_samples_at_hand_and_extrapolated_beyond():
+    found = made_probe(np.array([[1.0, 2.0, 3.0], [2.0, 2.0, np.nan]]))
+    # Prompt 1: the best of 2 of {1, 2, 3} is 8/3 on average, the mean 2; prompt 2 gains nothing.
+    assert found.gain(2) == pytest.approx((2 / 3 + 0) / 2)
+    assert found.spread == pytest.approx(0.5)
+    assert found.gain(16) == pytest.approx(gaussian_gain(0.5, 16))
+
+
+@pytest.mark.parametrize(
+    ("meta", "calls"),
+    [({}, 0), ({"steps": 12}, 12), ({"steps": 12, "guidance_scale": 1.0}, 12), ({"steps": 12, "guidance_scale": 5.0}, 24)],
+)
+def test_guidance_doubles_the_evaluations(meta, calls):
+    assert evaluations_per_sample(Sample(Request(Prompt("a"), 0, 0), meta=meta)) == calls
+
+
+def test_probe_draws_whole_prompts_and_trains(raw):
+    checked = check(raw)
+    found = probe(checked, Silent())
+    assert found.scores.shape == (4, 4) and not np.isnan(found.scores).any()
+    assert found.drawn == 16 and found.spread > 0 and found.step_s > 0
+    assert set(found.memory_bytes) == {"sample", "render", "train"}
+    assert not advice(count(checked), found, checked.config)
+
+
+def test_advice_names_what_cannot_work(raw):
+    checked = check(raw | {"k": 1, "prompts": {**raw["prompts"], "held_out_fraction": 0.0}})
+    lines = "\n".join(advice(count(checked), made_probe(np.ones((2, 4))), checked.config))
+    assert "nothing to select" in lines and "k = 1" in lines and "no prompts are held out" in lines
