@@ -81,11 +81,17 @@ def listed(names: dict[str, str]) -> str:
 FORMS: tuple[Callable[[dict[str, str]], str], ...] = (plain, picture, emoji, ground_first, ground_with, listed)
 FORM_WEIGHTS = (0.5, 0.1, 0.1, 0.1, 0.1, 0.1)
 
-_NOUN = re.compile(
-    rf"(?:(?:an?|the|one) )?(?:(?P<size>{'|'.join(ATTRIBUTES['size'])}) )?(?:(?P<tint>{'|'.join(TINTS)}) )?(?P<object>{'|'.join(OBJECTS)})"
+
+def _one_of(name: str, values) -> str:
+    return f"(?P<{name}>{'|'.join(values)})"
+
+
+_SIZE, _TINT = (f"(?:{_one_of(name, values)} )?" for name, values in (("size", ATTRIBUTES["size"]), ("tint", TINTS)))
+_NOUN = re.compile(f"(?:(?:an?|the|one) )?{_SIZE}{_TINT}{_one_of('object', OBJECTS)}")
+_PLACE = re.compile(_one_of("place", PLACES.values()))
+_GROUND = re.compile(
+    f"(?:(?:on|against) )?(?:(?:an?|the) )?{_one_of('background', ATTRIBUTES['background'])} background(?: with)?"
 )
-_PLACE = re.compile(rf"(?P<place>{'|'.join(PLACES.values())})")
-_GROUND = re.compile(rf"(?:(?:on|against) )?(?:(?:an?|the) )?(?P<background>{'|'.join(ATTRIBUTES['background'])}) background(?: with)?")
 _LEAD = re.compile(r"(?:an? )?(?:picture|image|emoji|drawing|photo) of ")
 _POSITIONS = {place: position for position, place in PLACES.items()}
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from raft_core._torchvision import ensure_importable
+from raft_core.machine.torchvision import ensure_importable
 from raft_diffusion.world.emoji.tokenizer import build_tokenizer
 
 BUNDLED = Path(__file__).parents[2] / "bundled"

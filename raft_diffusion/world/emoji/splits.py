@@ -31,7 +31,7 @@ def draw_split_names(rng: np.random.Generator, heldout: bool) -> dict[str, str]:
     """Five names of one split."""
     names = draw_names(rng)
     if heldout:
-        grounds = {kind: ground for kind, ground in heldout_pairs()}
+        grounds = dict(heldout_pairs())
         return names | {"background": grounds[names["object"]]}
     while is_heldout(names):
         names = draw_names(rng)

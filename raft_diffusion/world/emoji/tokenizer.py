@@ -11,7 +11,8 @@ __all__ = ["CONTEXT", "END", "START", "build_tokenizer", "token_ids"]
 WORDS = (
     "a slightly very clean sharp picture of and two blurry smeared noisy cut eaten ragged melted muddled bled doubled mixed "
     "faded stained glaring empty blank broken messy background nothing "
-    "perfect good fair poor bad terrible nice ugly photo image drawing the one against black gray red orange pink brown dark light"
+    "perfect good fair poor bad terrible nice ugly photo image drawing the one against black gray "
+    "red orange pink brown dark light"
 )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from raft_core._torchvision import ensure_importable
+from raft_core.machine.torchvision import ensure_importable
 from raft_diffusion.world.emoji.lessons import Lessons
 from raft_diffusion.world.training import train, warmup_hold_decay
 from raft_diffusion.world.unet import denoising_loss, noise_schedule
@@ -38,7 +38,9 @@ def build_unet(channels: tuple[int, ...] = CHANNELS):
     )
 
 
-def batch_loss(unet, text_encoder, lessons: Lessons, alphas_cumprod: torch.Tensor, generator: torch.Generator, batch: int = BATCH):
+def batch_loss(
+    unet, text_encoder, lessons: Lessons, alphas_cumprod: torch.Tensor, generator: torch.Generator, batch: int = BATCH
+):
     """The denoising loss of one batch, scalar."""
     latents, ids = lessons.draw(batch, generator)
     with torch.no_grad():
@@ -49,7 +51,9 @@ def batch_loss(unet, text_encoder, lessons: Lessons, alphas_cumprod: torch.Tenso
         return denoising_loss(unet, latents, states, timestep, noise, alphas_cumprod)
 
 
-def train_unet(work: Path, seed: int, text_encoder, lessons: Lessons, *, steps: int = STEPS, warm: Path | None = None, publish=None):
+def train_unet(
+    work: Path, seed: int, text_encoder, lessons: Lessons, *, steps: int = STEPS, warm: Path | None = None, publish=None
+):
     """Trains the denoiser; returns (unet with averaged weights, seconds).
 
     Args:

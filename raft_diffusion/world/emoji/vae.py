@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-from raft_core._torchvision import ensure_importable
+from raft_core.machine.torchvision import ensure_importable
 from raft_diffusion.world.emoji.scenes import Scene, covers, render
 from raft_diffusion.world.emoji.splits import draw_scenes
 from raft_diffusion.world.training import train, warmup_hold_decay
@@ -187,7 +186,9 @@ def standardise(vae, pictures: np.ndarray) -> None:
         vae: AutoencoderKL, changed in place; encodes to other units and decodes the same pictures.
         pictures: [N, H, W, 3] uint8 to measure on.
     """
-    latents = torch.cat([vae.encode(pixels(part)).latent_dist.mean for part in np.array_split(pictures, -(-len(pictures) // 64))])
+    latents = torch.cat(
+        [vae.encode(pixels(part)).latent_dist.mean for part in np.array_split(pictures, -(-len(pictures) // 64))]
+    )
     mean, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     before, after, count = vae.quant_conv, vae.post_quant_conv, vae.config.latent_channels
     before.weight[:count] /= deviation.view(-1, 1, 1, 1)
