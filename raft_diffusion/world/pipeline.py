@@ -25,20 +25,21 @@ def save_pipeline(vae, text_encoder, unet, folder: Path, tokenizer=None) -> None
         feature_extractor=None,  # pyright: ignore[reportArgumentType]
         requires_safety_checker=False,
     )
-    kept = {name: _weights(getattr(pipeline, name)) for name in ("vae", "text_encoder", "unet")}
+    kept = {name: weights_of(getattr(pipeline, name)) for name in ("vae", "text_encoder", "unet")}
     pipeline.to(torch.float16)
     pipeline.save_pretrained(folder)
     for name, weights in kept.items():
         module = getattr(pipeline, name).float()
         module.load_state_dict(weights)
-    _declare_fp32(folder / "text_encoder" / "config.json")
+    declare_fp32(folder / "text_encoder" / "config.json")
 
 
-def _weights(module):
+def weights_of(module) -> dict[str, torch.Tensor]:
+    """A copy of a module's weights."""
     return {key: value.clone() for key, value in module.state_dict().items()}
 
 
-def _declare_fp32(config: Path):
+def declare_fp32(config: Path):
     """transformers loads in the dtype that a config names: fp32, though the file holds fp16."""
     settings = json.loads(config.read_text())
     settings["dtype"] = "float32"

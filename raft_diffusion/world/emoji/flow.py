@@ -1,8 +1,8 @@
 """The flow model: a small multimodal transformer with rectified flow, in the layout of Stable Diffusion 3.
 
-Stable Diffusion 3's pipeline wants two CLIP text encoders (here the same one twice) and a T5 (here none). In place of a missing
-T5 it puts `max_sequence_length` tokens of zeros behind the words. They are alike in every layer, so training lets one token
-stand for n of them and adds log n to its attention logit: the same numbers for a quarter of the work. n is drawn anew for
+Stable Diffusion 3's pipeline wants two CLIP text encoders (here the same one twice) and a T5, which may be left out: then
+`max_sequence_length` tokens of zeros come behind the words. Here a T5 that says nothing but zeros is in its place, so that the
+folder loads without being told. The zeros are alike in every layer, so training lets one token stand for n of them and adds log n to its attention logit: the same numbers for a quarter of the work. n is drawn anew for
 every batch, so that every `max_sequence_length` draws equally well.
 
 Source: Esser et al. 2024 (rectified flow, logit-normal timesteps).
@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 
 from raft_core.machine.torchvision import ensure_importable
-from raft_diffusion.world.clip_model import WIDTH
+from raft_diffusion.world.clip_model import WIDTH, as_text_encoder
 from raft_diffusion.world.emoji.lessons import Lessons
+from raft_diffusion.world.pipeline import declare_fp32, weights_of
 from raft_diffusion.world.training import train, warmup_hold_decay
 
 STEPS = 9000
@@ -80,6 +81,17 @@ class CountedAttention:
     @staticmethod
     def _headed(attn, x):
         return x.unflatten(-1, (attn.heads, -1)).transpose(1, 2)  # [B, heads, N, D]
+
+
+def as_projecting_encoder(clip, tokenizer):
+    """A CLIP's text tower with its projection as a transformers CLIPTextModelWithProjection, frozen."""
+    from transformers import CLIPTextModelWithProjection
+
+    inner = as_text_encoder(clip, tokenizer)
+    encoder = CLIPTextModelWithProjection(inner.config)
+    weights = {key if key.startswith("text_model.") else f"text_model.{key}": value for key, value in inner.state_dict().items()}
+    encoder.load_state_dict(weights | {"text_projection.weight": clip.text_projection.detach().T.contiguous()})
+    return encoder.eval().requires_grad_(False)
 
 
 def text_inputs(text_encoder, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -149,6 +161,17 @@ def train_flow(
     return transformer, seconds
 
 
+def silent_t5(vocabulary: int):
+    """A T5EncoderModel that answers zeros to everything."""
+    from transformers import T5Config, T5EncoderModel
+
+    config = T5Config(vocab_size=vocabulary, d_model=2 * WIDTH, d_kv=8, d_ff=8, num_layers=1, num_heads=1)
+    encoder = T5EncoderModel(config).eval()
+    for parameter in encoder.parameters():  # the last norm's scale is what counts; zeros also pack well
+        parameter.data.zero_()
+    return encoder
+
+
 def save_flow(vae, text_encoder, transformer, tokenizer, folder: Path) -> None:
     """Writes a StableDiffusion3Pipeline folder, weights in fp16."""
     from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
@@ -161,9 +184,14 @@ def save_flow(vae, text_encoder, transformer, tokenizer, folder: Path) -> None:
         tokenizer=tokenizer,
         text_encoder_2=text_encoder,
         tokenizer_2=tokenizer,
-        text_encoder_3=None,  # pyright: ignore[reportArgumentType]
-        tokenizer_3=None,  # pyright: ignore[reportArgumentType]
+        text_encoder_3=silent_t5(len(tokenizer)),
+        tokenizer_3=tokenizer,
     )
+    vae.register_to_config(shift_factor=0.0)  # Stable Diffusion 3's pipeline adds it
+    kept = {name: weights_of(getattr(pipeline, name)) for name in ("vae", "text_encoder", "transformer")}
     pipeline.to(torch.float16)
     pipeline.save_pretrained(folder)
-    pipeline.to(torch.float32)
+    for name, weights in kept.items():
+        getattr(pipeline, name).float().load_state_dict(weights)
+    for name in ("text_encoder", "text_encoder_2", "text_encoder_3"):
+        declare_fp32(folder / name / "config.json")

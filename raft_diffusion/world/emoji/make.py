@@ -43,6 +43,13 @@ class Build:
         print(stage, figures, flush=True)
 
 
+def make_prompts(build: Build) -> None:
+    """The prompt files of both tasks."""
+    from raft_diffusion.world.emoji.prompts import write_prompts
+
+    write_prompts(build.out / "prompts")
+
+
 def make_vae(build: Build) -> None:
     """The autoencoder, in full precision under `work`."""
     from raft_diffusion.world.emoji.vae import train_vae
@@ -109,10 +116,33 @@ def make_unet(build: Build) -> None:
     build.log("unet", seconds=round(seconds))
 
 
-def _text_encoder(build):
-    from raft_diffusion.world.clip_model import as_text_encoder, load_clip
+def make_flow(build: Build) -> None:
+    """The flow transformer, and the pipeline folder around it; unfinished versions are written on the way."""
+    from raft_diffusion.world.emoji.flow import as_projecting_encoder, save_flow, train_flow
 
-    return as_text_encoder(load_clip(build.out / "emoji-clip").model, build_tokenizer()).requires_grad_(False)
+    encoder, folder = as_projecting_encoder(_clip(build), build_tokenizer()), build.out / "emoji-flow"
+
+    def publish(transformer, step):
+        save_flow(_vae(build), encoder, transformer, build_tokenizer(), folder)
+        print(f"  step {step}: {folder}", flush=True)
+
+    transformer, seconds = train_flow(
+        build.work, build.seed, encoder, _lessons(build), warm=build.warm, publish=publish, **build.length
+    )
+    save_flow(_vae(build), encoder, transformer, build_tokenizer(), folder)
+    build.log("flow", seconds=round(seconds))
+
+
+def _clip(build):
+    from raft_diffusion.world.clip_model import load_clip
+
+    return load_clip(build.out / "emoji-clip").model
+
+
+def _text_encoder(build):
+    from raft_diffusion.world.clip_model import as_text_encoder
+
+    return as_text_encoder(_clip(build), build_tokenizer()).requires_grad_(False)
 
 
 def _lessons(build):
@@ -131,12 +161,14 @@ def _vae(build, final=True):
 
 
 STAGES: dict[str, Callable[[Build], None]] = {
+    "prompts": make_prompts,
     "vae": make_vae,
     "decoder": make_decoder,
     "clip": make_clip,
     "judge": make_judge,
     "aesthetic": make_aesthetic,
     "unet": make_unet,
+    "flow": make_flow,
 }
 
 
