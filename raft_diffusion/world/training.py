@@ -93,7 +93,7 @@ def train(
         torch._foreach_lerp_(averaged, [p.detach() for p in parameters], 1 - decay)
         shown = value.item() if step == first else 0.98 * shown + 0.02 * value.item()
         now = time.perf_counter()
-        if (step + 1) % 100 == 0:
+        if (step + 1) % 50 == 0:
             print(f"  step {step + 1}/{steps}  loss {shown:.4f}  {spent_s + now - started:.0f} s", flush=True)
         if now - saved > SAVE_EVERY_S or step + 1 == steps or asked_to_end():
             saved = now

@@ -89,7 +89,9 @@ def as_projecting_encoder(clip, tokenizer):
 
     inner = as_text_encoder(clip, tokenizer)
     encoder = CLIPTextModelWithProjection(inner.config)
-    weights = {key if key.startswith("text_model.") else f"text_model.{key}": value for key, value in inner.state_dict().items()}
+    weights = {
+        key if key.startswith("text_model.") else f"text_model.{key}": value for key, value in inner.state_dict().items()
+    }
     encoder.load_state_dict(weights | {"text_projection.weight": clip.text_projection.detach().T.contiguous()})
     return encoder.eval().requires_grad_(False)
 

@@ -58,13 +58,20 @@ def drawing_gate(pipeline, judge: GoldJudge, prompts: list[str], side: int, *, g
     said = [parse_caption(text) for text in prompts]
     shown = judge.attributes(pictures)
     samples = [SimpleNamespace(prompt=SimpleNamespace(text=t), output=p) for t, p in zip(prompts, pictures, strict=True)]
-    found: dict[str, Any] = {"side": side, "guidance": guidance, "pictures": len(pictures), "gold": float(judge(samples).mean())}
+    found: dict[str, Any] = {
+        "side": side,
+        "guidance": guidance,
+        "pictures": len(pictures),
+        "gold": float(judge(samples).mean()),
+    }
     for key in ATTRIBUTES:
         pairs = [(a[key], b[key]) for a, b in zip(shown, said, strict=True) if key in b]
         found[f"{key}_right"] = round(float(np.mean([a == b for a, b in pairs])), 3)
     asked = Counter(b["object"] for b in said)
     drawn = Counter(b["object"] for a, b in zip(shown, said, strict=True) if a["object"] == b["object"])
-    found["objects"] = {kind: f"{drawn[kind]}/{asked[kind]}" for kind in sorted(asked, key=lambda kind: drawn[kind] / asked[kind])}
+    found["objects"] = {
+        kind: f"{drawn[kind]}/{asked[kind]}" for kind in sorted(asked, key=lambda kind: drawn[kind] / asked[kind])
+    }
     return found, pictures
 
 

@@ -2,7 +2,7 @@
 
 Each stage resumes from its checkpoint under `--work`; SIGTERM ends it with one. `--steps` may change while the learning rate is
 still constant, which is until 70 % of the steps. `--warm FOLDER` begins a stage from the weights of such a part where there is
-no checkpoint yet. Order: vae, decoder · clip, judge (beside it) · aesthetic · unet · flow · prompts.
+no checkpoint yet. Order: vae, decoder · clip, vision, judge, aesthetic (beside it) · unet · flow.
 """
 
 import argparse
@@ -69,13 +69,24 @@ def make_decoder(build: Build) -> None:
 
 
 def make_clip(build: Build) -> None:
-    """Both towers of the CLIP."""
+    """Both towers of the CLIP, under `work`; the text tower is final."""
     from raft_diffusion.world.clip_model import save_clip
     from raft_diffusion.world.emoji.clip import train_clip
 
     clip, seconds = train_clip(build.work, build.seed, **build.length)
-    save_clip(clip, build.out / "emoji-clip", build_tokenizer())
+    save_clip(clip, build.work / "emoji-clip", build_tokenizer())
     build.log("clip", seconds=round(seconds))
+
+
+def make_vision(build: Build) -> None:
+    """The CLIP with its image tower trained on."""
+    from raft_diffusion.world.clip_model import save_clip
+    from raft_diffusion.world.emoji.vision import train_vision
+
+    clip = _clip(build)
+    seconds = train_vision(build.work, build.seed, clip, **build.length)
+    save_clip(clip, build.out / "emoji-clip", build_tokenizer())
+    build.log("vision", seconds=round(seconds))
 
 
 def make_judge(build: Build) -> None:
@@ -136,7 +147,7 @@ def make_flow(build: Build) -> None:
 def _clip(build):
     from raft_diffusion.world.clip_model import load_clip
 
-    return load_clip(build.out / "emoji-clip").model
+    return load_clip(build.work / "emoji-clip").model
 
 
 def _text_encoder(build):
@@ -165,6 +176,7 @@ STAGES: dict[str, Callable[[Build], None]] = {
     "vae": make_vae,
     "decoder": make_decoder,
     "clip": make_clip,
+    "vision": make_vision,
     "judge": make_judge,
     "aesthetic": make_aesthetic,
     "unet": make_unet,
