@@ -2,8 +2,9 @@
 
 Stable Diffusion 3's pipeline wants two CLIP text encoders (here the same one twice) and a T5, which may be left out: then
 `max_sequence_length` tokens of zeros come behind the words. Here a T5 that says nothing but zeros is in its place, so that the
-folder loads without being told. The zeros are alike in every layer, so training lets one token stand for n of them and adds log n to its attention logit: the same numbers for a quarter of the work. n is drawn anew for
-every batch, so that every `max_sequence_length` draws equally well.
+folder loads without being told. The zeros are alike in every layer, so training lets one token stand for n of them and adds
+log n to its attention logit: the same numbers for a quarter of the work. n is drawn anew for every batch, so that every
+`max_sequence_length` draws equally well.
 
 Source: Esser et al. 2024 (rectified flow, logit-normal timesteps).
 """
