@@ -41,10 +41,9 @@ def train(
     weight_decay: float = 0.01,
     ema_decay: float = 0.0,
     schedule: Callable[[int, int, int], float] = warmup_cosine,
-    optimizer_class: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,
     publish: Callable[[int], None] | None = None,
 ) -> float:
-    """Minimises `loss`, by AdamW if nothing else is said, from the newest checkpoint if there is one.
+    """Minimises `loss` by AdamW, from the newest checkpoint if there is one.
 
     Every step draws from its own generator, seeded by (seed, step): a resumed run takes the same steps. SIGTERM and SIGINT
     end it after the step at hand, with a checkpoint.
@@ -56,10 +55,9 @@ def train(
         lr: peak learning rate.
         seed: of the batches.
         checkpoint: file of the run's state.
-        weight_decay: decoupled, as AdamW has it.
+        weight_decay: AdamW's.
         ema_decay: of the averaged weights, 0 for none; ramps up over the first steps.
         schedule: of (step, steps, warm-up steps), factor of the learning rate.
-        optimizer_class: called with the parameters, `lr` and `weight_decay`.
         publish: called with the step after a quarter, a half and three quarters, with the averaged weights in the model.
 
     Returns:
@@ -69,7 +67,7 @@ def train(
         SystemExit: it was asked to end before its last step.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = optimizer_class(parameters, lr=lr, weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
     averaged = [p.detach().clone() for p in parameters]
     first, spent_s = 0, 0.0
     if checkpoint.exists():
