@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,9 +42,9 @@ class SlowPolicy(FakePolicy):
         super().__init__("image", batch_size=batch_size)
         self.seconds = seconds
 
-    def sample(self, requests: Sequence[Request], *, trace: bool = False, reference: bool = False) -> list[Sample]:
+    def sample(self, requests: Sequence[Request], **settings: Any) -> list[Sample]:
         time.sleep(self.seconds * len(requests))
-        return super().sample(requests, trace=trace, reference=reference)
+        return super().sample(requests, **settings)
 
 
 class SlowReward:

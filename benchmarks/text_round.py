@@ -24,6 +24,7 @@ import torch
 
 from benchmarks.text_bare import TextWork, bare_round, load
 from benchmarks.text_models import Clock, add_common_options, in_words, machine, spread, timer, write
+from raft_core import capabilities
 
 CONFIG = Path(__file__).parent.parent / "configs" / "text" / "sums_raft.yaml"
 
@@ -101,8 +102,7 @@ def texts_reward(checked: Any) -> Any:
     from raft_core.types import Request, Sample
 
     reward, k = checked.config.reward, checked.config.k
-    if hasattr(reward, "load"):
-        reward.load()
+    capabilities.load(reward)
     requests = [Request(prompt, j, 0) for prompt in checked.prompts.draw(1) for j in range(k)]
 
     def scores(texts: list[str]) -> Sequence[float]:

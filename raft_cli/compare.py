@@ -36,7 +36,6 @@ def main(args: argparse.Namespace) -> None:
     from raft_core.evaluation.sheet import write_comparison
     from raft_core.machine.folders import free_folder
     from raft_core.prompts import distinct, read_prompts
-    from raft_core.sampling import at_strength
     from raft_core.store.create import require_empty
     from raft_core.terminal import progress
     from raft_core.terminal.result import show_tables
@@ -59,8 +58,8 @@ def main(args: argparse.Namespace) -> None:
     scorer.load()
     scorer.attach(policy)
     reporter.line(f"{which} against its base, {len(prompts)} prompts × {args.k} samples")
-    with at_strength(policy, args.strength):
-        evaluation = evaluate(policy, prompts, scorer, k=args.k, seed=args.seed, split=name, reporter=reporter)
+    settings = {"k": args.k, "seed": args.seed, "split": name, "strength": args.strength}
+    evaluation = evaluate(policy, prompts, scorer, **settings, reporter=reporter)
     files = write_comparison(folder, 0, evaluation)
     show_tables([evaluation])
     reporter.line("")

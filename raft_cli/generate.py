@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raft_core import capabilities
 from raft_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -59,7 +60,6 @@ def main(args: argparse.Namespace) -> None:
     from raft_core.config.run_config import parse_overrides
     from raft_core.machine.folders import free_folder
     from raft_core.prompts import distinct, read_prompts
-    from raft_core.sampling import at_strength
     from raft_core.store.create import require_empty
     from raft_core.terminal import progress
     from raft_core.types import Prompt
@@ -80,14 +80,12 @@ def main(args: argparse.Namespace) -> None:
     reporter = progress.reporter()
     reporter.line(f"{source.load(policy, args.checkpoint)}, {len(prompts)} prompts × {k} samples")
     for part in (scorer, voter):
-        if hasattr(part, "load"):
-            part.load()  # type: ignore[union-attr] - a voter need not have one
+        capabilities.load(part)
     if scorer is not None:
         scorer.attach(policy)
     for warning in truncated(policy, prompts):
         reporter.warn(warning)
-    with at_strength(policy, args.strength):
-        samples = generate(policy, prompts, k=k, seed=args.seed, reporter=reporter, reference=args.base)
+    samples = generate(policy, prompts, k=k, seed=args.seed, reporter=reporter, strength=0.0 if args.base else args.strength)
     if scorer is None and voter is None:
         write_outputs(folder, samples)
     else:

@@ -15,6 +15,7 @@ import re
 import textwrap
 from collections.abc import Iterator
 
+from raft_core.bundled import bundled_models
 from raft_core.config import listing
 from raft_core.errors import ConfigError, nearest
 
@@ -57,7 +58,7 @@ def answer(target: str | None) -> Iterator[str]:
 def section(plural: str) -> Iterator[str]:
     """One line or two for each thing of a kind."""
     if plural == "models":
-        return entries(dict.fromkeys(listing.bundled_models(), "") or {"(none)": ""})
+        return entries(dict.fromkeys(bundled_models(), "") or {"(none)": ""})
     if plural == "configs":
         return entries(recipes())
     kind = PLURALS[plural]

@@ -5,15 +5,13 @@ Source: RAFT (2304.06767), algorithm 1. Every method and every modality is a cho
 
 from __future__ import annotations
 
-from functools import partial
-
 from raft_core.monitoring.figures import measure
 from raft_core.monitoring.monitor import Monitor
 from raft_core.prompts import PromptSet
-from raft_core.protocols import Objective, Policy, Selector
-from raft_core.rewards.background import ahead_of
+from raft_core.protocols import Objective, Policy, Selector, Source
 from raft_core.rewards.scoring import Scorer
-from raft_core.sampling import requests
+from raft_core.rollout import Rollout
+from raft_core.sources.from_policy import FromPolicy
 from raft_core.store.store import Store
 from raft_core.training.trainer import Trainer
 
@@ -30,6 +28,7 @@ def align(
     *,
     rounds: int,
     k: int,
+    source: Source = FromPolicy(),  # noqa: B008 - frozen
 ) -> str:
     """Align ``policy`` in place and return in words why it ended.
 
@@ -38,19 +37,18 @@ def align(
     Raises:
         RewardError: a round in which no sample could be scored.
     """
+    rollout = Rollout(policy, source, scorer, selector, objective.needs_trace, store.reporter)
     for rnd in store.unfinished(rounds):
         # Asked before a round and not after: a run killed between its last round and this question then ends as it would have.
         if reason := monitor.verdict(store.history()):
             return reason
-        record = store.open(rnd, policy)
-        asked = requests(prompts.draw(rnd), k, store.seed, rnd)
+        made = rollout.begin(store.open(rnd, policy))
         with monitor.phase(rnd, "sample", policy):
-            draw = partial(policy.sample, trace=objective.needs_trace)
-            samples = record.sampled(asked, draw, ahead_of(scorer, policy))
+            samples = made.sample(source.requests(prompts.draw(rnd), k, store.seed, rnd))
         with monitor.phase(rnd, "render", policy):
-            samples, scores, selection = record.judged(samples, policy.render, scorer, lambda s: selector(s.grid(k)))
+            samples, scores, selection = made.judge(samples)
         with monitor.phase(rnd, "train", policy):
-            metrics = measure(policy, samples, scores, selection, k, store.seed)
+            metrics = measure(policy, samples, scores, selection, store.seed)
             metrics |= trainer.fit(policy, objective, samples, selection, rnd)
         store.finish(rnd, policy, trainer, metrics | monitor.costs(rnd))
         monitor.report(rnd, store.history(), scores.failures)

@@ -13,25 +13,21 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_chec
 
 import numpy as np
 
-from raft_core.types import Request, Sample, Selection
+from raft_core.types import Prompt, Request, Sample, Selection
 
 if TYPE_CHECKING:
     import torch
 
 
 Phase = Literal["sample", "render", "train"]
+Purpose = Literal["round", "compare", "use"]
 
 
 @runtime_checkable
 class Policy(Protocol):
     """A generative model that can be sampled and trained.
 
-    May also have ``figures(samples) -> dict[str, float]``, what it says itself of a round's rendered samples, and, if it gives
-    samples up before they are finished (``rejected`` in their ``meta``; they are not scored), ``whole_samples()``, a context
-    in which it does not; and ``compared()``, a context in which it draws as the comparison before and after shall; and
-    ``at_strength(strength)``, a context in which what was trained acts so strongly: 0 is the frozen start, 1 as trained.
-    And, as rewards and objectives may, ``check_prompts(train, held_out) -> list[str]``, what these prompts lack that it
-    needs, in words; called before a weight is loaded.
+    What it may be able to do besides is listed in ``raft_core.capabilities``.
 
     Attributes:
         modality: ``"image"`` or ``"text"``; names the kind of ``Sample.output``.
@@ -53,11 +49,21 @@ class Policy(Protocol):
         """The part of a prompt that the model takes in; the text itself unless it is longer than the tokenizer allows."""
         ...
 
-    def sample(self, requests: Sequence[Request], *, trace: bool = False, reference: bool = False) -> list[Sample]:
+    def sample(
+        self, requests: Sequence[Request], *, purpose: Purpose = "use", strength: float = 1.0, trace: bool = False
+    ) -> list[Sample]:
         """Draw one sample per request, each fixed by its own seed whatever else is in the batch; outputs not yet rendered.
 
-        With ``trace`` the samples also keep what ``step_log_probs`` replays, and in their tensors the log-probs under which
-        they were drawn, ``step_log_probs`` [S] and ``step_mask`` [S]. With ``reference`` the frozen start is sampled.
+        Args:
+            purpose: ``round`` = for a round of training, where samples may be given up before they are finished (``rejected``
+                in their ``meta``; they are not scored); ``compare`` = for the comparison before and after, drawn as it shall
+                be; ``use`` = as configured. For the last two every sample is finished.
+            strength: how strongly what was trained acts: 0 is the frozen start, 1 as trained.
+            trace: the samples also keep what ``step_log_probs`` replays, and in their tensors the log-probs under which they
+                were drawn, ``step_log_probs`` [S] and ``step_mask`` [S].
+
+        Raises:
+            ModelError: a strength that the policy does not know.
         """
         ...
 
@@ -131,8 +137,7 @@ class RewardInfo:
 class Reward(Protocol):
     """Scores rendered samples; NaN = not scored. A *judge* is a reward that is measured and never trained on.
 
-    May also have ``check() -> list[str]`` and ``load()`` as a policy has, ``attach(policy)`` when it needs the policy itself,
-    and ``sleep()``, called when it has scored, to give the accelerator's memory back: one model at a time is there.
+    What it may be able to do besides (load a model, sleep, take the policy) is listed in ``raft_core.capabilities``.
     """
 
     info: RewardInfo
@@ -146,10 +151,8 @@ class Reward(Protocol):
 class Combinator(Protocol):
     """A reward made of rewards. The parts are scored (each once), kept under their names, then combined.
 
-    May also have ``recall(earlier)`` and, where it is needed, ``recalls`` true: it is then called before a round is scored with
-    the score columns of all rounds before it, oldest first. Whatever a combinator has to know of the past follows from these
-    alone, so that a resumed run knows the same. And ``unscored_reason``, why a sample may have no score though all its parts
-    have one.
+    May also have ``recall`` (see ``raft_core.capabilities.Recalls``) and ``unscored_reason``, why a sample may have no score
+    though all its parts have one.
     """
 
     info: RewardInfo
@@ -157,6 +160,34 @@ class Combinator(Protocol):
 
     def combine(self, scores: Mapping[str, np.ndarray], samples: Sequence[Sample]) -> np.ndarray:
         """[N] from the parts' [N] scores by name."""
+        ...
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where the samples of a round come from: the policy, a table, another run.
+
+    Attributes of its own are its settings. It keeps no state: what it gives follows from its arguments, so that a resumed run
+    gets the same.
+    """
+
+    def requests(self, prompts: Sequence[Prompt], k: int, seed: int, rnd: int) -> list[Request]:
+        """What a round asks for, prompt-major. The groups of samples of one prompt may differ in size.
+
+        Args:
+            prompts: of the round.
+            k: samples per prompt that the run is configured for.
+            seed: of the run.
+            rnd: number of the round, from 1.
+        """
+        ...
+
+    def samples(self, policy: Policy, requests: Sequence[Request], *, trace: bool) -> list[Sample]:
+        """One sample per request, in the same order; outputs need not be rendered yet.
+
+        Args:
+            trace: keep what ``Policy.step_log_probs`` replays.
+        """
         ...
 
 
@@ -175,7 +206,7 @@ class Selector(Protocol):
 class Objective(Protocol):
     """A loss built on ``Policy.nll`` and ``Policy.step_log_probs`` alone.
 
-    May also have ``suits(policy) -> list[str]``, why a policy (not yet loaded) will not do, and ``begin``, see ``Staged``.
+    May also have ``begin``, see ``Staged``, and ``suits``, see ``raft_core.capabilities.ChecksPolicy``.
 
     Attributes:
         consumes: the selection type it reads; checked against the selector's before anything is loaded.
@@ -246,8 +277,7 @@ History = Sequence[Mapping[str, Any]]
 class Rule(Protocol):
     """Looks at the history and says in words what is the matter, or None.
 
-    May also have ``settled(directions)``, with metric → whether higher is better of all that the run measures: the same rule,
-    knowing its direction. It raises ConfigError for a metric that there is not, which would otherwise never be met.
+    May also have ``settled``, see ``raft_core.capabilities.Settles``.
     """
 
     def __call__(self, history: History) -> str | None: ...

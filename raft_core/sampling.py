@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
-from raft_core.errors import ConfigError, ModelError
-from raft_core.protocols import Policy
+from raft_core.errors import ConfigError
+from raft_core.protocols import Policy, Purpose
 from raft_core.rng import seed_for
 from raft_core.types import Prompt, Request, Sample
 
@@ -25,31 +25,27 @@ def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
         yield items[start : start + size]
 
 
-def at_strength(policy: Policy, strength: float) -> contextlib.AbstractContextManager[None]:
-    """A context in which what was trained acts so strongly: 0 is the frozen start, 1 as trained, more goes beyond it.
+def require_strength(strength: float) -> float:
+    """The strength itself, if there is such a one.
 
     Raises:
-        ConfigError: a negative strength.
-        ModelError: the policy knows only its start and what was trained.
+        ConfigError: it is negative, or no number.
     """
-    if not strength >= 0:
+    if not 0 <= strength < math.inf:
         raise ConfigError(
             f"the strength is {strength}; give 0 (the frozen start), 1 (as trained), or what lies between or above"
         )
-    if strength == 1:
-        return contextlib.nullcontext()
-    if not hasattr(policy, "at_strength"):
-        raise ModelError(f"{type(policy).__name__} cannot be sampled at strength {strength:g}: leave it at 1")
-    return policy.at_strength(strength)  # type: ignore[attr-defined]
+    return strength
 
 
-def sampled(policy: Policy, asked: Sequence[Request], reference: bool, bar: Any) -> list[Sample]:
+def sampled(
+    policy: Policy, asked: Sequence[Request], bar: Any, *, purpose: Purpose = "use", strength: float = 1.0
+) -> list[Sample]:
     """One whole sample per request, drawn in parts of the policy's batch size; ``bar`` advances with each."""
     samples: list[Sample] = []
-    with getattr(policy, "whole_samples", contextlib.nullcontext)():
-        for chunk in chunks(asked, policy.batch_size):
-            samples += policy.sample(chunk, reference=reference)
-            bar.advance(len(chunk))
+    for chunk in chunks(asked, policy.batch_size):
+        samples += policy.sample(chunk, purpose=purpose, strength=strength)
+        bar.advance(len(chunk))
     return samples
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from raft_core.protocols import Phase, RewardInfo
+from raft_core.protocols import Phase, Purpose, RewardInfo
 from raft_core.rng import seed_for, torch_rng
 from raft_core.types import Request, Sample
 
@@ -46,17 +46,20 @@ class FakePolicy:
     def visible(self, text: str) -> str:
         return text
 
-    def _means(self, items: Sequence[Request | Sample], reference: bool) -> torch.Tensor:
+    def _means(self, items: Sequence[Request | Sample], strength: float) -> torch.Tensor:
         rows = [seed_for("bucket", item.prompt.text) % len(self.mean) for item in items]
-        return (self._start if reference else self.mean)[rows]  # [B, D]
+        table = {0.0: self._start, 1.0: self.mean}.get(strength)
+        return (torch.lerp(self._start, self.mean, strength) if table is None else table)[rows]  # [B, D]
 
-    def sample(self, requests: Sequence[Request], *, trace: bool = False, reference: bool = False) -> list[Sample]:
+    def sample(
+        self, requests: Sequence[Request], *, purpose: Purpose = "use", strength: float = 1.0, trace: bool = False
+    ) -> list[Sample]:
         with torch.no_grad():
-            means = self._means(requests, reference)
+            means = self._means(requests, strength)
             noise = torch.stack([torch.randn(means.shape[1], generator=torch_rng(r.seed)) for r in requests])
             drawn = means + noise
         samples = [Sample(request, tensors={"x": x}, meta={"steps": 1}) for request, x in zip(requests, drawn, strict=True)]
-        return self._traced(samples, reference) if trace else samples
+        return self._traced(samples, strength == 0) if trace else samples
 
     def _traced(self, samples: Sequence[Sample], reference: bool) -> list[Sample]:
         with torch.no_grad():
@@ -80,7 +83,7 @@ class FakePolicy:
 
     def nll(self, samples: Sequence[Sample], draw: None, *, reference: bool = False) -> torch.Tensor:
         x = torch.stack([sample.tensors["x"] for sample in samples])
-        error = (x - self._means(samples, reference)) ** 2  # [B, D]
+        error = (x - self._means(samples, 0.0 if reference else 1.0)) ** 2  # [B, D]
         return error.sum(dim=1).detach() / 2 if reference else error.sum(dim=1) / 2
 
     def step_log_probs(self, samples: Sequence[Sample], *, reference: bool = False) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,7 +1,7 @@
 """The vocabulary: what is asked for, what comes back, and what is chosen from it.
 
-Samples of one round form a flat, prompt-major list of P·K: sample ``p * k + j`` is the j-th of prompt p. Selections hold flat
-indices into that list.
+Samples of one round form a flat, prompt-major list: the samples of a prompt stand together, in the order of their index. Groups
+may differ in size (see ``Grouping``). Selections hold flat indices into that list.
 """
 
 from __future__ import annotations
@@ -83,6 +83,11 @@ class Selection:
         items = np.asarray(items, dtype=np.int64)
         return replace(self, **{f.name: getattr(self, f.name)[items] for f in fields(self)})
 
+    def placed(self, places: np.ndarray) -> Self:
+        """The same selection with index i replaced by ``places[i]``."""
+        names = [f.name for f in fields(self) if f.name in ("index", "chosen", "rejected")]
+        return replace(self, **{name: places[getattr(self, name)] for name in names})
+
     @property
     def kept(self) -> np.ndarray:
         """[U] sorted distinct flat indices of all samples that the selection uses."""
@@ -117,6 +122,19 @@ class Pairs(Selection):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Scored(Selection):
+    """Samples with raw scores, for a critic to make advantages of: index [M] int64, score [M] float64, higher is better."""
+
+    index: np.ndarray
+    score: np.ndarray
+    name: ClassVar[str] = "scored samples"
+
+    @property
+    def kept(self) -> np.ndarray:
+        return np.unique(self.index)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Advantages(Selection):
     """Samples with signed advantages, for policy gradients: index [M] int64, advantage [M] float64 in reward deviations."""
 
@@ -131,7 +149,7 @@ class Advantages(Selection):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Groups(Selection):
-    """Whole groups, for ranking losses: index [M, K] int64, reward [M, K] float64, NaN = not scored."""
+    """Whole groups, for ranking losses: index [M, K] int64, reward [M, K] float64, NaN = not scored or no such sample."""
 
     index: np.ndarray
     reward: np.ndarray
@@ -140,6 +158,46 @@ class Groups(Selection):
     @property
     def kept(self) -> np.ndarray:
         return np.unique(self.index[~np.isnan(self.reward)])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grouping:
+    """Which samples of a flat, prompt-major list answer the same prompt.
+
+    Attributes:
+        sizes: [P] int64 ≥ 1, samples of each prompt.
+    """
+
+    sizes: np.ndarray
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample | Request]) -> Grouping:
+        """The groups of these samples or requests: one begins wherever the index starts again."""
+        return cls.of_indices([s.request.index if isinstance(s, Sample) else s.index for s in samples])
+
+    @classmethod
+    def of_indices(cls, indices: Sequence[int]) -> Grouping:
+        """The groups of samples with these indices among their prompt's."""
+        starts = [i for i, index in enumerate(indices) if i == 0 or index <= indices[i - 1]]
+        return cls(np.diff([*starts, len(indices)]).astype(np.int64))
+
+    @property
+    def places(self) -> np.ndarray:
+        """[P · K] flat index of each cell of the padded [P, K], K being the largest group; a cell without a sample has its
+        group's first one, and is never selected, for its score is NaN."""
+        starts = np.cumsum(self.sizes) - self.sizes
+        offsets = np.arange(self.sizes.max(initial=0))
+        return (starts[:, None] + np.where(offsets < self.sizes[:, None], offsets, 0)).ravel()
+
+    def pad(self, values: np.ndarray) -> np.ndarray:
+        """[P, K] of [N] values, NaN in the cells without a sample."""
+        width = self.sizes.max(initial=0)
+        there = np.arange(width) < self.sizes[:, None]
+        return np.where(there, np.asarray(values, dtype=np.float64)[self.places.reshape(there.shape)], np.nan)
+
+    def split(self, values: np.ndarray) -> list[np.ndarray]:
+        """P arrays: the values [N, …] of each group."""
+        return np.split(values, np.cumsum(self.sizes)[:-1]) if len(self.sizes) else []
 
 
 @dataclass(frozen=True)
@@ -168,7 +226,12 @@ class Scores:
     descending: frozenset[str] = frozenset()
     parts: frozenset[str] = frozenset()
 
-    def grid(self, k: int, column: str | None = None) -> np.ndarray:
-        """[P, K] of one column, by default the reward's, turned so that higher is better."""
+    def grid(self, groups: Grouping | int, column: str | None = None) -> np.ndarray:
+        """[P, K] of one column, by default the reward's, turned so that higher is better; NaN where a group has no such sample.
+
+        Args:
+            groups: which samples answer the same prompt; a number = so many of each.
+        """
         name = column or self.reward
-        return (-1 if name in self.descending else 1) * self.columns[name].reshape(-1, k)
+        values = (-1 if name in self.descending else 1) * self.columns[name]
+        return values.reshape(-1, groups) if isinstance(groups, int) else groups.pad(values)

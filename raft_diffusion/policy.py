@@ -13,7 +13,7 @@ import torch
 
 from raft_core.errors import ConfigError, DeviceError, ModelError
 from raft_core.machine.devices import resolve_device
-from raft_core.protocols import Phase
+from raft_core.protocols import Phase, Purpose
 from raft_core.rng import torch_rng
 from raft_core.types import Request, Sample
 from raft_diffusion.export import files as export
@@ -151,13 +151,16 @@ class StableDiffusion:
             self._tokenizers = loading.load_tokenizers(self.model)
         return min((visible_text(tokenizer, text) for tokenizer in self._tokenizers), key=len)
 
-    def sample(self, requests: Sequence[Request], *, trace: bool = False, reference: bool = False) -> list[Sample]:
+    def sample(
+        self, requests: Sequence[Request], *, purpose: Purpose = "use", strength: float = 1.0, trace: bool = False
+    ) -> list[Sample]:
         if trace:
             self._require_log_probs()
+        reference = strength == 0
         engine = self.engine
         shape = engine.latent_shape(self.sampling)
         drawing = engine.drawing(trace=trace, reference=reference)
-        with torch.no_grad(), self._weights(reference), engine.place("unet"), drawing:
+        with torch.no_grad(), self._weights(strength), engine.place("unet"), drawing:
             latents, trajectory = run_denoising(
                 self._predict([request.prompt.text for request in requests], shape, reference),
                 make_scheduler(engine.pipe.scheduler.config, self.sampling),
@@ -175,18 +178,13 @@ class StableDiffusion:
         ]
 
     @contextlib.contextmanager
-    def _weights(self, reference: bool) -> Iterator[None]:
-        """The policy's weights, or the frozen start's, which take no gradient."""
-        if not reference:
+    def _weights(self, strength: float) -> Iterator[None]:
+        """The policy's weights, or the frozen start's (0), or what lies between and beyond; gradients at 1 alone."""
+        if strength == 1:
             yield
             return
-        with torch.no_grad(), self.engine.reference():
-            yield
-
-    @contextlib.contextmanager
-    def at_strength(self, strength: float) -> Iterator[None]:
-        """Inside, what was trained acts so strongly: 0 is the frozen start, 1 as trained, more goes beyond. To draw only."""
-        with torch.no_grad(), self.engine.reference.at(strength):
+        reference = self.engine.reference
+        with torch.no_grad(), reference() if strength == 0 else reference.at(strength):
             yield
 
     def _predict(self, texts: Sequence[str], latent_shape: Sequence[int], reference: bool) -> Any:
@@ -226,7 +224,7 @@ class StableDiffusion:
         latents, noise = stacked_latents(samples).to(engine.device), draw.noise.to(engine.device)
         timestep = draw.timestep.to(engine.device)
         alpha_bar = engine.alpha_bar[timestep]
-        with self._weights(reference), engine.place("unet"):
+        with self._weights(0.0 if reference else 1.0), engine.place("unet"):
             guidance = engine.guidance(self.loss.guided_scale or 1.0, self.sampling.guidance_rescale)
             condition, negative = self._training_conditions(samples, draw.dropped, guidance.on, reference)
             predictor = engine.predictor(latents.shape, self.sampling.guidance_scale)
@@ -259,7 +257,7 @@ class StableDiffusion:
         engine = self.engine
         latents = torch.stack([sample.tensors["trajectory"] for sample in samples]).to(engine.device)
         mask = torch.stack([sample.tensors["step_mask"] for sample in samples]).to(engine.device)
-        with self._weights(reference), engine.place("unet"):
+        with self._weights(0.0 if reference else 1.0), engine.place("unet"):
             log_probs = replay(
                 self._predict([sample.prompt.text for sample in samples], latents.shape, reference),
                 make_scheduler(engine.pipe.scheduler.config, self.sampling),

@@ -13,7 +13,7 @@ import torch
 
 from raft_core.errors import ConfigError, DataError, StoreError
 from raft_core.machine.files import write_text
-from raft_core.protocols import Policy, RewardInfo
+from raft_core.protocols import Policy, Purpose, RewardInfo
 from raft_core.store.rounds import read_round, rounds_in
 from raft_core.types import Prompt, Request, Sample
 from raft_text.model.encoding import shortened
@@ -52,9 +52,12 @@ class Demonstrated(CausalLM):
     #: Whether samples say how likely the model finds the response that the table gives; ``ResponseLoss`` asks for it.
     measures_responses = False
 
-    def sample(self, requests: Sequence[Request], *, trace: bool = False, reference: bool = False) -> list[Sample]:
-        if self._whole:
-            drawn = super().sample(requests, trace=trace, reference=reference)
+    def sample(
+        self, requests: Sequence[Request], *, purpose: Purpose = "use", strength: float = 1.0, trace: bool = False
+    ) -> list[Sample]:
+        reference = self._is_reference(strength)
+        if purpose != "round":
+            drawn = super().sample(requests, purpose=purpose, strength=strength, trace=trace)
         else:
             drawn = self._given(requests)
             drawn = self._traced(drawn, reference) if trace else drawn

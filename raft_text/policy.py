@@ -13,7 +13,7 @@ import torch
 
 from raft_core.errors import DataError, DeviceError, ModelError, RaftError
 from raft_core.machine.devices import resolve_device
-from raft_core.protocols import Phase
+from raft_core.protocols import Phase, Purpose
 from raft_core.sampling import chunks
 from raft_core.store.checkpoint import policy_hash
 from raft_core.types import Prompt, Request, Sample
@@ -90,7 +90,6 @@ class CausalLM:
         self._vllm: Any = None
         self._watcher: Watcher | None = None
         self._references: list[Sample] = []
-        self._whole = self._compared = False
 
     def check(self) -> list[str]:
         found = hardware.mistakes(self.device, self.dtype, self.lora, self.sampling, self.memory)
@@ -200,27 +199,40 @@ class CausalLM:
 
     # ------------------------------------------------------------------ drawing
 
-    def sample(self, requests: Sequence[Request], *, trace: bool = False, reference: bool = False) -> list[Sample]:
-        engine = self.engine
+    def sample(
+        self, requests: Sequence[Request], *, purpose: Purpose = "use", strength: float = 1.0, trace: bool = False
+    ) -> list[Sample]:
+        engine, reference = self.engine, self._is_reference(strength)
         prompts = [engine.encode(request.prompt.text) for request in requests]
         order = sorted(range(len(requests)), key=lambda i: len(prompts[i]))  # stable: the K of a prompt stay together
         drawn: dict[int, Drawn] = {}
         with torch.no_grad(), engine.placed(), engine.version(reference), engine.drawing(trace=trace, reference=reference):
             for part in chunks(order, self.sampling.batch_size):
-                task = self._task([requests[i] for i in part], [prompts[i] for i in part], trace)
+                task = self._task([requests[i] for i in part], [prompts[i] for i in part], purpose, trace)
                 drawn |= dict(zip(part, self._drawn(task, reference), strict=True))
         samples = [self._sample(request, drawn[i]) for i, request in enumerate(requests)]
         return self._traced(samples, reference) if trace and self.sampling.engine == "vllm" else samples
 
-    def _task(self, requests: Sequence[Request], prompts: Sequence[Sequence[int]], trace: bool) -> Task:
+    @staticmethod
+    def _is_reference(strength: float) -> bool:
+        """Whether the frozen start is to be drawn from.
+
+        Raises:
+            ModelError: neither it nor what was trained.
+        """
+        if strength not in (0, 1):
+            raise ModelError(f"CausalLM cannot be sampled at strength {strength:g}: give 1 (as trained) or 0 (its start)")
+        return strength == 0
+
+    def _task(self, requests: Sequence[Request], prompts: Sequence[Sequence[int]], purpose: Purpose, trace: bool) -> Task:
         return Task(
             prompts=prompts,
             texts=[request.prompt.text for request in requests],
             seeds=[request.seed for request in requests],
-            sampling=self.sampling.for_comparison() if self._compared else self.sampling,
+            sampling=self.sampling.for_comparison() if purpose == "compare" else self.sampling,
             ends=self.engine.ends,
             decode=self.encode.text,
-            watcher=None if self._whole else self._watcher,
+            watcher=self._watcher if purpose == "round" else None,
             trace=trace,
             on_step=self.on_step,
         )
@@ -255,24 +267,6 @@ class CausalLM:
             replace(sample, tensors={**sample.tensors, "step_log_probs": row.float().cpu(), "step_mask": mask})
             for sample, row, mask in zip(samples, rows, masks, strict=True)
         ]
-
-    @contextlib.contextmanager
-    def whole_samples(self) -> Iterator[None]:
-        """Inside, nothing is given up before it is finished: what is compared must not be what a rule has left over."""
-        before, self._whole = self._whole, True
-        try:
-            yield
-        finally:
-            self._whole = before
-
-    @contextlib.contextmanager
-    def compared(self) -> Iterator[None]:
-        """Inside, completions are drawn as ``sampling.compared`` says."""
-        before, self._compared = self._compared, True
-        try:
-            yield
-        finally:
-            self._compared = before
 
     def written(self, requests: Sequence[Request], texts: Sequence[str]) -> list[Sample]:
         """Rendered samples of completions that were written elsewhere: by a person, or by a teacher.

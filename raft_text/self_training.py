@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import torch
 
+from raft_core.capabilities import Writes
 from raft_core.errors import ConfigError, DataError
 from raft_core.protocols import Policy
 from raft_core.types import Prompt, Request, Sample, Selection, Weighted
 from raft_text.demonstrations import lacking_responses, response
-from raft_text.policy import RESPONSES, CausalLM
+from raft_text.policy import RESPONSES
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class SftWithGold:
 
     def suits(self, policy: Policy) -> list[str]:
         """Why a policy will not do, in words."""
-        if hasattr(policy, "written"):
+        if isinstance(policy, Writes):
             return []
         return [f"the objective SftWithGold learns written responses, which the policy {type(policy).__name__} cannot read"]
 
@@ -54,7 +55,8 @@ class SftWithGold:
         """
         own = [samples[i] for i in part.index]
         asked = [replace(samples[seed % len(samples)].request, index=0) for seed in seeds]
-        gold = cast(CausalLM, policy).written(asked, [written(request) for request in asked])
+        assert isinstance(policy, Writes)  # checked by ``suits``
+        gold = policy.written(asked, [written(request) for request in asked])
         nll, gold_nll = policy.nll([*own, *gold], policy.draw([*own, *gold], [*seeds, *seeds])).chunk(2)
         return (1 - self.gold) * nll * nll.new_tensor(part.weight) + self.gold * gold_nll
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
 
+from raft_core.capabilities import Checks
 from raft_core.config.importing import anchored, located, resolve
 from raft_core.config.listing import public_names
 from raft_core.config.schema import (
@@ -264,7 +265,7 @@ class Walk:
         if lacking and not combines:
             self.note(where, f"{target.__name__} is no {kind}: it lacks {', '.join(lacking)}")
             raise Unbuilt
-        if hasattr(component, "check"):
+        if isinstance(component, Checks):
             self.note(where, self._objections(component, where), owner=target)
         return component
 

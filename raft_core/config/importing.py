@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from raft_core.bundled import PACKAGES
 from raft_core.config.listing import public_names, short_names
 from raft_core.errors import ConfigError, nearest
 
@@ -26,6 +27,7 @@ def resolve(path: str, kind: str) -> tuple[Any, str]:
         raise ConfigError(f"{path!r} is a file: name the class or function in it, {path}:NAME")
     if "." not in path:
         path = full_path(path, kind)
+    path = present_path(path, kind)
     module_name, _, name = path.rpartition(".")
     look_here()
     try:
@@ -33,6 +35,14 @@ def resolve(path: str, kind: str) -> tuple[Any, str]:
     except ConfigError as error:
         raise ConfigError(f"{error}{nearest(name, public_names(kind))}") from error
     return member(module, name, path), path
+
+
+def present_path(path: str, kind: str) -> str:
+    """The import path as it is now: a class of these packages may have moved since a run folder named it by its module."""
+    name = path.rpartition(".")[2]
+    known = short_names(kind).get(name, [])
+    ours = path.split(".")[0] in PACKAGES and path not in known
+    return known[0] if ours and len(known) == 1 else path
 
 
 def full_path(name: str, kind: str) -> str:

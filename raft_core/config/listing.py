@@ -11,10 +11,11 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from raft_core.bundled import PACKAGES, package_folder
 
@@ -60,6 +61,7 @@ def _called_with(method: str, *names: str) -> Callable[[Found], bool]:
 KINDS: dict[str, Callable[[Found], bool]] = {
     "policy": lambda found: "nll" in found.members,
     "reward": lambda found: "info" in found.members,
+    "source": lambda found: {"requests", "samples"} <= found.members,
     "selector": lambda found: "produces" in found.members,
     "objective": lambda found: "consumes" in found.members,
     "rule": _called_with("__call__", "history"),
@@ -89,6 +91,24 @@ def short_names(kind: str) -> dict[str, list[str]]:
     for name, path in plugins(kind).items():
         paths.setdefault(name, []).append(path)
     return paths
+
+
+def short_name(path: str) -> str:
+    """The short name of a class by its import path, where that names it alone; any other text as it is."""
+    for found in _everything() if path.split(".")[0] in PACKAGES else ():
+        if found.class_path == path:
+            kinds = [kind for kind in KINDS if short_names(kind).get(found.name) == [path]]
+            return found.name if kinds else path
+    return path
+
+
+def with_short_names(plain: Any) -> Any:
+    """Plain data with every class by its short name: what is stored does not know how the packages are laid out."""
+    if isinstance(plain, Mapping):
+        return {key: short_name(value) if key == "class_path" else with_short_names(value) for key, value in plain.items()}
+    if isinstance(plain, (list, tuple)):
+        return [with_short_names(item) for item in plain]
+    return plain
 
 
 def public_names(kind: str) -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import is_dataclass, replace
 from typing import Any
 
+from raft_core.capabilities import Settles
 from raft_core.config.components import Walk
 from raft_core.config.schema import parameters
 from raft_core.errors import ConfigError
@@ -62,7 +63,7 @@ def settled(built: Mapping[str, Any], walk: Walk) -> tuple[dict[str, Any], list[
     known = directions(Scorer(built["reward"], tuple(built["judges"])))
 
     def told(part: Any, where: str) -> Any:
-        if not hasattr(part, "settled"):
+        if not isinstance(part, Settles):
             return part
         try:
             own = part.settled(known)

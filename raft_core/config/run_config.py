@@ -13,7 +13,9 @@ from typing import Any, Literal
 
 import yaml
 
+from raft_core import capabilities
 from raft_core.config.components import Unbuilt, Walk, plain_arguments
+from raft_core.config.listing import with_short_names
 from raft_core.config.metric_directions import settled, settled_plain
 from raft_core.config.schema import Typed, from_yaml
 from raft_core.errors import ConfigError, RaftError, StoreError, nearest
@@ -22,9 +24,10 @@ from raft_core.monitoring.stopping import DiversityDrop, Plateau
 from raft_core.monitoring.trackers import TensorBoard
 from raft_core.objectives.sft import Sft
 from raft_core.prompts import Gathered, PromptFiles, PromptSet, gather
-from raft_core.protocols import Objective, Policy, Reward, Rule, Selector, Tracker
+from raft_core.protocols import Objective, Policy, Reward, Rule, Selector, Source, Tracker
 from raft_core.rewards.scoring import Scorer, with_parts
 from raft_core.selectors.best_of_k import BestOfK
+from raft_core.sources.from_policy import FromPolicy
 from raft_core.store.checkpoint import Keep
 from raft_core.store.create import require_empty
 from raft_core.training.trainer import Trainer
@@ -61,6 +64,7 @@ class RunConfig:
         prompts: what it is asked for.
         reward: what selects among its samples.
         judges: rewards that are measured and never trained on.
+        samples: where they come from; by default the policy draws them.
         selector: which samples to train on.
         objective: the loss on them.
         trainer: how it is minimised.
@@ -80,6 +84,7 @@ class RunConfig:
     prompts: PromptFiles
     reward: Reward
     judges: Sequence[Reward] = ()
+    samples: Source = field(default_factory=FromPolicy)
     selector: Selector = field(default_factory=BestOfK)
     objective: Objective = field(default_factory=Sft)
     trainer: Trainer = field(default_factory=Trainer)
@@ -270,7 +275,7 @@ def check(raw: Mapping[str, Any], *, base: Path | None = None, name: str = "run"
         raise ConfigError(walk.mistakes)
     plain = settled_plain(plain_arguments(parts), given, built)
     plain["prompts"] = absolute_sources(plain["prompts"], base)
-    return Checked(RunConfig(**built), plain, prompts, [*gathered.notes, *notes], name)
+    return Checked(RunConfig(**built), with_short_names(plain), prompts, [*gathered.notes, *notes], name)
 
 
 def with_default_classes(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -300,8 +305,8 @@ def disagreements(built: Mapping[str, Any]) -> list[str]:
                 f"the selector {names[0]} produces {produces.name}, but the objective {names[1]} is made for {consumes.name}: "
                 "choose one to fit the other"
             )
-    if "policy" in built and hasattr(built.get("objective"), "suits"):
-        found.extend(built["objective"].suits(built["policy"]))
+    if "policy" in built:
+        found.extend(capabilities.check_policy(built.get("objective"), built["policy"]))
     if "reward" in built and "judges" in built:
         found.extend(Scorer(built["reward"], tuple(built["judges"])).check())
     return found
@@ -314,8 +319,8 @@ def unfit_prompts(built: Mapping[str, Any], gathered: Gathered) -> list[tuple[st
     found = []
     for where, part in [*parts, *judges]:
         for each in with_parts(part):
-            if objects := getattr(each, "check_prompts", None):
-                found += [(where, message) for message in objects(gathered.train, gathered.held_out)]
+            lacking = capabilities.check_prompts(each, gathered.train, gathered.held_out)
+            found += [(where, message) for message in lacking]
     return found
 
 

@@ -15,12 +15,13 @@ from typing import Any
 
 import yaml
 
-from raft_core.protocols import Combinator, Objective, Policy, Reward, Rule, Selector, Tracker
+from raft_core.protocols import Combinator, Objective, Policy, Reward, Rule, Selector, Source, Tracker
 
 KIND_OF: dict[Any, str] = {
     Policy: "policy",
     Reward: "reward",
     Combinator: "reward",
+    Source: "source",
     Selector: "selector",
     Objective: "objective",
     Rule: "rule",
@@ -29,6 +30,7 @@ KIND_OF: dict[Any, str] = {
 PROTOCOL_OF: dict[str, type] = {
     "policy": Policy,
     "reward": Reward,
+    "source": Source,
     "selector": Selector,
     "objective": Objective,
     "rule": Rule,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -18,7 +17,7 @@ from raft_core.protocols import Policy
 from raft_core.reporter import Reporter, Silent
 from raft_core.rewards.scoring import Scorer
 from raft_core.rng import seed_for
-from raft_core.sampling import rendered, requests, sampled
+from raft_core.sampling import rendered, requests, require_strength, sampled
 from raft_core.types import Failure, Prompt, Sample, Scores
 
 Role = Literal["reward", "part", "judge"]
@@ -121,27 +120,31 @@ def evaluate(
     k: int,
     seed: int,
     split: str = "heldout",
+    strength: float = 1.0,
     reporter: Reporter | None = None,
 ) -> Evaluation:
     """Sample every prompt k times before and after, score both, compare.
 
     Both sides get the same requests in the same chunks, so the same initial noise: what differs is the training alone.
 
+    Args:
+        strength: how strongly what was trained acts after training; 1 = as trained.
+
     Raises:
-        ConfigError: k < 1.
+        ConfigError: k < 1, a negative strength.
         DataError: no prompts.
         DeviceError: memory ran out.
     """
     if k < 1:
         raise ConfigError(f"the evaluation draws {k} samples per prompt, but at least 1 is needed")
+    require_strength(strength)
     if not prompts:
         raise DataError(f"there is no {split} prompt to evaluate on: name a prompt file or leave this evaluation out")
     reporter = reporter or Silent()
     asked = requests(prompts, k, seed, "evaluation")
-    compared = getattr(policy, "compared", contextlib.nullcontext)
     phase = reporter.phase(f"evaluate {split}: sample", 2 * len(asked))
-    with in_words("sample"), policy.resident("sample"), compared(), phase as bar:
-        drawn = [sampled(policy, asked, reference, bar) for reference in (True, False)]
+    with in_words("sample"), policy.resident("sample"), phase as bar:
+        drawn = [sampled(policy, asked, bar, purpose="compare", strength=side) for side in (0.0, strength)]
     with in_words("render"), policy.resident("render"), reporter.phase(f"evaluate {split}: score", 2 * len(asked)) as bar:
         before, after = (rendered(policy, samples, bar) for samples in drawn)
         scores_before, scores_after = scored_together(scorer, before, after)

@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 
+from raft_core.types import Grouping
+
 
 def pairwise_distance(features: np.ndarray) -> float:
     """Mean of 1 − cosine over all pairs, in [0, 2]; NaN with fewer than two samples.
@@ -23,15 +25,14 @@ def pairwise_distance(features: np.ndarray) -> float:
     return float(1 - (total @ total - np.square(features, dtype=np.float64).sum()) / (n * (n - 1)))
 
 
-def diversity_within(features: np.ndarray, k: int) -> float:
-    """Mean over prompts of the distance between a prompt's samples; NaN for k = 1 or without prompts.
+def diversity_within(features: np.ndarray, groups: Grouping) -> float:
+    """Mean over prompts of the distance between a prompt's samples, of the prompts with at least two; NaN without any.
 
     Args:
-        features: [P·k, D] of unit length, prompt-major.
+        features: [N, D] of unit length, prompt-major.
     """
-    if k < 2 or not len(features):
-        return math.nan
-    return float(np.mean([pairwise_distance(group) for group in features.reshape(-1, k, features.shape[1])]))
+    distances = [pairwise_distance(group) for group in groups.split(features) if len(group) > 1]
+    return float(np.mean(distances)) if distances else math.nan
 
 
 def vendi(features: np.ndarray) -> float:

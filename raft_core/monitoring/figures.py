@@ -7,15 +7,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from raft_core import capabilities
 from raft_core.metrics.divergence import kl_to_reference
 from raft_core.metrics.diversity import diversity_within
 from raft_core.protocols import Policy
-from raft_core.types import Sample, Scores, Selection
+from raft_core.types import Grouping, Sample, Scores, Selection
 
 
-def measure(
-    policy: Policy, samples: Sequence[Sample], scores: Scores, selection: Selection, k: int, seed: int
-) -> dict[str, float]:
+def measure(policy: Policy, samples: Sequence[Sample], scores: Scores, selection: Selection, seed: int) -> dict[str, float]:
     """All figures of a round by their names in the metrics file, before its update. What is not defined is left out.
 
     ========================  =============================================================================================
@@ -35,30 +34,29 @@ def measure(
     ========================  =============================================================================================
 
     Args:
-        samples: [P·k], prompt-major, rendered.
+        samples: [N], prompt-major, rendered.
         scores: of these samples.
         selection: what is trained on.
-        k: samples per prompt.
         seed: of the run; names the draws of the KL estimate.
     """
-    kept = selection.kept
-    figures = reward_figures(scores, kept, k) | column_figures(scores, kept)
+    kept, groups = selection.kept, Grouping.of(samples)
+    figures = reward_figures(scores, kept, groups) | column_figures(scores, kept)
     figures["select/kept"] = len(kept)
     figures["select/kept_fraction"] = len(kept) / len(samples) if samples else math.nan
     if samples:
-        figures["diversity"] = diversity_within(policy.embed(samples), k)
+        figures["diversity"] = diversity_within(policy.embed(samples), groups)
         figures["kl"] = kl_to_reference(policy, samples, seed)
-        figures |= policy.figures(samples) if hasattr(policy, "figures") else {}  # type: ignore[attr-defined] - optional
+        figures |= capabilities.figures(policy, samples)
     return {name: float(value) for name, value in figures.items() if not math.isnan(value)}
 
 
-def reward_figures(scores: Scores, kept: np.ndarray, k: int) -> dict[str, float]:
+def reward_figures(scores: Scores, kept: np.ndarray, groups: Grouping | int) -> dict[str, float]:
     """The figures ``reward/…``, NaN where undefined.
 
     Scores [[1, 3], [2, NaN]], kept 1 and 2: mean 2, best (3 + 2)/2 = 2.5, kept 2.5, std_within √2 from the first prompt alone.
     """
     values = scores.columns[scores.reward]
-    upward = scores.grid(k)  # [P, K], higher is better
+    upward = scores.grid(groups)  # [P, K], higher is better
     sign = -1.0 if scores.reward in scores.descending else 1.0
     rows = [row[~np.isnan(row)] for row in upward]
     return {

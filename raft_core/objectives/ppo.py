@@ -21,7 +21,7 @@ from raft_core.objectives.kl_control import KlPenalty
 from raft_core.objectives.policy_gradient import MAX_LOG_RATIO
 from raft_core.protocols import Policy, Valued
 from raft_core.sampling import chunks
-from raft_core.types import Advantages, Sample, Selection
+from raft_core.types import Sample, Scored, Selection
 
 BETA = "kl_coefficient"
 
@@ -55,7 +55,7 @@ class Ppo:
     lam: float = 0.95
     whiten: bool = True
     kl: KlPenalty = field(default_factory=KlPenalty)
-    consumes: ClassVar[type[Selection]] = Advantages
+    consumes: ClassVar[type[Selection]] = Scored
     needs_trace: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -71,14 +71,14 @@ class Ppo:
 
     def suits(self, policy: Policy) -> list[str]:
         """Why a policy will not do, in words; nothing has to be loaded."""
-        if getattr(policy, "estimates_values", False):
+        if isinstance(policy, Valued) and policy.estimates_values:
             return []
         return [
             f"the objective Ppo takes its advantages from a critic, and the policy {type(policy).__name__} has none: give it "
             "one (critic: {} of CausalLM), or choose an objective without"
         ]
 
-    def begin(self, policy: Policy, samples: Sequence[Sample], selection: Advantages, carried: Mapping[str, float]) -> PpoRound:
+    def begin(self, policy: Policy, samples: Sequence[Sample], selection: Scored, carried: Mapping[str, float]) -> PpoRound:
         """The loss of one round, from the policy as it is before the round's first step.
 
         Args:
@@ -90,7 +90,7 @@ class Ppo:
         beta = carried.get(BETA, self.kl.beta)
         with torch.no_grad():
             taken = take([samples[i] for i in selection.index], policy, reference=self.kl.beta > 0)
-            score = torch.as_tensor(selection.advantage, dtype=taken.value.dtype)
+            score = torch.as_tensor(selection.score, dtype=taken.value.dtype)
             rewards = action_rewards(taken.kl, score, taken.lengths, beta)
             advantage = gae(rewards, taken.value, self.gamma, self.lam)
             returned = advantage + taken.value
@@ -107,7 +107,7 @@ class Ppo:
             figures,
         )
 
-    def __call__(self, policy: Policy, samples: Sequence[Sample], part: Advantages, seeds: Sequence[int]) -> torch.Tensor:
+    def __call__(self, policy: Policy, samples: Sequence[Sample], part: Scored, seeds: Sequence[int]) -> torch.Tensor:
         """[B] loss of items that make up a round of their own; a trainer calls what ``begin`` returns."""
         return self.begin(policy, samples, part, {})(policy, samples, part, seeds)
 
@@ -198,7 +198,7 @@ class PpoRound:
     measured: Mapping[str, float]
     _seen: list[tuple[float, float, float]] = field(default_factory=list)
 
-    def __call__(self, policy: Policy, samples: Sequence[Sample], part: Advantages, seeds: Sequence[int]) -> torch.Tensor:
+    def __call__(self, policy: Policy, samples: Sequence[Sample], part: Scored, seeds: Sequence[int]) -> torch.Tensor:
         """[B] clipped surrogate + value_weight × value loss, each the mean over the sample's actions."""
         s = self.settings
         log_probs, values, mask = cast(Valued, policy).step_log_probs_and_values([samples[i] for i in part.index])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from raft_core.evaluation.evaluate import Evaluation
 from raft_core.evaluation.files import read_results
 from raft_core.evaluation.table import number, split_name
 from raft_core.format import evenly
+from raft_core.monitoring import stopping
 from raft_core.report.plots import Chart, chart
 from raft_core.store.manifest import read_config, read_history, read_run
 from raft_core.store.rounds import read_round, rounds_in
@@ -220,11 +220,10 @@ def _warnings(config: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -
 
 def known_rules(entries: Sequence[Any]) -> Iterator[Any]:
     """The rules of a configuration that this package defines. A report runs no code that a run folder names."""
-    module = "raft_core.monitoring.stopping"
     for entry in entries:
-        path = entry.get("class_path", "") if isinstance(entry, Mapping) else str(entry)
-        kind = getattr(importlib.import_module(module), path.removeprefix(f"{module}."), None)
-        if path.startswith(f"{module}.") and isinstance(kind, type):
+        name = entry.get("class_path", "") if isinstance(entry, Mapping) else str(entry)
+        kind = getattr(stopping, name, None) if name.isidentifier() else None
+        if isinstance(kind, type) and kind.__module__ == stopping.__name__:
             try:
                 yield kind(**(entry.get("init_args") or {} if isinstance(entry, Mapping) else {}))
             except (RaftError, TypeError):  # an edited configuration; the run itself would have refused it

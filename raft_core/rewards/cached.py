@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from raft_core import capabilities
 from raft_core.media.digest import content_digest
 from raft_core.rewards.scoring import PartlyScored, scored_by
 from raft_core.rewards.spec import RewardSpec
@@ -49,7 +50,7 @@ class Cached:
 
     def check(self) -> list[str]:
         """Mistakes of the reward, and a file that is no cache."""
-        found = list(self._reward.check()) if hasattr(self._reward, "check") else []
+        found = capabilities.check(self._reward)
         try:
             with self._open():
                 pass
@@ -59,13 +60,11 @@ class Cached:
 
     def load(self) -> None:
         """Load the reward."""
-        if hasattr(self._reward, "load"):
-            self._reward.load()
+        capabilities.load(self._reward)
 
     def sleep(self) -> None:
         """Give the accelerator's memory back."""
-        if hasattr(self._reward, "sleep"):
-            self._reward.sleep()
+        capabilities.sleep(self._reward)
 
     def __call__(self, samples: Sequence[Sample]) -> np.ndarray:
         """[N].

@@ -8,6 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
+from raft_core import capabilities
+from raft_core.capabilities import Recalls
 from raft_core.errors import RaftError
 from raft_core.machine.out_of_memory import is_out_of_memory
 from raft_core.protocols import Combinator, Policy, Reward
@@ -71,8 +73,8 @@ def score(
         else:
             ahead = begun.take(part, samples) if begun is not None else None
             columns[name], failure = ahead or scored_by(part, samples)
-            if in_turn and part.info.gpu and hasattr(part, "sleep"):
-                part.sleep()  # type: ignore[union-attr]
+            if in_turn and part.info.gpu:
+                capabilities.sleep(part)
         if failure:
             failures[name] = failure
     return columns, failures
@@ -203,37 +205,33 @@ class Scorer:
 
     def check(self) -> list[str]:
         """Mistakes of all of them, and parts that one would mistake for one another; loads nothing."""
-        found = [mistake for reward in self.all if hasattr(reward, "check") for mistake in reward.check()]  # type: ignore[union-attr]
+        found = [mistake for reward in self.all for mistake in capabilities.check(reward)]
         return found + _clashes(self)
 
     def load(self) -> None:
         """Load what has something to load, each object once."""
         for reward in self.all:
-            if hasattr(reward, "load"):
-                reward.load()  # type: ignore[union-attr]
+            capabilities.load(reward)
 
     def sleep(self) -> None:
         """Have the accelerator's memory given back once a round is scored; a reward wakes when it is called."""
         for reward in self.all:
-            if hasattr(reward, "sleep"):
-                reward.sleep()  # type: ignore[union-attr]
+            capabilities.sleep(reward)
 
     @property
     def recalls(self) -> bool:
         """Whether any of them needs the scores of earlier rounds."""
-        return any(getattr(reward, "recalls", False) for reward in self.all)
+        return any(isinstance(reward, Recalls) and reward.recalls for reward in self.all)
 
     def recall(self, earlier: Sequence[Mapping[str, np.ndarray]]) -> None:
         """Hand the score columns of all rounds before this one, oldest first, to what needs them."""
         for reward in self.all:
-            if getattr(reward, "recalls", False):
-                reward.recall(earlier)  # type: ignore[union-attr]
+            if isinstance(reward, Recalls) and reward.recalls:
+                reward.recall(earlier)
 
     def attach(self, policy: Policy) -> None:
         """Hand the policy to what needs it (a KL penalty, a reward that is the policy's own likelihood)."""
-        for reward in self.all:
-            if hasattr(reward, "attach"):
-                reward.attach(policy)  # type: ignore[union-attr]
+        capabilities.attach(self.all, policy)
 
 
 def _clashes(scorer: Scorer) -> list[str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from raft_core.capabilities import AttachesPolicy
 from raft_core.errors import ConfigError
 from raft_core.protocols import Combinator, Reward
 
@@ -53,7 +54,7 @@ class RewardSpec:
         name = self.reward.info.name
         if isinstance(self.reward, Combinator):
             raise ConfigError(f"{name!r} is made of rewards: {what} its parts, for combining them costs nothing")
-        if hasattr(self.reward, "attach"):
+        if isinstance(self.reward, AttachesPolicy):
             raise ConfigError(f"{name!r} needs the policy itself, which changes in every round: do not {what} it")
 
     def fingerprint(self, version: str = "") -> str:

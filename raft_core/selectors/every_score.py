@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from raft_core.types import Advantages, Selection
+from raft_core.types import Scored, Selection
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,9 @@ class EveryScore:
     Source: ReFT (2401.08967), section 3.2.
     """
 
-    produces: ClassVar[type[Selection]] = Advantages
+    produces: ClassVar[type[Selection]] = Scored
 
-    def __call__(self, scores: np.ndarray) -> Advantages:
+    def __call__(self, scores: np.ndarray) -> Scored:
         flat = scores.ravel()
         index = np.flatnonzero(~np.isnan(flat))
-        return Advantages(index=index, advantage=flat[index].astype(np.float64))
+        return Scored(index=index, score=flat[index].astype(np.float64))

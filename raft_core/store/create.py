@@ -12,7 +12,19 @@ from raft_core.machine.files import remove, sweep, write_json
 from raft_core.machine.lock import NAME as LOCK
 from raft_core.machine.lock import Lock
 from raft_core.store.checkpoint import Keep, newest_whole
-from raft_core.store.manifest import CONFIG, RUN, changes, machine, now, plain, read_config, read_run, versions, write_config
+from raft_core.store.manifest import (
+    CONFIG,
+    FORMAT,
+    RUN,
+    changes,
+    machine,
+    now,
+    plain,
+    read_config,
+    read_run,
+    versions,
+    write_config,
+)
 
 
 def begin(folder: Path, config: Mapping[str, Any], seed: int, keep: Keep) -> Lock:
@@ -27,7 +39,14 @@ def begin(folder: Path, config: Mapping[str, Any], seed: int, keep: Keep) -> Loc
         require_empty(folder)
         sweep(folder)
         write_config(folder, config)
-        facts = {"status": "running", "seed": seed, "started": now(), "versions": versions(), "machine": machine()}
+        facts = {
+            "format": FORMAT,
+            "status": "running",
+            "seed": seed,
+            "started": now(),
+            "versions": versions(),
+            "machine": machine(),
+        }
         # Last: a folder with a run.json is a run, and has all that it needs to be resumed. The configuration is in it, too, so
         # that a config.yaml that was changed since is noticed.
         write_json(folder / RUN, {**facts, "keep": asdict(keep), "config": plain(config)})

@@ -17,6 +17,7 @@ import yaml
 from raft_core.errors import StoreError
 from raft_core.machine.files import write_text
 
+FORMAT = 2  # of a run folder; 1 named classes by their modules, and had no number
 CONFIG, RUN, METRICS = "config.yaml", "run.json", "metrics.jsonl"
 PACKAGES = ("raft-align", "torch", "numpy", "accelerate", "diffusers", "transformers", "peft", "open_clip_torch", "pyarrow")
 
@@ -53,11 +54,17 @@ def read_run(folder: str | Path) -> dict[str, Any]:
         StoreError: no run is there, or its ``run.json`` is damaged.
     """
     try:
-        return json.loads((Path(folder) / RUN).read_text(encoding="utf-8"))
+        run = json.loads((Path(folder) / RUN).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise StoreError(f"{folder} holds no run ({RUN} is missing)") from error
     except (OSError, ValueError) as error:
         raise StoreError(f"{Path(folder) / RUN} cannot be read: {error}") from error
+    if run.get("format", 1) > FORMAT:
+        raise StoreError(
+            f"{folder} is of format {run['format']}, and this version reads up to {FORMAT}: use the version that made it, "
+            f"raft-align {run.get('versions', {}).get('raft-align', '(unknown)')} or newer"
+        )
+    return run
 
 
 def read_history(folder: str | Path) -> list[dict[str, Any]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raft_core.errors import StoreError
-from raft_core.store.tables import SCORE, numbers, read_samples, read_table, write_table
-from raft_core.store.tensors import UnusableError, load_tensors
-from raft_core.types import Sample, Scores, Selection
+from raft_core.machine.files import remove
+from raft_core.store.tables import SCORE, numbers, read_samples, read_table, write_samples, write_table
+from raft_core.store.tensors import UnusableError, load_tensors, save_tensors
+from raft_core.types import Request, Sample, Scores, Selection
 
 SAMPLES = "samples.parquet"
 TENSORS = "latents.safetensors"
@@ -24,6 +26,88 @@ def mask(selection: Selection, n: int) -> np.ndarray:
     kept = np.zeros(n, dtype=bool)
     kept[selection.kept] = True
     return kept
+
+
+@dataclass(frozen=True)
+class KeptRound:
+    """A scored round as it is stored: samples with outputs and tensors, their scores, which were kept ([N] bool)."""
+
+    samples: list[Sample]
+    scores: Scores
+    kept: np.ndarray
+
+
+@dataclass(frozen=True)
+class RoundFolder:
+    """One round's place in the run folder: what is there, and what is put there. It makes nothing.
+
+    Attributes:
+        path: of the folder.
+        rnd: the round's number.
+        policy_hash: of the policy that it starts from; samples of another policy are never used.
+    """
+
+    path: Path
+    rnd: int
+    policy_hash: str
+
+    @property
+    def _facts(self) -> dict[str, object]:
+        return {"round": self.rnd, "policy_hash": self.policy_hash}
+
+    def _part(self, number: int) -> Path:
+        return self.path / PARTS / f"{number:04d}.safetensors"
+
+    def has_part(self, number: int) -> bool:
+        return self._part(number).exists()
+
+    def read_part(self, number: int, asked: Sequence[Request]) -> list[Sample]:
+        """The samples of these requests that were kept as a part of the sampling, not rendered.
+
+        Raises:
+            UnusableError: they are damaged, or of another policy or other requests.
+        """
+        return load_tensors(self._part(number), asked, self._facts)
+
+    def keep_part(self, number: int, samples: Sequence[Sample]) -> None:
+        """Keep samples that are drawn and not yet rendered."""
+        save_tensors(self._part(number), samples, self._facts)
+
+    def read(self, asked: Sequence[Request]) -> KeptRound | None:
+        """The scored round of these requests; None where it is not scored yet.
+
+        Raises:
+            UnusableError: it is damaged, or of another policy or other requests, or its outputs were not kept.
+        """
+        path = self.path / SAMPLES
+        if not path.exists():
+            return None
+        samples, scores, kept, facts = read_samples(path, asked)
+        if facts["policy_hash"] != self.policy_hash:
+            raise UnusableError(f"{path.name} holds samples of another policy")
+        if any(sample.output is None for sample in samples):
+            raise UnusableError(f"{path.name} holds no outputs (they were not to be kept)")
+        tensors = load_tensors(self.path / TENSORS, asked, self._facts)
+        return KeptRound([s.with_output(o.output) for s, o in zip(tensors, samples, strict=True)], scores, kept)
+
+    def keep(self, samples: Sequence[Sample], scores: Scores, kept: np.ndarray) -> KeptRound:
+        """Keep rendered samples, their scores and which were chosen, [N] bool."""
+        # The Parquet file comes last: where it is, the tensors are, and the parts are not needed any more.
+        save_tensors(self.path / TENSORS, samples, self._facts)
+        write_samples(self.path / SAMPLES, samples, scores, kept, rnd=self.rnd, policy_hash=self.policy_hash)
+        return KeptRound(list(samples), scores, kept)
+
+    def settle(self, stored: np.ndarray, kept: np.ndarray) -> None:
+        """Remove the parts, and mend the column ``kept`` if the selection is not the one that was stored."""
+        if not np.array_equal(stored, kept):
+            table, facts = read_table(self.path / SAMPLES)
+            place = table.column_names.index("kept")
+            write_table(self.path / SAMPLES, table.set_column(place, "kept", pa.array(kept)), facts)
+        remove(self.path / PARTS)
+
+    def earlier_scores(self) -> list[dict[str, np.ndarray]]:
+        """Score columns of the rounds before this one, see the function of this name."""
+        return earlier_scores(self.path.parents[1], self.rnd)
 
 
 def round_folder(folder: Path, rnd: int) -> Path:

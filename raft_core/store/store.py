@@ -19,7 +19,6 @@ from raft_core.machine.lock import Lock
 from raft_core.machine.processes import Processes
 from raft_core.protocols import Policy
 from raft_core.reporter import Reporter, Warner
-from raft_core.rollout import RoundRecord
 from raft_core.store.checkpoint import (
     TRAINER,
     Keep,
@@ -36,7 +35,7 @@ from raft_core.store.checkpoint import (
 )
 from raft_core.store.create import begin, take_over
 from raft_core.store.manifest import METRICS, RUN, changes, moved, now, read_config, read_history, read_run, versions
-from raft_core.store.rounds import SAMPLES, TENSORS, add_scores, read_round, round_folder, rounds_in
+from raft_core.store.rounds import SAMPLES, TENSORS, RoundFolder, add_scores, read_round, round_folder, rounds_in
 from raft_core.store.tables import read_table, write_table
 
 __all__ = [
@@ -170,8 +169,8 @@ class Store:
         self._hash = policy_hash(policy)
         return self._last
 
-    def open(self, rnd: int, policy: Policy) -> RoundRecord:
-        """The record of a round that starts from this policy.
+    def open(self, rnd: int, policy: Policy) -> RoundFolder:
+        """The folder of a round that starts from this policy.
 
         Raises:
             StoreError: the policy is not the one that the round before ended with.
@@ -186,7 +185,7 @@ class Store:
                 "call store.restore(policy, trainer) first"
             )
         self._hash = found
-        return RoundRecord(round_folder(self.folder, rnd), rnd, found, policy.batch_size, self._processes, self.reporter)
+        return RoundFolder(round_folder(self.folder, rnd), rnd, found)
 
     def finish(self, rnd: int, policy: Policy, trainer: Any, metrics: Mapping[str, float]) -> None:
         """Finish a round: checkpoint, metrics, and removal of what is not to be kept.

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from raft_core.capabilities import Exports
 from raft_core.config.run_config import Checked, check, overridden, read_yaml
 from raft_core.errors import DataError, StoreError
 from raft_core.evaluation.evaluate import Evaluation, evaluate
@@ -69,7 +70,11 @@ def align_run(checked: Checked, reporter: Reporter | None = None, *, folder: Pat
     _load(checked, reporter)
     plain = {**checked.plain, "output": str(folder)}
     with Store.create(folder, plain, checked.config.seed, keep=checked.config.keep, reporter=reporter) as store:
-        store.note(policy=checked.config.policy.describe(), prompts=fingerprint(checked.prompts))
+        store.note(
+            modality=checked.config.policy.modality,
+            policy=checked.config.policy.describe(),
+            prompts=fingerprint(checked.prompts),
+        )
         _carry_through(checked, store, reporter)
     return folder
 
@@ -187,7 +192,7 @@ def _rounds(checked: Checked, store: Store, reporter: Reporter) -> str:
         rules = (config.stop_when, config.warn_when)
         monitor = Monitor(reporter, [*trackers, _Advance(bar)], *rules, config.keep.best, config.keep.best_is_highest)
         parts = (config.policy, checked.prompts, config.scorer, config.selector, config.objective, config.trainer)
-        return align(*parts, store, monitor, rounds=config.rounds, k=config.k)
+        return align(*parts, store, monitor, rounds=config.rounds, k=config.k, source=config.samples)
 
 
 class _Advance:
@@ -228,9 +233,8 @@ def _finish(checked: Checked, store: Store, reporter: Reporter) -> None:
                 config.scorer.recall(earlier_scores(store.folder))
             write_results(store.folder, rnd, evaluations(checked, reporter))
         files = config.policy.save(store.folder / "export")
-    write_card = getattr(config.policy, "write_card", None)
-    if write_card is not None:  # after the evaluation, which it quotes
-        files = [*files, write_card(store.folder, store.folder / "export")]
+    if isinstance(config.policy, Exports):  # after the evaluation, which its card quotes
+        files = [*files, config.policy.write_card(store.folder, store.folder / "export")]
     store.note(checkpoint=rnd, exported=[str(file.relative_to(store.folder)) for file in files])
     from raft_core.report.page import write_report
 

@@ -14,22 +14,27 @@ from raft_core.machine.files import replacing, write_text
 from raft_core.machine.out_of_memory import in_words
 from raft_core.protocols import Policy
 from raft_core.reporter import Reporter
-from raft_core.sampling import rendered, requests, sampled
+from raft_core.sampling import rendered, requests, require_strength, sampled
 from raft_core.store.tables import write_samples
 from raft_core.types import Prompt, Sample, Scores
 
 
 def generate(
-    policy: Policy, prompts: Sequence[Prompt], *, k: int, seed: int, reporter: Reporter, reference: bool = False
+    policy: Policy, prompts: Sequence[Prompt], *, k: int, seed: int, reporter: Reporter, strength: float = 1.0
 ) -> list[Sample]:
     """K rendered samples per prompt, prompt-major, each fixed by (seed, prompt, index) alone.
 
+    Args:
+        strength: how strongly what was trained acts: 0 is the model as it was before training, 1 as trained.
+
     Raises:
+        ConfigError: a negative strength.
         DeviceError: memory ran out.
     """
+    require_strength(strength)
     asked = requests(prompts, k, seed, "generate")
     with in_words("sample"), policy.resident("sample"), reporter.phase("sampling", len(asked)) as bar:
-        samples = sampled(policy, asked, reference, bar)
+        samples = sampled(policy, asked, bar, strength=strength)
     with in_words("render"), policy.resident("render"), reporter.phase("rendering", len(asked)) as bar:
         return rendered(policy, samples, bar)
 

@@ -40,7 +40,7 @@ from raft_core.workflows.trained import open_source
 
 LEARNED = "learned"  # the name of the reward in the store
 SETTINGS, LABELS, REWARD, GOLD = "online.json", "labels.jsonl", "reward", "gold.json"
-PENALISED = "raft_core.rewards.combine.kl.KLPenalised"
+PENALISED = "KLPenalised"
 
 
 @dataclass(frozen=True)

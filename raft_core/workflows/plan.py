@@ -17,7 +17,7 @@ from raft_core.machine.peak_memory import peak_memory
 from raft_core.metrics.best_of import expected_gain, gaussian_gain
 from raft_core.monitoring.figures import mean_scored
 from raft_core.reporter import Reporter
-from raft_core.sampling import chunks, requests
+from raft_core.sampling import chunks
 from raft_core.training.trainer import Trainer
 from raft_core.types import Sample, Scores
 
@@ -166,7 +166,7 @@ def probe(checked: Checked, reporter: Reporter) -> Probe:
 def _sampled(checked: Checked, k: int, reporter: Reporter) -> tuple[list[Sample], int, float]:
     """(samples of whole prompts, peak bytes, seconds per sample), as many as the budget of seconds allows."""
     config = checked.config
-    asked = requests(checked.prompts.draw(1)[:PROBE_PROMPTS], k, config.seed, 1)
+    asked = config.samples.requests(checked.prompts.draw(1)[:PROBE_PROMPTS], k, config.seed, 1)
     samples: list[Sample] = []
     seconds: list[float] = []
     with (
@@ -177,7 +177,7 @@ def _sampled(checked: Checked, k: int, reporter: Reporter) -> tuple[list[Sample]
     ):
         for chunk in chunks(asked, config.policy.batch_size):
             start = time.perf_counter()
-            samples += config.policy.sample(chunk, trace=config.objective.needs_trace)
+            samples += config.samples.samples(config.policy, chunk, trace=config.objective.needs_trace)
             seconds.append((time.perf_counter() - start) / len(chunk))
             bar.advance(len(chunk))
             if len(samples) >= k and sum(seconds) * len(chunk) > SAMPLING_BUDGET_S:

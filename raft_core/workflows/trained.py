@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from raft_core.bundled import bundled_models, bundled_runs
+from raft_core.capabilities import Imports
 from raft_core.config.components import Unbuilt, Walk
 from raft_core.config.importing import resolve
 from raft_core.config.run_config import Override, overridden, read_yaml
@@ -82,10 +83,11 @@ class Source:
         if self.kind == "model":
             return "the model as it is"
         if self.kind == "weights":
-            policy.load_weights(self.path)  # type: ignore[attr-defined] - checked in open_source
+            assert isinstance(policy, Imports)  # checked in open_source
+            policy.load_weights(self.path)
             return str(self.path)
-        if checkpoint is None and (self.path / "export").is_dir() and hasattr(policy, "load_weights"):
-            policy.load_weights(self.path / "export")  # type: ignore[attr-defined]
+        if checkpoint is None and (self.path / "export").is_dir() and isinstance(policy, Imports):
+            policy.load_weights(self.path / "export")
             return f"the export of {self.path}"
         chosen: int | str = checkpoint or read_run(self.path).get("checkpoint", "last")
         if isinstance(chosen, str) and chosen.isdigit():
@@ -135,6 +137,6 @@ def weights_arguments(path: Path, policy: str) -> dict[str, Any]:
         ModelError: the policy cannot take weights from files, or this file holds none.
     """
     target, _ = resolve(policy, "policy")
-    if not hasattr(target, "arguments_for"):
+    if not isinstance(target, Imports):
         raise ModelError(f"{policy} takes no weights from files; give a run folder, not {path}")
     return target.arguments_for(path)

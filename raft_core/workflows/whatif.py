@@ -12,9 +12,11 @@ from raft_core.errors import ConfigError, StoreError, nearest
 from raft_core.metrics.best_of import expected_max
 from raft_core.monitoring.figures import mean_scored
 from raft_core.protocols import Selector
+from raft_core.selectors.select import select
 from raft_core.store.rounds import SAMPLES, round_folder, rounds_in
 from raft_core.store.tables import SCORE, flags, numbers, read_table
 from raft_core.store.tensors import UnusableError
+from raft_core.types import Grouping, Scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,23 +25,32 @@ class Stored:
 
     Attributes:
         rnd: its number.
-        k: samples per prompt.
+        groups: which samples answer the same prompt.
         reward: name of the column that selected.
-        columns: name → [P·k], NaN = not scored.
+        columns: name → [N], NaN = not scored.
         descending: names of columns where lower is better.
-        kept: [P·k] bool.
+        kept: [N] bool.
     """
 
     rnd: int
-    k: int
+    groups: Grouping
     reward: str
     columns: dict[str, np.ndarray]
     descending: frozenset[str]
     kept: np.ndarray
 
     def grid(self, column: str) -> np.ndarray:
-        """[P, k], turned so that higher is better."""
-        return (-1 if column in self.descending else 1) * self.columns[column].reshape(-1, self.k)
+        """[P, K], turned so that higher is better; NaN = not scored."""
+        return self.scores.grid(self.groups, column)
+
+    @property
+    def k(self) -> int:
+        """Samples of the prompt that has the most."""
+        return int(self.groups.sizes.max(initial=0))
+
+    @property
+    def scores(self) -> Scores:
+        return Scores(self.reward, self.columns, descending=self.descending)
 
 
 def stored_rounds(folder: Path, rounds: Sequence[int] | None = None) -> list[Stored]:
@@ -65,7 +76,7 @@ def _stored(folder: Path, rnd: int) -> Stored:
     names = [name for name in table.column_names if name.startswith(SCORE)]
     return Stored(
         rnd=rnd,
-        k=1 + max(table["index"].to_pylist()),
+        groups=Grouping.of_indices(table["index"].to_pylist()),
         reward=facts["reward"],
         columns={name.removeprefix(SCORE): numbers(table[name]) for name in names},
         descending=frozenset(facts["descending"]),
@@ -120,7 +131,7 @@ class Choice:
 def rechosen(stored: Stored, selector: Selector, column: str) -> Choice:
     """Apply a selector to the stored scores."""
     chosen = np.zeros(len(stored.kept), dtype=bool)
-    chosen[selector(stored.grid(column)).kept] = True
+    chosen[select(selector, stored.scores, stored.groups, column).kept] = True
     return Choice(
         kept=int(chosen.sum()),
         shared=int((chosen & stored.kept).sum()),

@@ -13,7 +13,7 @@ from gradio import processing_utils
 from raft_core.errors import ConfigError
 from raft_demo.compare import view as compare_view
 from raft_demo.compare.comparison import Asked, Comparison, row_png
-from raft_demo.shared import comparable
+from raft_demo.shared import comparable, scores_view
 from raft_demo.shared.errors import spoken
 from raft_demo.shared.limits import LARGEST_SEED, within
 from raft_demo.shared.reporting import waiting
@@ -42,7 +42,7 @@ def build(studio: Studio) -> None:
             with gr.Row():
                 start = gr.Button("Compare", variant="primary", min_width=100, elem_id="compare-start")
                 stop = gr.Button("Stop", min_width=100, elem_id="compare-stop")
-            status = gr.HTML(compare_view.progress(""), elem_id="compare-status")
+            status = gr.HTML(scores_view.progress(""), elem_id="compare-status")
             prompts = gr.Dataset(
                 components=[prompt],
                 samples=[[text] for text in first.prompts],
@@ -76,24 +76,24 @@ def build(studio: Studio) -> None:
             yield from drawn(read(studio, models, prompt, seed, images, view, strength, steps, guidance, size, score))
         except Exception:
             # Here and not by a listener to failures, which would answer to Stop as well.
-            yield compare_view.progress(""), gr.skip(), gr.skip()
+            yield scores_view.progress(""), gr.skip(), gr.skip()
             raise
 
     def drawn(wanted: Asked) -> Iterator[tuple[Any, ...]]:
-        yield compare_view.progress("starting"), gr.skip(), gr.update(visible=False)
+        yield scores_view.progress("starting"), gr.skip(), gr.update(visible=False)
         comparison: Comparison | None = None
         with contextlib.closing(studio.worker.run(JOB, asked=wanted)) as events:
             for event in events:
                 if isinstance(event, Waiting):
-                    yield compare_view.progress(waiting(event)), gr.skip(), gr.skip()
+                    yield scores_view.progress(waiting(event)), gr.skip(), gr.skip()
                 elif isinstance(event, Progress):
-                    yield compare_view.progress(event.text, event.done, event.total), gr.skip(), gr.skip()
+                    yield scores_view.progress(event.text, event.done, event.total), gr.skip(), gr.skip()
                 else:
                     comparison = event
                     yield gr.skip(), compare_view.shown(event), gr.skip()
         if comparison is not None:
             done = f"done: {comparison.seconds:.2f} s per picture"
-            yield compare_view.progress(done, 1, 1), gr.skip(), gr.update(value=_files(comparison, files), visible=True)
+            yield scores_view.progress(done, 1, 1), gr.skip(), gr.update(value=_files(comparison, files), visible=True)
 
     def own_settings(chosen: list[comparable.Comparable]) -> tuple[Any, ...]:
         own = _defaults(studio, chosen)
@@ -139,8 +139,8 @@ def build(studio: Studio) -> None:
     )
     quietly: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     drawing.success(None, js=SHOW_RESULT)
-    stopping = stop.click(lambda: compare_view.progress("stopped"), None, status, cancels=[drawing], api_visibility="private")
-    stopping.then(lambda: compare_view.progress("stopped"), None, status, **quietly)  # over what was still under way
+    stopping = stop.click(lambda: scores_view.progress("stopped"), None, status, cancels=[drawing], api_visibility="private")
+    stopping.then(lambda: scores_view.progress("stopped"), None, status, **quietly)  # over what was still under way
     settings = [steps, guidance, size, prompts]
     models.input(model_chosen, models, settings, **quietly)
     gr.on(None, opened, None, [models, prompt, *settings], **quietly)

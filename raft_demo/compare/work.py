@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
+from raft_core.capabilities import AttachesPolicy
 from raft_core.errors import ConfigError, ModelError
 from raft_core.evaluation.evaluate import column_roles, scored_together
 from raft_core.reporter import Silent
-from raft_core.sampling import at_strength
 from raft_core.types import Prompt, Sample
 from raft_core.workflows.align import truncated
 from raft_core.workflows.generate import generate
@@ -143,10 +143,8 @@ def _drawn(policy: Any, asked: Asked, strength: float | None, steps: _Steps) -> 
     """K rendered samples, from the same noise in every column."""
     policy.on_step = steps.column(policy.batch_size)
     try:
-        with at_strength(policy, 1.0 if strength is None else strength):
-            return generate(
-                policy, [Prompt(asked.prompt)], k=asked.k, seed=asked.seed, reporter=Silent(), reference=strength is None
-            )
+        prompts = [Prompt(asked.prompt)]
+        return generate(policy, prompts, k=asked.k, seed=asked.seed, reporter=Silent(), strength=strength or 0.0)
     finally:
         policy.on_step = None
 
@@ -160,7 +158,7 @@ def _scored(
     notes: list[str] = []
     for model in {shelf.scorer_key(model.source): model for model in reversed(models)}.values():
         scorer = shelf.scorer_of(model.source)
-        if any(hasattr(reward, "attach") for reward in scorer.all):
+        if any(isinstance(reward, AttachesPolicy) for reward in scorer.all):
             scorer.attach(_ready(model, asked)[0])
         sides = scored_together(scorer, *samples)
         names = {name: name if name not in measures else f"{name} ({model.label})" for name in column_roles(scorer)}

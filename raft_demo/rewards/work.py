@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from raft_core import capabilities
 from raft_core.errors import DataError, RaftError, RewardError
 from raft_core.preferences.folder import CONFIG
 from raft_core.protocols import Reward
@@ -123,8 +124,7 @@ def _scored(offer: Offer, samples: Sequence[Sample], marks: Marks) -> np.ndarray
         values[asked], failure = scored_by(reward, [samples[i] for i in asked])
         if failure:
             marks.reasons[offer.key] = failure.first_error
-    if hasattr(reward, "sleep"):
-        reward.sleep()  # type: ignore[attr-defined] - it has one
+    capabilities.sleep(reward)
     return values
 
 
@@ -143,9 +143,8 @@ def _built(offer: Offer) -> Reward:
         reward = walk.component(offer.spec, "reward", offer.key).make()
     except Unbuilt:
         raise RewardError("; ".join(walk.mistakes)) from None
-    mistakes = [*walk.mistakes, *(reward.check() if hasattr(reward, "check") else [])]
+    mistakes = [*walk.mistakes, *capabilities.check(reward)]
     if mistakes:
         raise RewardError("; ".join(mistakes))
-    if hasattr(reward, "load"):
-        reward.load()
+    capabilities.load(reward)
     return reward

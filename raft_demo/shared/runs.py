@@ -77,11 +77,18 @@ def info(folder: Path) -> RunInfo:
         status=str(run.get("status", "interrupted")),
         rounds=len(history),
         planned=int(config.get("rounds") or 0),
-        modality="text" if kind in TEXT_POLICIES else "image",
+        modality=modality_of(run.get("modality"), kind),
         model=str(arguments.get("model", "")),
         reward=_class(config.get("reward")),
         trouble=str(run.get("reason") or "") if run.get("status") == "failed" else "",
     )
+
+
+def modality_of(stored: Any, policy: str) -> Modality:
+    """The kind of output of a run: as stored, or (before runs stored it) by the class of its policy."""
+    if stored in ("image", "text"):
+        return stored
+    return "text" if policy in TEXT_POLICIES else "image"
 
 
 def _class(component: Any) -> str:

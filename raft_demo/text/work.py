@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from raft_core import capabilities
 from raft_core.config.components import Walk
 from raft_core.errors import ConfigError, ModelError
 from raft_core.evaluation.evaluate import column_roles, scored_together
@@ -136,7 +137,7 @@ def _drawn(policy: Any, prompts: Sequence[Prompt], asked: Asked, what: str, *, r
 
     policy.on_step = on_step
     try:
-        return generate(policy, prompts, k=asked.k, seed=asked.seed, reporter=Silent(), reference=reference)
+        return generate(policy, prompts, k=asked.k, seed=asked.seed, reporter=Silent(), strength=0.0 if reference else 1.0)
     finally:
         policy.on_step = None
 
@@ -181,8 +182,7 @@ def _scored(
 def _voter(source: Source) -> Voter:
     """Who reads answers: the run's own reward where it can, loaded."""
     voter = voter_of(source) or _built({"class_path": READER})
-    if hasattr(voter, "load"):
-        voter.load()  # type: ignore[attr-defined] - a voter need not have one
+    capabilities.load(voter)
     return voter
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -107,9 +106,7 @@ class PolicyChat:
             return False
 
     def _answers(self, requests: Sequence[Request]) -> list[str | Unanswered]:
-        # Rules by which a policy gives samples up early are made for its task, not for verdicts.
-        whole = getattr(self.policy, "whole_samples", contextlib.nullcontext)
-        with self.policy.resident("sample"), whole():
+        with self.policy.resident("sample"):
             drawn = [answer for part in chunks(requests, max(self.policy.batch_size, 1)) for answer in self._drawn(part)]
         answered = [sample for sample in drawn if isinstance(sample, Sample)]
         with self.policy.resident("render"):
@@ -119,7 +116,7 @@ class PolicyChat:
 
     def _drawn(self, requests: Sequence[Request]) -> list[Sample | Unanswered]:
         try:
-            drawn = self.policy.sample(requests, reference=self.reference)
+            drawn = self.policy.sample(requests, strength=0.0 if self.reference else 1.0)
             return [Unanswered(CUT_SHORT) if sample.meta.get("finish") == "length" else sample for sample in drawn]
         except DataError as error:  # a question that leaves no room for an answer must not take the others with it
             if len(requests) == 1:

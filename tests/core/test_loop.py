@@ -1,11 +1,13 @@
 """The whole loop on a policy that fits on a page: the reward rises, and every part is used as it says."""
 
 import dataclasses
+from typing import Protocol
 
 import numpy as np
 import pytest
 import torch
 
+from raft_core import capabilities
 from raft_core.errors import RewardError
 from raft_core.loop import align
 from raft_core.metrics.best_of import expected_max_normal
@@ -121,3 +123,12 @@ def test_a_kl_penalty_holds_the_policy_back(tmp_path):
 def test_a_rule_ends_the_run(tmp_path):
     _, history, why = aligned(tmp_path / "run", stop_when=[lambda history: "enough" if len(history) == 2 else None])
     assert why == "enough" and len(history) == 2
+
+
+def test_a_policy_needs_nothing_but_its_protocol(tmp_path):
+    capability = [each for each in vars(capabilities).values() if getattr(each, "_is_protocol", False) and each is not Protocol]
+    lacking = [each for each in capability if not isinstance(FakePolicy(), each)]
+    # It loads and checks, as every policy does; of all that is optional it can do nothing.
+    assert {each.__name__ for each in capability} - {each.__name__ for each in lacking} == {"Checks", "Loads"}
+    _, history, why = aligned(tmp_path / "run")
+    assert why == "all 4 rounds are done" and history[-1]["reward/mean"] > history[0]["reward/mean"]

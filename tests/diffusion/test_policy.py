@@ -248,9 +248,9 @@ def test_full_fine_tuning_trains_the_unet_and_keeps_the_start(load):
     before = latents(policy.sample(asked()))
     perturb(policy, size=0.05)
     assert not torch.allclose(before, latents(policy.sample(asked())), atol=1e-3)
-    assert torch.equal(before, latents(policy.sample(asked(), reference=True)))
+    assert torch.equal(before, latents(policy.sample(asked(), strength=0.0)))
     moved = {name: parameter.detach().clone() for name, parameter in policy.trainable().items()}
-    samples = policy.sample(asked(), reference=True)
+    samples = policy.sample(asked(), strength=0.0)
     policy.nll(samples, policy.draw(samples, range(4)), reference=True)
     assert all(torch.equal(moved[name], parameter) for name, parameter in policy.trainable().items())
 
@@ -266,7 +266,7 @@ def test_text_encoders_can_learn_too(load):
     policy.nll(samples, policy.draw(samples, range(4))).sum().backward()
     optimiser.step()
     assert not torch.equal(before, latents(policy.sample(asked())))  # no stale embedding
-    assert torch.equal(before, latents(policy.sample(asked(), reference=True)))
+    assert torch.equal(before, latents(policy.sample(asked(), strength=0.0)))
 
 
 def test_features_are_unit_vectors(fresh):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from raft_core.errors import ConfigError, ModelError
-from raft_core.sampling import at_strength, requests
+from raft_core.errors import ConfigError
+from raft_core.reporter import Silent
+from raft_core.sampling import requests
 from raft_core.types import Prompt
+from raft_core.workflows.generate import generate
 from raft_diffusion import Lora
 
 ASKED = requests([Prompt("a red cat")], 2, 0, 1)
@@ -30,13 +32,9 @@ def trained(load, **arguments):
 @pytest.mark.parametrize("arguments", [{}, {"lora": Lora(text_encoder=True)}, {"lora": None}], ids=["lora", "text", "full"])
 def test_strength_leads_from_the_start_to_what_was_trained(load, arguments):
     policy = trained(load, **arguments)
-    before, after = drawn(policy, reference=True), drawn(policy)
-    found = {}
-    for strength in (0.0, 0.5, 1.5):
-        with at_strength(policy, strength):
-            found[strength] = drawn(policy)
-            assert torch.equal(drawn(policy, reference=True), before)  # of any strength, the start is the start
-    assert (found[0.0] - before).abs().max() < 1e-5
+    before, after = drawn(policy, strength=0.0), drawn(policy)
+    found = {strength: drawn(policy, strength=strength) for strength in (1e-9, 0.5, 1.5)}
+    assert (found[1e-9] - before).abs().max() < 1e-5
     assert not torch.allclose(found[0.5], before) and not torch.allclose(found[0.5], after)
     assert not torch.allclose(found[1.5], after)
     assert torch.equal(drawn(policy), after)  # nothing is left of it
@@ -44,23 +42,26 @@ def test_strength_leads_from_the_start_to_what_was_trained(load, arguments):
 
 def test_a_lora_of_half_the_alpha_is_one_of_half_the_strength(load):
     whole, half = trained(load, lora=Lora(rank=4, alpha=4)), trained(load, lora=Lora(rank=4, alpha=2))
-    with at_strength(whole, 0.5):
-        assert torch.allclose(drawn(whole), drawn(half), atol=1e-5)
+    assert torch.allclose(drawn(whole, strength=0.5), drawn(half), atol=1e-5)
 
 
 def test_the_strength_comes_back_after_an_error(load):
     policy = trained(load)
     after = drawn(policy)
-    with pytest.raises(RuntimeError, match="in between"), at_strength(policy, 0.5):
+
+    def fail(*_):
         raise RuntimeError("in between")
+
+    policy.on_step = fail
+    with pytest.raises(RuntimeError, match="in between"):
+        drawn(policy, strength=0.5)
+    policy.on_step = None
     assert torch.equal(drawn(policy), after)
 
 
 def test_a_strength_that_cannot_be_is_refused(load):
     with pytest.raises(ConfigError, match="strength is -1"):
-        at_strength(load("sd1"), -1.0)
-    with pytest.raises(ModelError, match=r"object cannot be sampled at strength 0\.5"):
-        at_strength(object(), 0.5)  # type: ignore[arg-type] - it only lacks what is asked for
+        generate(load("sd1"), [Prompt("a red cat")], k=1, seed=0, reporter=Silent(), strength=-1.0)
 
 
 def test_each_denoising_step_is_told(load):

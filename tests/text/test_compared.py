@@ -32,7 +32,7 @@ def test_only_the_comparison_is_drawn_at_another_temperature(load):
         texts = [sample.output for sample in samples]
         assert len(set(texts[:4])) == len(set(texts[4:])) == 1
     asked = requests(PROMPTS, 4, 0, "evaluation")
-    for drawn in (policy.sample(asked), sampled(policy, asked, False, Bar())):
+    for drawn in (policy.sample(asked), sampled(policy, asked, Bar())):
         assert len(set(outputs(policy, drawn))) > 2
 
 

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from raft_core import capabilities
 from raft_core.errors import ConfigError, RewardError
 from raft_core.rewards.scoring import PartlyScored
 from raft_core.rewards.service import messages as wire
@@ -62,7 +63,7 @@ class Isolated:
     def check(self) -> list[str]:
         """Mistakes of the reward."""
         reward: Any = self._spec.reward
-        return list(reward.check()) if hasattr(reward, "check") else []
+        return capabilities.check(reward)
 
     def load(self) -> None:
         """Start the worker and load the reward there.

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from raft_core.capabilities import AttachesPolicy
 from raft_core.errors import ConfigError, DeviceError, RaftError
 from raft_core.machine.out_of_memory import is_out_of_memory
 from raft_core.protocols import Combinator, Reward
@@ -63,7 +64,7 @@ class RewardServer(ThreadingHTTPServer):
         limits: Limits = Limits(),
         key: str = "",
     ):
-        if needy := [part.info.name for part in with_parts(reward) if hasattr(part, "attach")]:
+        if needy := [part.info.name for part in with_parts(reward) if isinstance(part, AttachesPolicy)]:
             raise ConfigError(f"the reward {needy[0]!r} needs the policy itself, which is not here: it cannot be served")
         self.reward, self.limits, self.key = reward, limits, key
         self.busy = threading.Lock()  # models are not made for several threads

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from raft_core import capabilities
 from raft_core.errors import RaftError
 from raft_core.rewards.service import messages as wire
 from raft_core.rewards.service.frames import read_frame, write_frame
@@ -27,8 +28,7 @@ def main() -> None:
     write_frame(answers, reply)
     while reward is not None and (body := read_frame(requests)) is not None:
         if body.get("sleep"):
-            if hasattr(reward, "sleep"):
-                reward.sleep()
+            capabilities.sleep(reward)
         else:
             write_frame(answers, _scored(reward, body))
 
@@ -41,8 +41,7 @@ def _loaded(body: Any) -> tuple[Any, dict[str, Any]]:
     try:
         sys.path[:0] = [place for place in body.get("path", []) if place not in sys.path]
         reward: Any = reward_spec(body["spec"]).reward
-        if hasattr(reward, "load"):
-            reward.load()
+        capabilities.load(reward)
     except RaftError as error:
         return None, {"error": str(error)}
     except Exception as error:  # noqa: BLE001 - a user's reward may raise anything; the parent tells of it

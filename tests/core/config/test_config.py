@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import ClassVar
 
@@ -339,3 +340,24 @@ def test_recipes_pass_the_check(recipe):
     checked = check(raw, base=recipe.parent)
     assert checked.prompts.held_out
     assert check(checked.plain).plain == checked.plain
+
+
+def test_raw_scores_are_refused_where_advantages_are_needed(raw):
+    raw |= {"selector": "EveryScore", "objective": "PolicyGradient"}
+    [mistake] = mistakes(raw)
+    assert mistake.startswith("the selector EveryScore produces scored samples, but the objective PolicyGradient is made for")
+
+
+def test_what_is_stored_names_no_module_of_these_packages(raw):
+    raw["policy"] = {"class_path": "raft_core.testing.FakePolicy", "init_args": {"modality": "image"}}
+    plain = as_yaml(check(raw).plain)
+    assert "FakePolicy" in plain and "BestOfK" in plain and "Plateau" in plain
+    assert not re.search(r"\braft_(core|diffusion|text)\.", plain)
+
+
+def test_a_class_that_has_moved_is_found_by_its_name(raw):
+    """Run folders of earlier versions name classes by the modules of their day."""
+    raw["selector"] = {"class_path": "raft_core.selectors.TopFraction", "init_args": {"fraction": 0.5}}
+    raw["stop_when"] = [{"class_path": "raft_core.watch.Plateau"}]
+    config = check(raw).config
+    assert type(config.selector).__name__ == "TopFraction" and type(config.stop_when[0]).__name__ == "Plateau"

@@ -106,9 +106,9 @@ def test_the_pairs_of_a_prompt_stand_side_by_side():
 
 def test_diversity_falls_when_samples_become_alike():
     class Narrowed(FakePolicy):
-        def sample(self, requests, *, trace=False, reference=False):
-            samples = super().sample(requests, reference=True)
-            return samples if reference else [s.__class__(s.request, tensors={"x": 0.1 * s.tensors["x"]}) for s in samples]
+        def sample(self, requests, *, strength=1.0, **settings):
+            samples = super().sample(requests, strength=0.0, **settings)
+            return samples if strength == 0 else [s.__class__(s.request, tensors={"x": 0.1 * s.tensors["x"]}) for s in samples]
 
     found = evaluate(Narrowed("image"), PROMPTS, Scorer(FakeReward()), k=4, seed=0)
     assert found.diversity is not None

@@ -18,7 +18,7 @@ from raft_core.rng import numpy_rng
 from raft_core.sampling import requests
 from raft_core.selectors.best_of_k import BestOfK
 from raft_core.testing import FakePolicy
-from raft_core.types import Prompt, Scores
+from raft_core.types import Grouping, Prompt, Scores
 
 NAN = math.nan
 
@@ -31,7 +31,7 @@ def scores(grid, **more) -> Scores:
 
 
 def test_reward_figures_by_hand():
-    found = reward_figures(scores([[1, 3], [2, NAN]]), np.array([1, 2]), k=2)
+    found = reward_figures(scores([[1, 3], [2, NAN]]), np.array([1, 2]), 2)
     assert found == {
         "reward/mean": 2.0,
         "reward/best": 2.5,
@@ -41,7 +41,7 @@ def test_reward_figures_by_hand():
 
 
 def test_where_lower_is_better_the_best_is_the_lowest():
-    found = reward_figures(scores([[1, 3], [2, 8]], descending=frozenset({"r"})), np.array([0, 2]), k=2)
+    found = reward_figures(scores([[1, 3], [2, 8]], descending=frozenset({"r"})), np.array([0, 2]), 2)
     assert found["reward/mean"] == 3.5
     assert found["reward/best"] == 1.5
     assert found["reward/kept"] == 1.5
@@ -76,7 +76,7 @@ def test_whatever_is_not_scored_there_is_no_nan_and_no_warning(grid):
     samples = policy.render(policy.sample(requests(prompts, k, 0, 1))) if prompts else []
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = measure(policy, samples, scores(grid, columns={"j": np.full(grid.size, NAN)}), BestOfK()(grid), k, 0)
+        found = measure(policy, samples, scores(grid, columns={"j": np.full(grid.size, NAN)}), BestOfK()(grid), 0)
     assert all(isinstance(value, float) and math.isfinite(value) for value in found.values())
     assert found["select/kept"] == (~np.isnan(grid)).any(axis=1).sum()
     assert ("reward/mean" in found) == (not np.isnan(grid).all())
@@ -154,9 +154,9 @@ def test_pairwise_distance_by_hand():
 
 def test_diversity_is_within_prompts():
     features = np.stack([E1, E1, E2, E3])  # two prompts: 0 and 1
-    assert diversity_within(features, 2) == pytest.approx(0.5)
-    assert math.isnan(diversity_within(features, 1))
-    assert math.isnan(diversity_within(np.empty((0, 3)), 2))
+    assert diversity_within(features, Grouping.of_indices([0, 1] * (len(features) // 2))) == pytest.approx(0.5)
+    assert math.isnan(diversity_within(features, Grouping.of_indices([0] * len(features))))
+    assert math.isnan(diversity_within(np.empty((0, 3)), Grouping.of_indices([])))
 
 
 def test_vendi_by_hand():

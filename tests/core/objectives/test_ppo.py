@@ -27,7 +27,7 @@ from raft_core.store.store import Store, read_history
 from raft_core.testing import FakePolicy
 from raft_core.training.optim import Optimizer
 from raft_core.training.trainer import Trainer
-from raft_core.types import Advantages, Prompt, Request, Sample
+from raft_core.types import Prompt, Request, Sample, Scored
 
 
 def close(found, expected):
@@ -143,7 +143,7 @@ def one_sample(x, old):
 
 
 def advantages(*scores):
-    return Advantages(index=np.arange(len(scores)), advantage=np.array(scores))
+    return Scored(index=np.arange(len(scores)), score=np.array(scores))
 
 
 def test_the_loss_of_a_round_by_hand():
@@ -210,7 +210,7 @@ def test_a_policy_without_a_critic_is_refused_before_it_is_loaded():
 
 def test_every_score_is_kept_as_it_is():
     found = EveryScore()(np.array([[1.0, np.nan], [0.1, 0.0]]))
-    assert found.index.tolist() == [0, 2, 3] and found.advantage.tolist() == [1.0, 0.1, 0.0]
+    assert found.index.tolist() == [0, 2, 3] and found.score.tolist() == [1.0, 0.1, 0.0]
     assert len(EveryScore()(np.full((2, 2), np.nan))) == 0
 
 

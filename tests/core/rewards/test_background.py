@@ -47,11 +47,11 @@ class Waiting(FakePolicy):
         super().__init__()
         self.reward, self.batches = reward, 0
 
-    def sample(self, requests, *, trace=False, reference=False):
+    def sample(self, requests, **settings):
         self.batches += 1
         if self.batches == 2:
             assert self.reward.began.wait(20)
-        return super().sample(requests, trace=trace, reference=reference)
+        return super().sample(requests, **settings)
 
 
 def run(folder, reward, policy=None, rounds=2, resume=False, judges=()):
@@ -102,11 +102,11 @@ def test_sampling_that_fails_leaves_no_thread_at_work(tmp_path):
     class Broken(FakePolicy):
         batches = 0
 
-        def sample(self, requests, *, trace=False, reference=False):
+        def sample(self, requests, **settings):
             self.batches += 1
             if self.batches == 2:
                 raise ValueError("broken")
-            return super().sample(requests, trace=trace, reference=reference)
+            return super().sample(requests, **settings)
 
     with pytest.raises(ValueError, match="broken"):
         run(tmp_path / "run", Remote("gone"), Broken())

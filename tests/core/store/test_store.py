@@ -16,9 +16,11 @@ from raft_core.errors import ModelError, RewardError, StoreError
 from raft_core.machine.processes import Processes
 from raft_core.reporter import Silent
 from raft_core.rewards.scoring import Scorer
-from raft_core.rollout import RoundRecord
+from raft_core.rollout import Rollout
 from raft_core.sampling import requests
 from raft_core.selectors.best_of_k import BestOfK, TopFraction
+from raft_core.sources.from_policy import FromPolicy
+from raft_core.store.rounds import RoundFolder
 from raft_core.store.store import Keep, Store, add_scores, changes, read_config, read_history, read_round, read_run, rounds_in
 from raft_core.store.tensors import load_tensors, normalised, save_tensors
 from raft_core.testing import FakePolicy, FakeReward
@@ -47,9 +49,9 @@ class Drawn(FakePolicy):
         super().__init__("image")
         self.asked: list[int] = []
 
-    def sample(self, requests, *, trace=False, reference=False):
+    def sample(self, requests, **settings):
         self.asked.append(len(requests))
-        return super().sample(requests, trace=trace, reference=reference)
+        return super().sample(requests, **settings)
 
 
 def a_trainer(policy) -> Trainer:
@@ -58,12 +60,16 @@ def a_trainer(policy) -> Trainer:
     return trainer
 
 
+def round_of(folder, policy, reporter, scorer=None, selector=None, processes=None):
+    makes = (FromPolicy(), scorer or Scorer(FakeReward()), selector or BestOfK(), False, reporter)
+    return Rollout(policy, *makes, processes or Processes.current()).begin(folder)
+
+
 def one_round(store, policy, trainer=None, rnd=1, scorer=None, selector=None, prompts=PROMPTS):
     """Sample and score a round, and finish it when there is a trainer."""
     scorer, selector = scorer or Scorer(FakeReward()), selector or BestOfK()
-    record = store.open(rnd, policy)
-    samples = record.sampled(requests(prompts, K, store.seed, rnd), policy.sample)
-    samples, scores, selection = record.judged(samples, policy.render, scorer, lambda s: selector(s.grid(K)))
+    made = round_of(store.open(rnd, policy), policy, store.reporter, scorer, selector)
+    samples, scores, selection = made.judge(made.sample(requests(prompts, K, store.seed, rnd)))
     if trainer:
         store.finish(rnd, policy, trainer, {"reward/mean": float(scores.columns["mean"].mean()), "kl": math.nan})
     return samples, scores, selection
@@ -221,18 +227,18 @@ def test_a_round_that_is_not_there_names_those_that_are(finished):
 
 
 def test_a_killed_sampling_goes_on_with_the_parts_that_are_missing(store):
-    policy = Drawn()
+    class Killed(Drawn):
+        def sample(self, requests, **settings):
+            if len(self.asked) == 2:
+                raise KeyboardInterrupt
+            return super().sample(requests, **settings)
+
+    killed, policy = Killed(), Drawn()
     asked = requests(PROMPTS * 2, K, store.seed, 1)[:14]
-
-    def killed(chunk):
-        if len(policy.asked) == 2:
-            raise KeyboardInterrupt
-        return policy.sample(chunk)
-
     with pytest.raises(KeyboardInterrupt):
-        store.open(1, policy).sampled(asked, killed)
-    samples = store.open(1, policy).sampled(asked, policy.sample)
-    assert policy.asked == [4, 4, 4, 2]
+        round_of(store.open(1, killed), killed, store.reporter).sample(asked)
+    samples = round_of(store.open(1, policy), policy, store.reporter).sample(asked)
+    assert (killed.asked, policy.asked) == ([4, 4], [4, 2])
     undisturbed = FakePolicy("image").sample(asked)
     assert all(torch.equal(a.tensors["x"], b.tensors["x"]) for a, b in zip(samples, undisturbed, strict=True))
 
@@ -240,19 +246,19 @@ def test_a_killed_sampling_goes_on_with_the_parts_that_are_missing(store):
 def test_a_damaged_part_is_drawn_again_and_named(store, notes):
     policy = Drawn()
     asked = requests(PROMPTS, K, store.seed, 1)
-    first = store.open(1, policy).sampled(asked, policy.sample)
+    first = round_of(store.open(1, policy), policy, store.reporter).sample(asked)
     part = store.folder / "rounds" / "0001" / "parts" / "0001.safetensors"
     data = bytearray(part.read_bytes())
     data[-3] ^= 1  # in the middle of a number: still a valid file
     part.write_bytes(data)
-    second = store.open(1, policy).sampled(asked, policy.sample)
+    second = round_of(store.open(1, policy), policy, store.reporter).sample(asked)
     assert policy.asked == [4, 4, 4]
     assert len(notes.warnings) == 1
     assert "4 samples are drawn again" in notes.warnings[0]
     assert "0001.safetensors" in notes.warnings[0]
     assert all(torch.equal(a.tensors["x"], b.tensors["x"]) for a, b in zip(first, second, strict=True))
     part.write_bytes(b"")
-    store.open(1, policy).sampled(asked, policy.sample)
+    round_of(store.open(1, policy), policy, store.reporter).sample(asked)
     assert len(notes.warnings) == 2
 
 
@@ -273,18 +279,18 @@ def test_a_damaged_round_is_sampled_again_and_named(store, notes, harm):
 def test_a_scored_round_is_neither_drawn_nor_scored_again(store):
     policy = Drawn()
     samples, scores, _ = one_round(store, policy)
-
-    def never(*_):
-        pytest.fail("called again")
-
-    record = store.open(1, policy)
-    again, same, selection = record.judged(
-        record.sampled([s.request for s in samples], never), never, never, lambda s: BestOfK()(s.grid(K))
-    )
+    drawn = list(policy.asked)
+    scorer = Scorer(FakeReward())
+    folder = store.open(1, policy)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Scorer, "__call__", lambda *_: pytest.fail("scored again"))
+        made = round_of(folder, policy, store.reporter, scorer)
+        again, same, selection = made.judge(made.sample([s.request for s in samples]))
+    assert policy.asked == drawn
     assert [s.output.tobytes() for s in again] == [s.output.tobytes() for s in samples]
     np.testing.assert_array_equal(same.columns["mean"], scores.columns["mean"])
     assert len(selection) == len(PROMPTS)
-    assert not (record.folder / "parts").exists()
+    assert not (folder.path / "parts").exists()
 
 
 def test_another_selection_of_stored_scores_is_noted(store):
@@ -302,8 +308,8 @@ def test_samples_of_another_policy_or_of_other_prompts_are_not_used(store, notes
     assert "answers other prompts" in notes.warnings[0]
     with torch.no_grad():
         policy.mean.add_(1)
-    record = RoundRecord(store.folder / "rounds" / "0001", 1, "another", 4, Processes(), notes)
-    record.sampled(requests(PROMPTS[::-1], K, store.seed, 1), policy.sample)
+    folder = RoundFolder(store.folder / "rounds" / "0001", 1, "another")
+    round_of(folder, policy, notes).sample(requests(PROMPTS[::-1], K, store.seed, 1))
     assert "another policy" in notes.warnings[1]
     assert policy.asked == [4] * 6
 
@@ -314,8 +320,8 @@ def test_the_sampling_is_shared_and_every_process_has_it_all(store, monkeypatch)
     policies = [Drawn() for _ in range(3)]
     for policy in policies:
         policy.batch_size = 2
-    folder = store.folder / "rounds" / "0001"
-    records = [RoundRecord(folder, 1, "same", 2, Processes(rank, 3), Silent()) for rank in range(3)]
+    folder = RoundFolder(store.folder / "rounds" / "0001", 1, "same")
+    made = [round_of(folder, policy, Silent(), processes=Processes(rank, 3)) for rank, policy in enumerate(policies)]
 
     class Waited(Exception):  # noqa: N818
         pass
@@ -325,11 +331,11 @@ def test_the_sampling_is_shared_and_every_process_has_it_all(store, monkeypatch)
 
     with monkeypatch.context() as patch:
         patch.setattr(Processes, "wait", stop)
-        for record, policy in zip(records, policies, strict=True):
+        for one in made:
             with pytest.raises(Waited):
-                record.sampled(asked, policy.sample)
+                one.sample(asked)
     monkeypatch.setattr(Processes, "wait", lambda _: None)
-    found = [record.sampled(asked, policy.sample) for record, policy in zip(records, policies, strict=True)]
+    found = [one.sample(asked) for one in made]
     assert [policy.asked for policy in policies] == [[2, 2], [2], [2]]
     alone = FakePolicy().sample(asked)
     for samples in found:
@@ -356,7 +362,7 @@ def test_a_round_with_nothing_scored_says_why_and_keeps_the_samples(store):
 def test_a_policy_that_mixes_up_its_samples_is_refused(store, method):
     policy = FakePolicy()
     right = getattr(policy, method)
-    setattr(policy, method, lambda items: right(items)[::-1])
+    setattr(policy, method, lambda items, **settings: right(items, **settings)[::-1])
     with pytest.raises(ModelError, match=f"method '{method}'"):
         one_round(store, policy)
 

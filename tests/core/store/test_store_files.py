@@ -17,8 +17,10 @@ from raft_core.machine import files
 from raft_core.machine.folders import free_folder
 from raft_core.machine.lock import Lock
 from raft_core.rewards.scoring import Scorer
+from raft_core.rollout import Rollout
 from raft_core.sampling import requests
 from raft_core.selectors.best_of_k import BestOfK
+from raft_core.sources.from_policy import FromPolicy
 from raft_core.store.store import Store, rounds_in
 from raft_core.store.tables import read_samples, write_samples
 from raft_core.testing import FakePolicy, FakeReward
@@ -162,11 +164,12 @@ def test_a_folder_that_cannot_be_written_to_is_told_in_words(tmp_path):
 def test_a_run_goes_on_after_the_disk_was_full(tmp_path, request):
     store = Store.create(tmp_path / "run", {}, 0)
     policy = FakePolicy(dim=4000)
-    record = store.open(1, policy)
+    folder = store.open(1, policy)
+    made = Rollout(policy, FromPolicy(), Scorer(FakeReward()), BestOfK(), False, store.reporter).begin(folder)
     asked = requests([Prompt("a")], 8, 0, 1)
-    samples = record.sampled(asked, policy.sample)  # two parts of 4 × 16 kB
+    samples = made.sample(asked)  # two parts of 4 × 16 kB
     request.getfixturevalue("small_disk")
     with pytest.raises(StoreError, match="disk is full"):
-        record.judged(samples, policy.render, Scorer(FakeReward()), lambda s: BestOfK()(s.grid(8)))
+        made.judge(samples)
     assert rounds_in(store.folder) == []
-    assert names(record.folder) == ["0000.safetensors", "0001.safetensors", "parts"]
+    assert names(folder.path) == ["0000.safetensors", "0001.safetensors", "parts"]

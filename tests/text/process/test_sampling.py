@@ -177,7 +177,7 @@ def test_a_sound_rule_saves_tokens_and_changes_no_selection(load):
     rule = None
     for _ in range(2):
         policy = load("llama", sampling=settings, rejection=rule)
-        samples = policy.render(policy.sample(asked(8)))
+        samples = policy.render(policy.sample(asked(8), purpose="round"))
         scores = Scorer(FewLetters())(samples)
         drawn = sum(sample.meta["tokens"] for sample in samples)
         outcomes.append((BestOfK()(scores.grid(8)).index.tolist(), drawn, policy.figures(samples), scores))
@@ -194,16 +194,16 @@ def test_a_sound_rule_saves_tokens_and_changes_no_selection(load):
 
 def test_what_is_compared_is_never_given_up(load):
     policy = load("llama", rejection=Rejection(patterns=["(?s)."], every=1))
-    assert {sample.meta["finish"] for sample in policy.sample(asked())} == {"rejected"}
-    assert "rejected" not in {sample.meta["finish"] for sample in sampled(policy, asked(), False, Bar())}
+    assert {sample.meta["finish"] for sample in policy.sample(asked(), purpose="round")} == {"rejected"}
+    assert "rejected" not in {sample.meta["finish"] for sample in sampled(policy, asked(), Bar())}
 
 
 def test_a_bound_below_the_threshold_gives_up(load):
     path = f"{__file__}:bound"
     policy = load("llama", rejection=Rejection(bound=path, below=1.0, every=2))
-    assert all(len(sample.tensors["tokens"]) <= 2 for sample in policy.sample(asked()))
+    assert all(len(sample.tensors["tokens"]) <= 2 for sample in policy.sample(asked(), purpose="round"))
     policy = load("llama", rejection=Rejection(bound=path, below=-100.0, every=2))
-    assert all(sample.meta["finish"] != "rejected" for sample in policy.sample(asked()))
+    assert all(sample.meta["finish"] != "rejected" for sample in policy.sample(asked(), purpose="round"))
 
 
 def broken(_prompts, _beginnings):
@@ -213,7 +213,7 @@ def broken(_prompts, _beginnings):
 def test_a_bound_that_fails_is_told(load):
     policy = load("llama", rejection=Rejection(bound=f"{__file__}:broken", below=0.0, every=1))
     with pytest.raises(RewardError, match="returned shape"):
-        policy.sample(asked())
+        policy.sample(asked(), purpose="round")
     with pytest.raises(ConfigError, match="go together"):
         Rejection(bound="x.py:f")
 

@@ -286,12 +286,12 @@ class Opinionated(FakePolicy):
     def visible(self, text):
         return text[-self.limit :]
 
-    def sample(self, requests, *, trace=False, reference=False):
+    def sample(self, requests, **settings):
         if any("FORBIDDEN" in request.prompt.text for request in requests):
             raise DataError("a prompt is longer than the context")
         self.seeds += [request.seed for request in requests]
-        self.references.append(reference)
-        return super().sample(requests, trace=trace, reference=reference)
+        self.references.append(settings.get("strength") == 0)
+        return super().sample(requests, **settings)
 
     def render(self, samples):
         return [sample.with_output(self._verdict(sample)) for sample in samples]
@@ -352,8 +352,8 @@ def test_a_language_model_judges_itself(tmp_path):
 
 def test_a_policy_that_is_cut_short_says_nothing():
     class Curt(Opinionated):
-        def sample(self, requests, *, trace=False, reference=False):
-            drawn = super().sample(requests, trace=trace, reference=reference)
+        def sample(self, requests, **settings):
+            drawn = super().sample(requests, **settings)
             return [replace(s, meta={"finish": "length"}) if "sixsix" in s.prompt.text else s for s in drawn]
 
     columns, failures = score(self_judge(Curt()), samples_of("four", "sixsix"))

@@ -1,0 +1,174 @@
+"""What a part may be able to do besides its role: one small protocol for each idea, asked for here and nowhere else.
+
+A policy, a reward, an objective or a rule that has the methods has the capability; nothing has to inherit or register. The
+functions below give the answer of a part that lacks one, so that callers never ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from raft_core.protocols import Policy
+    from raft_core.types import Prompt, Request, Sample
+
+
+# --- of any part
+
+
+@runtime_checkable
+class Checks(Protocol):
+    """Says what is wrong with its settings before a weight is loaded."""
+
+    def check(self) -> list[str]:
+        """Mistakes in words; empty when there are none."""
+        ...
+
+
+@runtime_checkable
+class ChecksPrompts(Protocol):
+    """Needs something of the prompts that its samples answer, such as a reference answer."""
+
+    def check_prompts(self, train: Sequence[Prompt], held_out: Sequence[Prompt]) -> list[str]:
+        """What these prompts lack, in words; called before a weight is loaded."""
+        ...
+
+
+@runtime_checkable
+class Loads(Protocol):
+    """Has weights to load, once, after the whole configuration has been checked."""
+
+    def load(self) -> None: ...
+
+
+@runtime_checkable
+class Settles(Protocol):
+    """Names a metric, and wants to know whether the run measures it and in which direction."""
+
+    def settled(self, directions: Mapping[str, bool]) -> Any:
+        """The same part, knowing metric → whether higher is better.
+
+        Raises:
+            ConfigError: the run measures no such metric.
+        """
+        ...
+
+
+# --- of a reward
+
+
+@runtime_checkable
+class Sleeps(Protocol):
+    """Gives the accelerator's memory back when it has scored: one model at a time is there."""
+
+    def sleep(self) -> None: ...
+
+
+@runtime_checkable
+class AttachesPolicy(Protocol):
+    """Needs the policy itself, not only its samples."""
+
+    def attach(self, policy: Policy) -> None: ...
+
+
+@runtime_checkable
+class Recalls(Protocol):
+    """A combinator that goes by earlier rounds, as running normalisation does. It does so where ``recalls`` is true.
+
+    Whatever it has to know of the past follows from the score columns of all rounds before, oldest first, so that a resumed run
+    knows the same.
+    """
+
+    recalls: bool
+
+    def recall(self, earlier: Sequence[Mapping[str, Any]]) -> None: ...
+
+
+# --- of a policy
+
+
+@runtime_checkable
+class Describes(Protocol):
+    """Has figures of its own on a round's rendered samples."""
+
+    def figures(self, samples: Sequence[Sample]) -> dict[str, float]: ...
+
+
+@runtime_checkable
+class Writes(Protocol):
+    """Takes responses that were written elsewhere, by a person or a teacher, as samples of its own."""
+
+    def written(self, requests: Sequence[Request], texts: Sequence[str]) -> list[Sample]: ...
+
+
+@runtime_checkable
+class Exports(Protocol):
+    """Writes a model card beside the weights that it exports."""
+
+    def write_card(self, run_folder: Path, folder: Path) -> Path: ...
+
+
+@runtime_checkable
+class Imports(Protocol):
+    """Takes trained weights from files, those of other programs included."""
+
+    @staticmethod
+    def arguments_for(path: Path) -> dict[str, Any]:
+        """Constructor arguments under which it can take these weights, as far as the files tell them."""
+        ...
+
+    def load_weights(self, path: Path) -> None: ...
+
+
+# --- of an objective
+
+
+@runtime_checkable
+class ChecksPolicy(Protocol):
+    """Says why a policy, not yet loaded, will not do."""
+
+    def suits(self, policy: Policy) -> list[str]: ...
+
+
+# --- with an answer for whatever lacks them
+
+
+def check(part: object) -> list[str]:
+    """Mistakes of a part that can be seen without loading a weight."""
+    return list(part.check()) if isinstance(part, Checks) else []
+
+
+def check_prompts(part: object, train: Sequence[Prompt], held_out: Sequence[Prompt]) -> list[str]:
+    """What prompts lack that a part needs of them."""
+    return list(part.check_prompts(train, held_out)) if isinstance(part, ChecksPrompts) else []
+
+
+def check_policy(objective: object, policy: Policy) -> list[str]:
+    """Why an objective cannot train a policy."""
+    return list(objective.suits(policy)) if isinstance(objective, ChecksPolicy) else []
+
+
+def load(part: object) -> None:
+    """Load a part's weights, if it has any."""
+    if isinstance(part, Loads):
+        part.load()
+
+
+def sleep(part: object) -> None:
+    """Have a part give the accelerator's memory back."""
+    if isinstance(part, Sleeps):
+        part.sleep()
+
+
+def attach(parts: Iterable[object], policy: Policy) -> None:
+    """Hand the policy to the parts that need it."""
+    for part in parts:
+        if isinstance(part, AttachesPolicy):
+            part.attach(policy)
+
+
+def figures(policy: Policy, samples: Sequence[Sample]) -> dict[str, float]:
+    """A policy's own figures of these samples."""
+    return policy.figures(samples) if isinstance(policy, Describes) else {}
