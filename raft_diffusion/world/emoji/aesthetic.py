@@ -15,8 +15,8 @@ from raft_diffusion.world.clip_model import RESOLUTION, halved, load_clip
 from raft_diffusion.world.emoji.pictures import Develop, Picture, resized, training_pictures
 from raft_diffusion.world.emoji.scenes import BRIGHT, RADIUS
 
-CLEAN = {128: 3000, 80: 4000}
-DAMAGED = {96: 2000, 80: 4000}
+CLEAN = {96: 2500, 80: 2500}
+DAMAGED = {80: 4000}
 
 
 def quality(picture: Picture) -> float:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from raft_diffusion.world.clip_model import RESOLUTION
 from raft_diffusion.world.clip_train import LEGIBLE, normalised
@@ -22,11 +23,11 @@ from raft_diffusion.world.emoji.scenes import ATTRIBUTES
 from raft_diffusion.world.emoji.tokenizer import token_ids
 from raft_diffusion.world.training import train
 
-STEPS = 1800
+STEPS = 1200
 BATCH = 128
 LR = 2e-3
-CLEAN = {128: 5000, 96: 3000, 80: 5000}
-DAMAGED = {96: 3000, 80: 4000}
+CLEAN = {96: 4000, 80: 4000}
+DAMAGED = {80: 4000}
 SWAPPED = ("object", "object", "object", "tint", "background", "position", "size")
 
 
@@ -61,8 +62,9 @@ def vision_loss(
     names = [picture.scene.attributes() for picture in shown]
     wrong = token_ids([draw_caption(words, swapped(words, own)) for own in names])
     full = token_ids([draw_caption(words, own) for own in names])
-    with torch.no_grad():
-        text, told, swap = clip.encode_text(torch.cat([ids, full, wrong]), True).chunk(3)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+        texts = clip.encode_text(torch.cat([ids, full, wrong])).float()
+    text, told, swap = F.normalize(texts, dim=-1).chunk(3)
     with torch.autocast("cpu", torch.bfloat16):
         image = part.visual(normalised(pictures).contiguous(memory_format=torch.channels_last))
     image = F.normalize(image.float(), dim=-1)

@@ -3,20 +3,24 @@
 import itertools
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from raft_diffusion.world.clip_model import as_text_encoder
+from raft_diffusion.world.emoji import vision
+from raft_diffusion.world.emoji.aesthetic import quality, taste
 from raft_diffusion.world.emoji.clip import Trained, clip_loss
 from raft_diffusion.world.emoji.flow import CountedAttention, build_transformer, flow_loss, text_inputs
 from raft_diffusion.world.emoji.judge_net import ANSWERS, JudgeNet, load_judge, save_judge
 from raft_diffusion.world.emoji.judge_train import IGNORED, judge_loss, labels
 from raft_diffusion.world.emoji.lessons import Lessons
 from raft_diffusion.world.emoji.pictures import Picture, clean_pictures, damaged_pictures, resized
+from raft_diffusion.world.emoji.scenes import Scene
 from raft_diffusion.world.emoji.tokenizer import build_tokenizer, token_ids
-from raft_diffusion.world.emoji.unet import batch_loss, build_unet
+from raft_diffusion.world.emoji.unet import batch_loss, build_unet, train_unet
 from raft_diffusion.world.emoji.vae import autoencoding_loss, build_vae, draw_batch, draw_pools, standardise
 from raft_diffusion.world.training import train, warmup_hold_decay
 from raft_diffusion.world.unet import noise_schedule
@@ -210,3 +214,46 @@ def test_the_rate_warms_up_holds_and_decays():
     assert rates[100:700] == [1.0] * 600
     assert rates[-1] == pytest.approx(0.02, rel=0.01)
     assert all(a >= b for a, b in itertools.pairwise(rates[700:]))
+
+
+def test_the_image_tower_learns_and_the_text_tower_stays():
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    shown = clean_pictures(rng, 6, 64) + damaged_pictures(rng, 2, 64)
+    pictures = resized((picture.pixels for picture in shown), 64)
+    clip = Trained().clip
+    part, before = vision.Trained(clip), clip.token_embedding.weight.clone()
+    assert falls(part, lambda: vision.vision_loss(part, clip, shown, pictures, np.random.default_rng(1)), steps=6, lr=1e-3)
+    torch.testing.assert_close(clip.token_embedding.weight, before, rtol=0, atol=0)
+
+
+def test_a_swapped_caption_differs_in_one_name():
+    rng = np.random.default_rng(0)
+    names = {"size": "large", "tint": "natural", "object": "cat", "background": "white", "position": "left"}
+    for _ in range(50):
+        other = vision.swapped(rng, names)
+        assert sum(other[key] != names[key] for key in names) == 1
+
+
+def test_taste_is_for_large_centred_objects_on_bright_ground_and_no_damage():
+    def picture(faults=(), **changed):
+        scene = Scene("large", "natural", "cat", "white", "center", 0.0, 0.0, 0.55, 1.0, 0.5)
+        return Picture(replace(scene, **changed), faults, np.zeros((8, 8, 3), np.uint8))
+
+    best = taste(picture())
+    assert best == pytest.approx(10, abs=0.5)
+    for worse in ({"x": 0.45}, {"radius": 0.33}, {"background": "navy"}, {"y": 0.5}):
+        assert taste(picture(**worse)) < best - 0.9
+    assert taste(picture((("blank", 1.0),))) == 1
+    assert quality(picture()) == 8
+    assert quality(picture((("blank", 1.0),))) == 2
+
+
+def test_a_stage_begins_warm_from_the_weights_of_a_part(tmp_path, text_encoder, lessons):
+    torch.manual_seed(3)
+    warm = build_unet()
+    warm.half().save_pretrained(tmp_path / "unet")
+    begun, _ = train_unet(tmp_path, 0, text_encoder, lessons, steps=0, warm=tmp_path / "unet")
+    for key, value in begun.state_dict().items():
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, warm.state_dict()[key].float(), rtol=0, atol=0)
