@@ -1,4 +1,4 @@
-"""Measures what the emoji world reaches: `python -m raft_diffusion.world.emoji.gates --what judge|drawing|heads`.
+"""Measures what the emoji world reaches: `python -m raft_diffusion.world.emoji.gates --what judge|clip|heads|drawing`.
 
 The judge is to be right on held-out renders at every size; captions of held-out pairs are to come out right at 128², and at a
 smaller size in part, since the denoiser has never seen it.
@@ -8,6 +8,7 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +26,9 @@ from raft_diffusion.world.emoji.make import BUNDLED
 from raft_diffusion.world.emoji.pictures import resized
 from raft_diffusion.world.emoji.scenes import ATTRIBUTES, render
 from raft_diffusion.world.emoji.splits import draw_scenes, draw_split_names
+from raft_diffusion.world.emoji.tokenizer import token_ids
 from raft_diffusion.world.pipeline import generate, load_pipeline
+from raft_diffusion.world.vae import round_trip
 
 
 def judge_gate(judge: GoldJudge, count: int = 1000, sides: Sequence[int] = (128, 96, 80, 64), develop=None) -> dict[str, Any]:
@@ -75,6 +78,23 @@ def drawing_gate(pipeline, judge: GoldJudge, prompts: list[str], side: int, *, g
     return found, pictures
 
 
+@torch.no_grad()
+def clip_gate(clip, count: int = 100, sides: Sequence[int] = (128, 80)) -> dict[str, Any]:
+    """By size and attribute: share of held-out renders whose caption scores above those with this attribute changed."""
+    scenes = draw_scenes(np.random.default_rng(13), count, heldout=True)
+    images = {side: embed(clip, resized(render(scenes, side), RESOLUTION)) for side in sides}  # [N, D]
+    found: dict[str, Any] = {"count": count} | {str(side): {} for side in sides}
+    for key, values in ATTRIBUTES.items():
+        texts = [caption(scene.attributes() | {key: value}) for scene in scenes for value in values]
+        parts = [clip.encode_text(token_ids(texts[at : at + 512]), True) for at in range(0, len(texts), 512)]
+        told = torch.cat(parts).view(count, len(values), -1)  # [N, values, D]
+        for side, image in images.items():
+            best = torch.einsum("nd,nvd->nv", image, told).argmax(-1).tolist()
+            right = [values[at] == getattr(scene, key) for at, scene in zip(best, scenes, strict=True)]
+            found[str(side)][key] = round(float(np.mean(right)), 3)
+    return found
+
+
 def heads_gate(bundled: Path, count: int = 48) -> dict[str, Any]:
     """Mean scores of clean held-out renders and of every damage at severity 0.7, at 128² and 80²; correlation of taste."""
     from raft_diffusion.world.emoji.aesthetic import taste
@@ -102,6 +122,30 @@ def heads_gate(bundled: Path, count: int = 48) -> dict[str, Any]:
     return found
 
 
+def measure(bundled: Path, judged: int = 1000, drawn: int = 192) -> dict[str, Any]:
+    """All gates of the parts that are there.
+
+    Args:
+        bundled: folder of the parts.
+        judged: held-out renders a size for the judge.
+        drawn: pictures a size for the denoiser.
+    """
+    from diffusers import AutoencoderKL
+
+    judge, found = GoldJudge(bundled / "emoji-judge"), {}
+    found["judge"] = judge_gate(judge, judged) | {"still_seen": damage_gate(judge)}
+    found["clip"] = clip_gate(load_clip(bundled / "emoji-clip").model)
+    found["heads"] = heads_gate(bundled)
+    vae = AutoencoderKL.from_pretrained(bundled / "emoji-vae").eval()
+    found["autoencoder"] = judge_gate(judge, judged // 5, (128, 80), partial(round_trip, vae))
+    found["drawing"] = []
+    if (bundled / "emoji").is_dir():
+        pipeline, prompts = load_pipeline(bundled / "emoji"), heldout_captions(drawn)
+        for side in (128, 96, 80, 64):
+            found["drawing"].append(drawing_gate(pipeline, judge, prompts, side, guidance=2.0)[0])
+    return found
+
+
 def heldout_captions(count: int, seed: int = 21, **fixed: str) -> list[str]:
     """Full plain captions of held-out pairs; objects take turns."""
     rng = np.random.default_rng(seed)
@@ -120,7 +164,7 @@ def main() -> None:
     """Prints one group of figures as JSON; `drawing` also writes a contact sheet."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundled", type=Path, default=BUNDLED)
-    parser.add_argument("--what", choices=("judge", "drawing", "heads"), required=True)
+    parser.add_argument("--what", choices=("judge", "clip", "heads", "drawing"), required=True)
     parser.add_argument("--side", type=int, default=128)
     parser.add_argument("--count", type=int, default=96, help="pictures drawn, or renders judged")
     parser.add_argument("--guidance", type=float, default=2.0)
@@ -128,6 +172,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.what == "heads":
         print(json.dumps(heads_gate(options.bundled), indent=2))
+        return
+    if options.what == "clip":
+        print(json.dumps(clip_gate(load_clip(options.bundled / "emoji-clip").model), indent=2))
         return
     judge = GoldJudge(options.bundled / "emoji-judge")
     if options.what == "judge":

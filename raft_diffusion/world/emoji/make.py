@@ -2,7 +2,7 @@
 
 Each stage resumes from its checkpoint under `--work`; SIGTERM ends it with one. `--steps` may change while the learning rate is
 still constant, which is until 70 % of the steps. `--warm FOLDER` begins a stage from the weights of such a part where there is
-no checkpoint yet. Order: vae, decoder · clip, vision, judge, aesthetic (beside it) · unet · flow.
+no checkpoint yet. Order: vae, decoder · clip, vision, judge, aesthetic (beside it) · unet · flow · bundle.
 """
 
 import argparse
@@ -144,6 +144,17 @@ def make_flow(build: Build) -> None:
     build.log("flow", seconds=round(seconds))
 
 
+def make_bundle(build: Build) -> None:
+    """Puts the autoencoder beside the other parts, in half precision, measures all that is there and writes the cards."""
+    from raft_diffusion.world.emoji.cards import write_cards
+    from raft_diffusion.world.emoji.gates import measure
+
+    _vae(build).half().save_pretrained(build.out / "emoji-vae")
+    gates = measure(build.out)
+    (build.work / "gates.json").write_text(json.dumps(gates, indent=2) + "\n")
+    write_cards(build.out, json.loads((build.work / "figures.json").read_text()), gates, build.seed)
+
+
 def _clip(build):
     from raft_diffusion.world.clip_model import load_clip
 
@@ -181,6 +192,7 @@ STAGES: dict[str, Callable[[Build], None]] = {
     "aesthetic": make_aesthetic,
     "unet": make_unet,
     "flow": make_flow,
+    "bundle": make_bundle,
 }
 
 
