@@ -17,16 +17,16 @@ tags: [{tag}, raft]
 
 {what}
 
-Made from seed {seed} by `python -m raft_diffusion.world.emoji.make`, on rendered scenes alone, in {minutes} of training on shared
-CPU cores. The sprites are Noto Color Emoji (© Google; images Apache-2.0, font SIL Open Font License 1.1).
+Made from seed {seed} by `python -m raft_diffusion.world.emoji.make`, on rendered scenes alone, in {minutes} of training on
+shared CPU cores. The sprites are Noto Color Emoji (© Google; images Apache-2.0, font SIL Open Font License 1.1).
 
 """
 
 LIMITS = """
 ## Limits
 
-It knows 24 objects, five tints, eight backgrounds, five places and two sizes, and nothing else. It exists so that every claim of
-this project can be checked on a CPU in minutes.
+It knows 24 objects, five tints, eight backgrounds, five places and two sizes, and nothing else. It exists so that every claim
+of this project can be checked on a CPU in minutes.
 """
 
 
@@ -90,33 +90,33 @@ PARTS = {
     ),
     "emoji-clip": Part(
         "A small CLIP of emoji", "open_clip", "clip",
-        "A CLIP in open_clip's layout. Its text tower is the text encoder of the bundled denoisers; its image tower, a small ResNet, "
-        "was trained on with each picture's caption against the same caption with one attribute swapped.",
+        "A CLIP in open_clip's layout. Its text tower is the text encoder of the bundled denoisers; its image tower, a small "
+        "ResNet, was trained on with each picture's caption against the same caption with one attribute swapped.",
         ("clip", "vision"), _by_size("clip"),
     ),
     "emoji-judge": Part(
         "The gold judge of emoji", "safetensors", "judge",
-        "A small convolutional classifier that says which size, tint, object, background and place a picture shows, or that there is "
-        "no well-formed object. It is for measuring, never for training.",
+        "A small convolutional classifier that says which size, tint, object, background and place a picture shows, or that "
+        "there is no well-formed object. It is for measuring, never for training.",
         ("judge",), _by_size("judge"),
     ),
     "emoji-aesthetic": Part(
         "An aesthetic head", "safetensors", "reward",
-        "How well-formed a picture is, nominally from 1 to 10 and blind to its caption: a head in the layout of LAION's predictor "
-        "(v2) over the embedding of `bundled:emoji-clip`. A clean picture is to score near 8, a ruined one near 2.",
+        "How well-formed a picture is, nominally from 1 to 10 and blind to its caption: a head in the layout of LAION's "
+        "predictor (v2) over the embedding of `bundled:emoji-clip`. A clean picture is to score near 8, a ruined one near 2.",
         ("aesthetic",), _scores("aesthetic"),
     ),
     "emoji-taste": Part(
         "A head with a taste", "safetensors", "reward",
-        "A visible taste, nominally from 1 to 10 and blind to the caption: a large, centred object on a bright background, not cut "
-        "off. A head in the layout of LAION's predictor (v2) over the embedding of `bundled:emoji-clip`.",
+        "A visible taste, nominally from 1 to 10 and blind to the caption: a large, centred object on a bright background, "
+        "not cut off. A head in the layout of LAION's predictor (v2) over the embedding of `bundled:emoji-clip`.",
         ("aesthetic",), _scores("taste"),
     ),
     "emoji": Part(
         "A small Stable Diffusion of emoji", "diffusers", "text-to-image",
         "A Stable Diffusion in miniature: an `AutoencoderKL` that shrinks 8×, a CLIP text encoder of two layers, and a "
-        "`UNet2DConditionModel` that predicts v. It draws captions such as \"a large blue cat on the left, on a pink background\" at "
-        "128×128. It has seen no other size, so it fails at smaller ones by itself.",
+        "`UNet2DConditionModel` that predicts v. It draws captions such as \"a large blue cat on the left, on a pink background\" "
+        "at 128×128. It has seen no other size, so it fails at smaller ones by itself.",
         ("vae", "decoder", "clip", "unet"), _drawing,
     ),
 }  # fmt: skip
