@@ -115,8 +115,8 @@ PARTS = {
     "emoji": Part(
         "A small Stable Diffusion of emoji", "diffusers", "text-to-image",
         "A Stable Diffusion in miniature: an `AutoencoderKL` that shrinks 8×, a CLIP text encoder of two layers, and a "
-        "`UNet2DConditionModel` that predicts v. It draws captions such as \"a large blue cat on the left, on a pink background\" "
-        "at 128×128. It has seen no other size, so it fails at smaller ones by itself.",
+        "`UNet2DConditionModel` that predicts v. It draws captions such as \"a large blue cat on the left, on a pink "
+        "background\" at 128×128. It has seen no other size, so it fails at smaller ones by itself.",
         ("vae", "decoder", "clip", "unet"), _drawing,
     ),
 }  # fmt: skip
