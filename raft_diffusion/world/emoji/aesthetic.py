@@ -42,7 +42,7 @@ def make_heads(out: Path, work: Path, seed: int, develop: Develop | None = None)
     """Trains and writes both heads over the CLIP in `out`; returns seconds."""
     started = time.perf_counter()
     clip = load_clip(out / "emoji-clip").model
-    shown = training_pictures(np.random.default_rng(seed + 4), CLEAN, DAMAGED, develop)
+    shown = training_pictures(np.random.default_rng(seed + 4), CLEAN, DAMAGED, heldout=None, develop=develop)
     with torch.no_grad():
         embeddings = embed(clip, resized((picture.pixels for picture in shown), RESOLUTION))
     for name, target in HEADS.items():

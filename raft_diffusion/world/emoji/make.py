@@ -90,7 +90,7 @@ def make_vision(build: Build) -> None:
 
 
 def make_judge(build: Build) -> None:
-    """The gold judge; half of its pictures go through the autoencoder, if there is one already."""
+    """The gold judge; an eighth of its pictures go through the autoencoder, if there is one already."""
     from raft_diffusion.world.emoji.judge_net import save_judge
     from raft_diffusion.world.emoji.judge_train import train_judge
     from raft_diffusion.world.vae import round_trip

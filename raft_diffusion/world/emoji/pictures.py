@@ -43,14 +43,14 @@ def resized(pictures: Iterable[np.ndarray], side: int) -> np.ndarray:
     return np.stack([p if len(p) == side else np.asarray(Image.fromarray(p).resize(size, bicubic)) for p in pictures])
 
 
-def clean_pictures(rng: np.random.Generator, count: int, side: int, *, heldout: bool = False) -> list[Picture]:
-    """Clean scenes of one split, drawn at `side` pixels."""
+def clean_pictures(rng: np.random.Generator, count: int, side: int, *, heldout: bool | None = False) -> list[Picture]:
+    """Clean scenes of one split, or of both where `heldout` is None, drawn at `side` pixels."""
     scenes = draw_scenes(rng, count, heldout)
     return [Picture(scene, (), pixels) for scene, pixels in zip(scenes, render(scenes, side), strict=True)]
 
 
-def damaged_pictures(rng: np.random.Generator, count: int, side: int, *, heldout: bool = False) -> list[Picture]:
-    """Damaged scenes of one split, drawn at `side` pixels."""
+def damaged_pictures(rng: np.random.Generator, count: int, side: int, *, heldout: bool | None = False) -> list[Picture]:
+    """Damaged scenes of one split, or of both where `heldout` is None, drawn at `side` pixels."""
     shown = []
     for canvas in canvases(draw_scenes(rng, count, heldout), side, rng):
         faults = draw_damage(rng)
@@ -59,14 +59,19 @@ def damaged_pictures(rng: np.random.Generator, count: int, side: int, *, heldout
 
 
 def training_pictures(
-    rng: np.random.Generator, clean: Mapping[int, int], damaged: Mapping[int, int], develop: Develop | None = None
+    rng: np.random.Generator,
+    clean: Mapping[int, int],
+    damaged: Mapping[int, int],
+    *,
+    heldout: bool | None = False,
+    develop: Develop | None = None,
 ) -> list[Picture]:
-    """Clean and damaged pictures of the pretraining split, counts by side; every second one developed, if that is given."""
+    """Clean and damaged pictures of one split, or of both, counts by side; every eighth developed, if that is given."""
     shown: list[Picture] = []
     for draw, counts in ((clean_pictures, clean), (damaged_pictures, damaged)):
         for side, count in counts.items():
-            drawn = draw(rng, count, side)
-            shown += [*drawn[::2], *(_developed(drawn[1::2], develop) if develop else drawn[1::2])]
+            drawn = draw(rng, count, side, heldout=heldout)
+            shown += [*drawn[: -(count // 8)], *_developed(drawn[-(count // 8) :], develop)] if develop else drawn
     return shown
 
 

@@ -27,9 +27,11 @@ def is_heldout(names: dict[str, str]) -> bool:
     return (names["object"], names["background"]) in heldout_pairs()
 
 
-def draw_split_names(rng: np.random.Generator, heldout: bool) -> dict[str, str]:
-    """Five names of one split."""
+def draw_split_names(rng: np.random.Generator, heldout: bool | None) -> dict[str, str]:
+    """Five names of one split, or of both where `heldout` is None."""
     names = draw_names(rng)
+    if heldout is None:
+        return names
     if heldout:
         grounds = dict(heldout_pairs())
         return names | {"background": grounds[names["object"]]}
@@ -38,6 +40,6 @@ def draw_split_names(rng: np.random.Generator, heldout: bool) -> dict[str, str]:
     return names
 
 
-def draw_scenes(rng: np.random.Generator, count: int, heldout: bool = False) -> list[Scene]:
-    """`count` scenes of one split."""
+def draw_scenes(rng: np.random.Generator, count: int, heldout: bool | None = False) -> list[Scene]:
+    """`count` scenes of one split, or of both where `heldout` is None."""
     return [draw_scene(rng, draw_split_names(rng, heldout)) for _ in range(count)]

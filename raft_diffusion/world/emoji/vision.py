@@ -82,7 +82,7 @@ def train_vision(work: Path, seed: int, clip, *, steps: int = STEPS, develop: De
     """Trains the image tower in place; returns seconds."""
     torch.manual_seed(seed)
     part = Trained(clip)
-    shown = training_pictures(np.random.default_rng(seed + 5), CLEAN, DAMAGED, develop)
+    shown = training_pictures(np.random.default_rng(seed + 5), CLEAN, DAMAGED, develop=develop)
     pictures = resized((picture.pixels for picture in shown), RESOLUTION)
 
     def loss(step, generator):
