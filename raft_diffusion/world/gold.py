@@ -15,6 +15,7 @@ from raft_core.rewards.scoring import told
 from raft_core.types import Sample
 
 if TYPE_CHECKING:
+    from raft_diffusion.world.emoji.judge import GoldJudge as EmojiJudge
     from raft_diffusion.world.judge import GoldJudge
 
 FOLDER = Path(__file__).parents[1] / "bundled" / "shapes-judge"
@@ -52,7 +53,7 @@ class Gold:
     def __init__(self, folder: str | None = None, *, name: str = "gold", batch_size: int = 64):
         self.info = RewardInfo(name=name, scale="1 = shows its caption, 0 = does not", batch_size=batch_size)
         self.folder = _folder_of(folder) if folder else FOLDER
-        self._judge: GoldJudge | None = None
+        self._judge: GoldJudge | EmojiJudge | None = None
 
     def check(self) -> list[str]:
         return [] if (self.folder / WEIGHTS).is_file() else [f"there is no judge in {self.folder}: {WEIGHTS} is missing"]

@@ -61,15 +61,15 @@ def sprite(kind: str, tint: str | None = None) -> Image.Image:
 def shadow(kind: str) -> Image.Image:
     """The sprite's soft shadow in the same frame, L: 255 where it is darkest."""
     cover = sprite(kind).getchannel("A")
-    shift = tuple(round(part * CELL) for part in SHADOW_SHIFT)
+    right, down = SHADOW_SHIFT
     moved = Image.new("L", cover.size)
-    moved.paste(cover, shift)
+    moved.paste(cover, (round(right * CELL), round(down * CELL)))
     return moved.filter(ImageFilter.GaussianBlur(SHADOW_BLUR * CELL))
 
 
 def _framed(cut):
     border = round(MARGIN * CELL)
-    frame = Image.new("RGBA", (CELL + 2 * border,) * 2)
+    frame = Image.new("RGBA", (CELL + 2 * border, CELL + 2 * border))
     frame.paste(cut, (border, border))
     return frame
 
@@ -96,8 +96,8 @@ def cut_sheet(font: Path) -> Image.Image:
 
 
 def _drawn(face, glyph):
-    page = Image.new("RGBA", (2 * CELL,) * 2)
-    ImageDraw.Draw(page).text((CELL // 2,) * 2, glyph, font=face, embedded_color=True)
+    page = Image.new("RGBA", (2 * CELL, 2 * CELL))
+    ImageDraw.Draw(page).text((CELL // 2, CELL // 2), glyph, font=face, embedded_color=True)
     return page
 
 
@@ -116,9 +116,9 @@ def _fitted(page):
     """Cropped to what is drawn, the longer side a cell long, in the middle of the cell."""
     cut = page.crop(page.getchannel("A").point(lambda a: 255 * (a > 8)).getbbox())
     scale = CELL / max(cut.size)
-    size = tuple(max(1, round(side * scale)) for side in cut.size)
+    width, height = (max(1, round(side * scale)) for side in cut.size)
     cell = Image.new("RGBA", (CELL, CELL))
-    cell.paste(cut.resize(size, Image.Resampling.LANCZOS), ((CELL - size[0]) // 2, (CELL - size[1]) // 2))
+    cell.paste(cut.resize((width, height), Image.Resampling.LANCZOS), ((CELL - width) // 2, (CELL - height) // 2))
     return cell
 
 
