@@ -23,8 +23,8 @@ from raft_diffusion.world.vae import pixels
 STEPS = 3000
 BATCH = 64
 LR = 2e-3
-CLEAN = {128: 6000, 96: 2500, 80: 3500, 64: 1500}
-DAMAGED = {128: 1500, 96: 1500, 80: 3000}
+CLEAN = {128: 5000, 96: 2000, 80: 3000, 64: 1000}
+DAMAGED = {128: 1000, 96: 1500, 80: 2500}
 HOLDS = SHAPES_HOLD | {"mixed": (0.0, 0.45), "cut": (0.02, 0.45), "melted": (0.02, 0.35), "smeared": (0.03, 0.30)}
 
 
