@@ -60,6 +60,7 @@ def main(args: argparse.Namespace) -> None:
     reporter.line(f"{which} against its base, {len(prompts)} prompts × {args.k} samples")
     settings = {"k": args.k, "seed": args.seed, "split": name, "strength": args.strength}
     evaluation = evaluate(policy, prompts, scorer, **settings, reporter=reporter)
+    evaluation.require_sound()
     files = write_comparison(folder, 0, evaluation)
     show_tables([evaluation])
     reporter.line("")

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raft_core import capabilities
-from raft_core.errors import ConfigError
+from raft_core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from raft_core.config.run_config import Override
@@ -77,6 +77,8 @@ def main(args: argparse.Namespace) -> None:
     folder = args.output or free_folder(Path("generated") / source.name.replace(":", "-"))
     require_empty(folder)
     policy, _ = source.build(rewards=False)
+    if mistakes := capabilities.check_prompts(policy, [], prompts):
+        raise DataError(mistakes[0])
     reporter = progress.reporter()
     reporter.line(f"{source.load(policy, args.checkpoint)}, {len(prompts)} prompts × {k} samples")
     for part in (scorer, voter):

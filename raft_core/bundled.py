@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from raft_core.errors import DataError, nearest
 
@@ -28,6 +29,20 @@ def bundled_models() -> dict[str, str]:
         # Of diffusers, and language models of transformers; what else lies there is no model to begin from.
         for index in sorted([*root.rglob("model_index.json"), *root.glob("*/generation_config.json")])
     }
+
+
+def model_defaults(model: str) -> dict[str, Any]:
+    """What a bundled model brings with it (``raft_defaults.yaml`` in its folder); empty for any other model.
+
+    ``policy`` = arguments of its policy, ``settings`` = fields of a configuration, ``rewards`` = arguments of rewards by name.
+    """
+    folder = bundled_models().get(model)
+    path = Path(folder) / "raft_defaults.yaml" if folder else None
+    if path is None or not path.is_file():
+        return {}
+    import yaml
+
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def bundled_runs() -> dict[str, Path]:

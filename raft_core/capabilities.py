@@ -10,9 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from raft_core.conversations import transcript
+
 if TYPE_CHECKING:
+    import torch
+
     from raft_core.protocols import Policy
-    from raft_core.types import Prompt, Request, Sample
+    from raft_core.types import Message, Prompt, Request, Sample
 
 
 # --- of any part
@@ -97,6 +101,37 @@ class Describes(Protocol):
 
 
 @runtime_checkable
+class ChecksTrace(Protocol):
+    """Cannot be sampled with a trace under all of its settings."""
+
+    def check_trace(self) -> list[str]:
+        """Why ``step_log_probs`` could not replay what is sampled, in words; called before a weight is loaded."""
+        ...
+
+
+@runtime_checkable
+class ComparesLikelihoods(Protocol):
+    """Samples from distributions whose likelihoods need no draws and are not those of ``nll``: at another temperature, say."""
+
+    def log_ratios(self, samples: Sequence[Sample]) -> torch.Tensor:
+        """[N] log π − log π_ref of each sample under the distributions that are sampled from; no gradient."""
+        ...
+
+
+@runtime_checkable
+class ReadsMessages(Protocol):
+    """Reads conversations with their roles; any other policy reads their transcripts."""
+
+    def visible_messages(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """The part of a conversation that the model takes in; all of it unless it is longer than it may be.
+
+        Raises:
+            DataError: the conversation is refused.
+        """
+        ...
+
+
+@runtime_checkable
 class Writes(Protocol):
     """Takes responses that were written elsewhere, by a person or a teacher, as samples of its own."""
 
@@ -107,7 +142,9 @@ class Writes(Protocol):
 class Exports(Protocol):
     """Writes a model card beside the weights that it exports."""
 
-    def write_card(self, run_folder: Path, folder: Path) -> Path: ...
+    def write_card(self, run_folder: Path, folder: Path, place: str | None = None) -> Path:
+        """Write the card of a run into ``folder``; ``place`` is OWNER/NAME on the Hub, if the weights will lie there."""
+        ...
 
 
 @runtime_checkable
@@ -150,6 +187,11 @@ def check_policy(objective: object, policy: Policy) -> list[str]:
     return list(objective.suits(policy)) if isinstance(objective, ChecksPolicy) else []
 
 
+def check_trace(policy: Policy) -> list[str]:
+    """Why a policy cannot be sampled with a trace."""
+    return list(policy.check_trace()) if isinstance(policy, ChecksTrace) else []
+
+
 def load(part: object) -> None:
     """Load a part's weights, if it has any."""
     if isinstance(part, Loads):
@@ -167,6 +209,17 @@ def attach(parts: Iterable[object], policy: Policy) -> None:
     for part in parts:
         if isinstance(part, AttachesPolicy):
             part.attach(policy)
+
+
+def visible(policy: Policy, prompt: Prompt) -> str:
+    """What a policy takes in of a prompt; of a conversation its transcript.
+
+    Raises:
+        DataError: it refuses the prompt.
+    """
+    if prompt.messages is None or not isinstance(policy, ReadsMessages):
+        return policy.visible(prompt.text)
+    return transcript(policy.visible_messages(prompt.messages))
 
 
 def figures(policy: Policy, samples: Sequence[Sample]) -> dict[str, float]:

@@ -7,6 +7,7 @@ RaftError                     what is wrong, the value, the remedy; the CLI prin
 ├── DeviceError               hardware that cannot do what is asked (bf16, xformers, 8-bit optimisers, memory)
 ├── StoreError                a run folder: not empty, damaged, another configuration, a full disk
 ├── RewardError               nothing in a round could be scored, or a reward that is misused
+├── NotFiniteError            NaN or infinities are all that a model draws or a training step gives: it diverged or overflowed
 └── MissingDependency         an optional package that is asked for and not installed
 """
 
@@ -50,6 +51,10 @@ class StoreError(RaftError):
 
 class RewardError(RaftError):
     """A reward that gave nothing to select from, or is misused."""
+
+
+class NotFiniteError(RaftError):
+    """A model that draws, or losses that are, nothing but NaN and infinities."""
 
 
 class MissingDependency(RaftError):  # noqa: N818 - reads better in a message than with a suffix

@@ -35,6 +35,7 @@ def align(
     Everything goes through the store: what a killed run has already made is read back, not made again.
 
     Raises:
+        NotFiniteError: a round in which every sample failed, or too many steps in a row without a finite loss and gradient.
         RewardError: a round in which no sample could be scored.
     """
     rollout = Rollout(policy, source, scorer, selector, objective.needs_trace, store.reporter)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from raft_core.bundled import bundled_file
+from raft_core.conversations import BadConversation, meta_of, prompt_of
 from raft_core.errors import ConfigError, DataError, MissingDependency, nearest
 from raft_core.rng import numpy_rng
 from raft_core.types import Prompt
@@ -27,7 +28,7 @@ class PromptFiles:
     """Where the prompts of a run come from.
 
     Args:
-        train: file, ``bundled:NAME`` or ``hub:OWNER/NAME[:SPLIT]`` with the prompts that are trained on.
+        train: file, ``bundled:NAME`` or ``hub:OWNER/NAME[:SPLIT]`` with the prompts that are trained on, or a list of them.
         held_out: the same for the prompts that are only evaluated on; without it a part of ``train`` is held out.
         column: column of a table that holds the prompt; by default ``prompt``, ``text``, ``caption``, or the only one.
         held_out_fraction: part of ``train`` to hold out when there is no ``held_out``, in [0, 1).
@@ -36,8 +37,8 @@ class PromptFiles:
             written for it; otherwise a prompt that comes again is used once. Held-out prompts always are.
     """
 
-    train: str
-    held_out: str | None = None
+    train: str | list[str]
+    held_out: str | list[str] | None = None
     column: str | None = None
     held_out_fraction: float = 0.2
     per_round: int | None = None
@@ -111,25 +112,40 @@ def gather(files: PromptFiles, seed: int, base: Path | None = None) -> Gathered:
     Raises:
         DataError: a source that cannot be read or has no prompt.
     """
-    rows = read_prompts(files.train, column=files.column, base=base)
+    rows = _read_source(files.train, files.column, base)
     once, _ = distinct(rows)
     train = list({prompt.id: prompt for prompt in rows}.values()) if files.every_row else once
     repeated, what = len(rows) - len(train), "rows" if files.every_row else "prompts"
-    notes = [f"{repeated} repeated {what} in {files.train} are used once"] if repeated else []
+    notes = [f"{repeated} repeated {what} in {_named(files.train)} are used once"] if repeated else []
     if files.held_out is None:
         _, held_out = split(once, files.held_out_fraction, seed)
         out = {prompt.text for prompt in held_out}
         return Gathered([prompt for prompt in train if prompt.text not in out], held_out, notes)
-    held_out, repeated = distinct(read_prompts(files.held_out, column=files.column, base=base))
+    held_out, repeated = distinct(_read_source(files.held_out, files.column, base))
     if repeated:
-        notes.append(f"{repeated} repeated prompts in {files.held_out} are used once")
+        notes.append(f"{repeated} repeated prompts in {_named(files.held_out)} are used once")
     seen = {prompt.text for prompt in train}
     unseen = [prompt for prompt in held_out if prompt.text not in seen]
     if len(unseen) < len(held_out):
-        notes.append(f"{len(held_out) - len(unseen)} prompts of {files.held_out} are also trained on: not held out, left out")
+        count, name = len(held_out) - len(unseen), _named(files.held_out)
+        notes.append(f"{count} prompts of {name} are also trained on: not held out, left out")
     if not unseen:
-        raise DataError(f"every prompt of {files.held_out} is also in {files.train}: held-out prompts have to be others")
+        names = _named(files.held_out), _named(files.train)
+        raise DataError(f"every prompt of {names[0]} is also in {names[1]}: held-out prompts have to be others")
     return Gathered(train, unseen, notes)
+
+
+def _read_source(source: str | list[str], column: str | None, base: Path | None) -> list[Prompt]:
+    """The prompts of a list, or of what a text names."""
+    if isinstance(source, str):
+        return read_prompts(source, column=column, base=base)
+    if not source:
+        raise DataError("the list of prompts is empty")
+    return [Prompt(text) for text in source]
+
+
+def _named(source: str | list[str]) -> str:
+    return source if isinstance(source, str) else "the list"
 
 
 def distinct(prompts: Iterable[Prompt]) -> tuple[list[Prompt], int]:
@@ -251,6 +267,13 @@ def _from_rows(rows: Iterable[tuple[int, Mapping[Any, Any]]], column: str | None
     for number, row in rows:
         if None in row:  # where csv.DictReader puts the fields beyond the heading's
             raise DataError(f"{source}, line {number}: has more fields than the heading; quote a prompt that holds a separator")
+        try:
+            conversation = prompt_of(row, column)
+        except BadConversation as error:
+            raise DataError(f"{source}, line {number}: {error}") from None
+        if conversation is not None:
+            yield conversation
+            continue
         name = column or _usual_column(list(row), source)
         if name not in row:
             raise DataError(f"{source}, line {number}: has no column {name!r}{nearest(name, map(str, row))}")
@@ -258,7 +281,7 @@ def _from_rows(rows: Iterable[tuple[int, Mapping[Any, Any]]], column: str | None
         if not isinstance(text, str):
             raise DataError(f"{source}, line {number}: column {name!r} holds {_short(repr(text))}, which is not a text")
         if text.strip():
-            yield Prompt(text.strip(), {str(key): value for key, value in row.items() if key != name})
+            yield Prompt(text.strip(), meta_of(row, name))
 
 
 def _usual_column(columns: list[str], source: str) -> str:

@@ -68,7 +68,10 @@ class Policy(Protocol):
         ...
 
     def render(self, samples: Sequence[Sample]) -> list[Sample]:
-        """The same samples with ``output`` set: latents decoded to images, tokens to text."""
+        """The same samples with ``output`` set: latents decoded to images, tokens to text.
+
+        One whose output would hold NaN or infinities is returned ``as_failed``, with the reason; failed ones are not asked for.
+        """
         ...
 
     def draw(self, samples: Sequence[Sample], seeds: Sequence[int]) -> Any:

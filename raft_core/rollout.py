@@ -15,6 +15,7 @@ from raft_core.rewards.background import Ahead, ahead_of
 from raft_core.rewards.scoring import Scorer
 from raft_core.sampling import chunks
 from raft_core.selectors.select import select
+from raft_core.soundness import examined, render_sound, require_sound
 from raft_core.store.rounds import KeptRound, RoundFolder, mask
 from raft_core.store.tensors import UnusableError, identity, normalised
 from raft_core.types import Grouping, Request, Sample, Scores, Selection
@@ -84,6 +85,7 @@ class Round:
         With several processes the first renders and scores, for a reward may need to see the whole batch.
 
         Raises:
+            NotFiniteError: every sample failed.
             RewardError: nothing could be scored; the samples stay, so that a resumed run scores them with the mended reward.
         """
         processes = self.makes.processes
@@ -134,7 +136,7 @@ class Round:
             return None
 
     def _make_part(self, number: int, part: Sequence[Request]) -> list[Sample]:
-        samples = normalised(self.makes.source.samples(self.makes.policy, part, trace=self.makes.trace))
+        samples = examined(normalised(self.makes.source.samples(self.makes.policy, part, trace=self.makes.trace)))
         require_answers(samples, part, "sample")
         self.folder.keep_part(number, samples)
         return samples
@@ -156,6 +158,7 @@ class Round:
 
     def _judged(self, samples: Sequence[Sample]) -> KeptRound:
         rendered = self._rendered(samples)
+        require_sound(rendered, f"round {self.folder.rnd}", self.makes.reporter.warn)
         scores = self._scored(rendered)
         require_scored(scores, f"round {self.folder.rnd}")
         kept = mask(self._selection(rendered, scores), len(rendered))
@@ -194,12 +197,12 @@ class Round:
 
 
 def render_part(samples: Sequence[Sample], render: Callable[[Sequence[Sample]], list[Sample]]) -> list[Sample]:
-    """These samples with their outputs, as they will be when they are read back.
+    """These samples with their outputs, as they will be when they are read back; the failed ones have none.
 
     Raises:
         ModelError: the policy mixed them up.
     """
-    rendered = normalised(render(samples))
+    rendered = normalised(render_sound(samples, render))
     require_answers(rendered, [sample.request for sample in samples], "render")
     return rendered
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from raft_core.errors import ConfigError
 from raft_core.protocols import Policy, Purpose
 from raft_core.rng import seed_for
+from raft_core.soundness import examined, render_sound
 from raft_core.types import Prompt, Request, Sample
 
 T = TypeVar("T")
@@ -41,10 +42,10 @@ def require_strength(strength: float) -> float:
 def sampled(
     policy: Policy, asked: Sequence[Request], bar: Any, *, purpose: Purpose = "use", strength: float = 1.0
 ) -> list[Sample]:
-    """One whole sample per request, drawn in parts of the policy's batch size; ``bar`` advances with each."""
+    """One whole sample per request, or a failed one, drawn in parts of the policy's batch size; ``bar`` advances with each."""
     samples: list[Sample] = []
     for chunk in chunks(asked, policy.batch_size):
-        samples += policy.sample(chunk, purpose=purpose, strength=strength)
+        samples += examined(policy.sample(chunk, purpose=purpose, strength=strength))
         bar.advance(len(chunk))
     return samples
 
@@ -53,6 +54,6 @@ def rendered(policy: Policy, samples: Sequence[Sample], bar: Any) -> list[Sample
     """The samples with their outputs, made in parts of the policy's batch size; ``bar`` advances with each."""
     outputs: list[Sample] = []
     for chunk in chunks(samples, policy.batch_size):
-        outputs += policy.render(chunk)
+        outputs += render_sound(chunk, policy.render)
         bar.advance(len(chunk))
     return outputs

@@ -19,12 +19,24 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+#: Role, content, and what else a chat template may read of a message.
+Message = Mapping[str, Any]
+#: Where ``Prompt.meta`` holds the conversation that a prompt is.
+MESSAGES = "messages"
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """A prompt and whatever its file says of it besides (a reference answer, a category)."""
 
     text: str
     meta: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def messages(self) -> Sequence[Message] | None:
+        """The conversation that is to be gone on with; ``text`` is then its transcript. None of a plain text."""
+        found = self.meta.get(MESSAGES)
+        return found if isinstance(found, (list, tuple)) and found else None
 
     @property
     def id(self) -> str:
@@ -51,7 +63,7 @@ class Sample:
         output: what a reward sees: a PIL image (RGB) or a string; None until ``Policy.render`` has made it.
         tensors: what training and replay need, without a batch axis, on the CPU: ``latents`` [C, h, w] or ``tokens`` [T], and
             after a traced sampling the trajectory and its log-probs.
-        meta: plain facts about how it was made (steps, guidance scale, finish reason).
+        meta: plain facts about how it was made (steps, guidance scale, finish reason), and why it failed if it did.
     """
 
     request: Request
@@ -67,8 +79,22 @@ class Sample:
     def seed(self) -> int:
         return self.request.seed
 
+    @property
+    def failed(self) -> str:
+        """Why it has no output, such as "latents are not finite"; "" for a sound sample (see ``soundness``)."""
+        return self.meta.get("failed", "")
+
+    @property
+    def unscorable(self) -> str:
+        """Why no reward is asked about it: it failed, or a rule gave it up before it was finished; "" for all others."""
+        return self.failed or ("given up by a rule before they were finished" if self.meta.get("rejected") else "")
+
     def with_output(self, output: Any) -> Sample:
         return replace(self, output=output)
+
+    def as_failed(self, reason: str) -> Sample:
+        """The same sample without an output, saying why."""
+        return replace(self, output=None, meta={**self.meta, "failed": reason})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -194,6 +220,11 @@ class Grouping:
         width = self.sizes.max(initial=0)
         there = np.arange(width) < self.sizes[:, None]
         return np.where(there, np.asarray(values, dtype=np.float64)[self.places.reshape(there.shape)], np.nan)
+
+    def among(self, chosen: np.ndarray) -> Grouping:
+        """The groups of those samples that are ``chosen``, [N] bool; a group without any is left out."""
+        sizes = np.array([part.sum() for part in self.split(chosen)], dtype=np.int64)
+        return Grouping(sizes[sizes > 0])
 
     def split(self, values: np.ndarray) -> list[np.ndarray]:
         """P arrays: the values [N, …] of each group."""

@@ -5,18 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from raft_diffusion.options import DenoisingLoss, Lora, Memory, Sampling
+    from raft_diffusion.options import Addons, DenoisingLoss, Embedding, Lora, Memory, MergedLora, Sampling
     from raft_diffusion.policy import StableDiffusion
 
 _HOME = {
     "StableDiffusion": "policy",
+    "Addons": "options",
     "DenoisingLoss": "options",
+    "Embedding": "options",
     "Lora": "options",
     "Memory": "options",
+    "MergedLora": "options",
     "Sampling": "options",
 }
 
-__all__ = ["DenoisingLoss", "Lora", "Memory", "Sampling", "StableDiffusion"]
+__all__ = ["Addons", "DenoisingLoss", "Embedding", "Lora", "Memory", "MergedLora", "Sampling", "StableDiffusion"]
 
 
 def __getattr__(name: str) -> Any:

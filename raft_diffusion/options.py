@@ -47,6 +47,10 @@ class Lora:
         conv: also adapt the convolutions of the residual blocks. Worth it when shapes have to change, not only style.
         text_encoder: also adapt attention in the text encoders. Embeddings are then computed anew at every step.
         seed: of the adapters' initial values.
+        init: a LoRA to go on training: a .safetensors file of any trainer that diffusers reads, or a folder with one. Its
+            layers, ranks, alphas and values are taken over; rank, alpha, targets, conv and text_encoder are then not set.
+        before: what a run that goes on from init is compared with, and held to: init, that LoRA as it was read, or base, the
+            model without it.
     """
 
     rank: int = 4
@@ -55,6 +59,8 @@ class Lora:
     conv: bool = False
     text_encoder: bool = False
     seed: int = 0
+    init: str | None = None
+    before: Literal["init", "base"] = "init"
 
     def __post_init__(self) -> None:
         mistakes = []
@@ -64,8 +70,15 @@ class Lora:
             mistakes.append(f"lora.alpha is {self.alpha}, but must be positive")
         if not self.targets and not self.conv:
             mistakes.append("lora.targets is empty and lora.conv is off: nothing would be trained")
-        _refuse(mistakes)
+        if self.before == "base" and self.init is None:
+            mistakes.append("lora.before is 'base', but without lora.init a run begins at the base anyway")
         object.__setattr__(self, "targets", tuple(self.targets))  # lists of YAML and JSON, so that equal settings are equal
+        mistakes += [
+            f"lora.{name} is {getattr(self, name)!r}, but lora.init brings its own: leave lora.{name} out"
+            for name in ("rank", "alpha", "targets", "conv", "text_encoder")
+            if self.init is not None and getattr(self, name) != type(self).__dataclass_fields__[name].default
+        ]
+        _refuse(mistakes)
 
     @property
     def scale(self) -> float:
@@ -79,6 +92,58 @@ class Lora:
     @property
     def unet_targets(self) -> list[str]:
         return [*self.targets, *(CONVOLUTIONS if self.conv else ())]
+
+
+@dataclass(frozen=True)
+class MergedLora:
+    """A LoRA that becomes part of the model.
+
+    Args:
+        file: a .safetensors file of any trainer that diffusers reads, or a folder with one.
+        weight: how strongly it acts; 1 = as it was trained.
+    """
+
+    file: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """A textual inversion: a word of one's own for the text encoders.
+
+    Args:
+        file: a .safetensors file, in diffusers' or A1111's layout; for SDXL with a vector for each text encoder.
+        token: the word by which prompts call it, such as <my-cat>.
+    """
+
+    file: str
+    token: str
+
+    def __post_init__(self) -> None:
+        if not self.token.strip() or any(letter.isspace() for letter in self.token):
+            _refuse([f"token is {self.token!r}, but must be one word"])
+
+
+@dataclass(frozen=True)
+class Addons:
+    """What is put into the model before it is trained. It stays as it is, and whoever uses what was trained needs it too.
+
+    Args:
+        vae: another autoencoder: a folder, ORGANISATION/NAME on the Hub, or a .safetensors file; null = the model's own.
+        loras: LoRAs that are merged into the weights, each {file, weight}; what is trained comes on top.
+        embeddings: textual inversions, each {file, token}.
+    """
+
+    vae: str | None = None
+    loras: Sequence[MergedLora] = ()
+    embeddings: Sequence[Embedding] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "loras", tuple(self.loras))
+        object.__setattr__(self, "embeddings", tuple(self.embeddings))
+        tokens = [embedding.token for embedding in self.embeddings]
+        if twice := sorted({token for token in tokens if tokens.count(token) > 1}):
+            _refuse([f"addons.embeddings names {twice[0]} twice"])
 
 
 @dataclass(frozen=True)
@@ -179,6 +244,8 @@ class Memory:
         gradient_checkpointing: forget activations and compute them again in the backward pass: less memory, a third more time.
         vae_slicing: decode pictures one by one.
         vae_tiling: decode large pictures in overlapping tiles.
+        vae_float32: keep the VAE in float32 where the other frozen weights are in half precision, in which some overflow.
+            SDXL's is kept so by itself wherever its configuration says force_upcast.
     """
 
     offload: bool = True
@@ -186,3 +253,4 @@ class Memory:
     gradient_checkpointing: bool = False
     vae_slicing: bool = False
     vae_tiling: bool = False
+    vae_float32: bool = False

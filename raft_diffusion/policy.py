@@ -17,13 +17,14 @@ from raft_core.protocols import Phase, Purpose
 from raft_core.rng import torch_rng
 from raft_core.types import Request, Sample
 from raft_diffusion.export import files as export
+from raft_diffusion.model import addons as additions
 from raft_diffusion.model import device as hardware
 from raft_diffusion.model import loading
 from raft_diffusion.model.encoding import Condition, visible_text
 from raft_diffusion.model.engine import Engine, stacked_latents
 from raft_diffusion.model.features import pixel_features
 from raft_diffusion.model.folders import Configs
-from raft_diffusion.options import DenoisingLoss, Lora, Memory, Sampling
+from raft_diffusion.options import Addons, DenoisingLoss, Lora, Memory, Sampling
 from raft_diffusion.process import denoise, resolution, schedulers
 from raft_diffusion.process.sampler import Trajectory, noise_like, replay
 from raft_diffusion.process.sampler import denoise as run_denoising
@@ -59,6 +60,7 @@ class StableDiffusion:
         device: auto, cpu, cuda or cuda:N.
         dtype: of the frozen weights; auto = half precision on CUDA, float32 elsewhere. Trained parameters are float32 always.
         variant: which of a folder's or Hub repository's weight files, such as fp16.
+        addons: what is put into the model before it is trained: a VAE, LoRAs, textual inversions.
 
     Attributes:
         on_step: told, after each denoising step, how many are done and of how many; nobody by default.
@@ -77,6 +79,7 @@ class StableDiffusion:
         device: str = "auto",
         dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto",
         variant: str | None = None,
+        addons: Addons = Addons(),  # noqa: B008 - frozen
     ):
         self.model = model
         self.lora = lora
@@ -86,6 +89,7 @@ class StableDiffusion:
         self.device = device
         self.dtype = dtype
         self.variant = variant
+        self.addons = addons
         self.batch_size = sampling.batch_size
         self._engine: Engine | None = None
         self._tokenizers: list[Any] | None = None
@@ -98,10 +102,15 @@ class StableDiffusion:
             return [*found, str(error)]
         if problems := loading.mistakes(place, where, self.variant):
             return [*found, *problems]
-        return found + self._sampling_mistakes(loading.find_configs(place, where))
+        return found + self._mistakes(loading.find_configs(place, where))
+
+    def _mistakes(self, configs: Configs | None) -> list[str]:
+        """What the model cannot draw as asked, or be given; without its configurations, what no model can."""
+        return self._sampling_mistakes(configs) + additions.mistakes(
+            self.addons, self.lora.init if self.lora else None, configs
+        )
 
     def _sampling_mistakes(self, configs: Configs | None) -> list[str]:
-        """What the model cannot draw as asked; without its configurations, what no model can."""
         if configs is None:
             return schedulers.mistakes(self.sampling, None)
         sizes = {"width": self.sampling.width, "height": self.sampling.height}
@@ -111,7 +120,7 @@ class StableDiffusion:
         ]
 
     def load(self) -> None:
-        """Load the weights and add fresh adapters.
+        """Load the weights, and add adapters: fresh ones, or those of ``lora.init``.
 
         Raises:
             ModelError: the model cannot be loaded, adapted or sampled as asked.
@@ -122,8 +131,11 @@ class StableDiffusion:
             raise DeviceError("; ".join(found))
         device = resolve_device(self.device)
         dtype = hardware.pick_dtype(self.dtype, device)
-        self._require_drawable(loading.fetch_configs(self.model, self.variant))
-        engine = Engine.load(self.model, self.lora, self.memory, device, dtype, self.variant)
+        configs = loading.fetch_configs(self.model, self.variant)
+        if found := additions.mistakes(self.addons, self.lora.init if self.lora else None, configs):
+            raise ModelError("; ".join(found))
+        self._require_drawable(configs)
+        engine = Engine.load(self.model, self.lora, self.memory, device, dtype, self.variant, self.addons)
         pipe = engine.pipe  # its configurations again: those of a single file are known only now
         self._require_drawable(Configs(pipe.unet.config, pipe.vae.config, pipe.scheduler.config))
         self._engine = engine
@@ -149,7 +161,14 @@ class StableDiffusion:
     def visible(self, text: str) -> str:
         if self._tokenizers is None:
             self._tokenizers = loading.load_tokenizers(self.model)
-        return min((visible_text(tokenizer, text) for tokenizer in self._tokenizers), key=len)
+        return min((visible_text(tokenizer, text, self._read_by(tokenizer)) for tokenizer in self._tokenizers), key=len)
+
+    def _read_by(self, tokenizer: Any) -> Callable[[str], str]:
+        """How a prompt is read: with the vectors of added words one by one."""
+        if self._engine is None or not self.addons.embeddings:
+            return str
+        pipe = self._engine.pipe
+        return lambda text: pipe.maybe_convert_prompt(text, tokenizer)
 
     def sample(
         self, requests: Sequence[Request], *, purpose: Purpose = "use", strength: float = 1.0, trace: bool = False
@@ -204,7 +223,10 @@ class StableDiffusion:
         for start in range(0, len(samples), self.batch_size):
             part = samples[start : start + self.batch_size]
             pictures = self.engine.decode(stacked_latents(part))
-            rendered += [sample.with_output(picture) for sample, picture in zip(part, pictures, strict=True)]
+            rendered += [
+                sample.as_failed(self.engine.overflow_words) if picture is None else sample.with_output(picture)
+                for sample, picture in zip(part, pictures, strict=True)
+            ]
         return rendered
 
     def draw(self, samples: Sequence[Sample], seeds: Sequence[int]) -> Draw:
@@ -267,12 +289,18 @@ class StableDiffusion:
             )
         return log_probs, mask
 
+    def check_trace(self) -> list[str]:
+        """Why pictures cannot be drawn so that ``step_log_probs`` can replay them, in words; empty when they can."""
+        if self.sampling.scheduler_class == "DDIMScheduler" and self.sampling.eta > 0:
+            return []
+        return [
+            "log-probs of denoising steps need noise in every step, but sampling.scheduler is "
+            f"{self.sampling.scheduler!r} with eta {self.sampling.eta}; set scheduler: ddim and eta: 1.0"
+        ]
+
     def _require_log_probs(self) -> None:
-        if self.sampling.scheduler_class != "DDIMScheduler" or self.sampling.eta == 0:
-            raise ConfigError(
-                "log-probs of denoising steps need noise in every step, but sampling.scheduler is "
-                f"{self.sampling.scheduler!r} with eta {self.sampling.eta}; set scheduler: ddim and eta: 1.0"
-            )
+        if mistakes := self.check_trace():
+            raise ConfigError(mistakes)
 
     def embed(self, samples: Sequence[Sample]) -> np.ndarray:
         return pixel_features([sample.output for sample in samples])
@@ -289,10 +317,13 @@ class StableDiffusion:
 
     def describe(self) -> dict[str, Any]:
         facts = {"model": self.model, "method": "LoRA" if self.lora else "full fine-tuning", "device": self.device}
-        parts = {"lora": self.lora, "sampling": self.sampling, "loss": self.loss}
+        if self.variant is not None:
+            facts["variant"] = self.variant
+        parts = {"lora": self.lora, "addons": self.addons, "sampling": self.sampling, "loss": self.loss}
         facts |= {name: asdict(part) for name, part in parts.items() if part is not None}
         if self._engine is not None:
-            facts |= self._engine.describe()
+            _, height, width = (side * self._engine.pixels_per_latent for side in self._engine.latent_shape(self.sampling))
+            facts |= {"picture": {"width": width, "height": height}} | self._engine.describe()
         return facts
 
     def save(self, folder: Path) -> list[Path]:
@@ -301,11 +332,11 @@ class StableDiffusion:
             return export.save_network(self.engine, self.model, Path(folder))
         return export.save_lora(self.engine, self.lora, self.model, Path(folder))
 
-    def write_card(self, run_folder: Path, folder: Path) -> Path:
+    def write_card(self, run_folder: Path, folder: Path, place: str | None = None) -> Path:
         """Write the model card beside the exported weights, from what the run's folder tells; returns its path."""
-        from raft_diffusion.export.card import run_facts, write_card
+        from raft_diffusion.export.card import write_run_card
 
-        return write_card(Path(folder), run_facts(Path(run_folder), Path(folder)))
+        return write_run_card(Path(run_folder), Path(folder), place)
 
     @staticmethod
     def arguments_for(path: Path) -> dict[str, Any]:
@@ -322,7 +353,7 @@ class StableDiffusion:
         Raises:
             ModelError: the file cannot be read, or was made for other settings; says which.
         """
-        values = export.read_values(Path(path), self.trainable(), self.lora)
+        values = export.read_values(Path(path), self.engine, self.lora)
         with torch.no_grad():
             for name, parameter in self.trainable().items():
                 parameter.copy_(values[name])

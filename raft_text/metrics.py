@@ -93,7 +93,7 @@ def perplexity(policy: Any, references: Sequence[Sample], *, reference: bool = F
         for part in chunks(references, policy.batch_size):
             total += float(policy.nll(part, None, reference=reference).double().sum())
             tokens += sum(len(sample.tensors["tokens"]) for sample in part)
-    return math.exp(total / tokens) if tokens else math.nan
+    return float(torch.tensor(total / tokens, dtype=torch.float64).exp()) if tokens else math.nan  # ∞, and no OverflowError
 
 
 def drawn_figures(samples: Sequence[Sample]) -> dict[str, float]:

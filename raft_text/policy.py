@@ -11,34 +11,38 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from raft_core.errors import DataError, DeviceError, ModelError, RaftError
+from raft_core.conversations import ANSWERS, response, transcript
+from raft_core.errors import ConfigError, DataError, DeviceError, ModelError, RaftError
 from raft_core.machine.devices import resolve_device
 from raft_core.protocols import Phase, Purpose
 from raft_core.sampling import chunks
 from raft_core.store.checkpoint import policy_hash
-from raft_core.types import Prompt, Request, Sample
+from raft_core.types import MESSAGES, Message, Prompt, Request, Sample
 from raft_text import metrics
 from raft_text.export import files as export
 from raft_text.model import device as hardware
 from raft_text.model import loading
 from raft_text.model.critic import ValueHead, load_critic
-from raft_text.model.encoding import PromptEncoder, refusals, surely_fit
+from raft_text.model.encoding import PromptEncoder
 from raft_text.model.engine import Engine, load_draft, room_mistakes
 from raft_text.model.features import ngram_features
-from raft_text.model.likelihood import Row, padded, rows_at_once
+from raft_text.model.likelihood import DrawnScoring, Row, padded, rows_at_once
+from raft_text.model.readable import encoder_of, prompt_mistakes
+from raft_text.model.turns import TURNS, Passages
 from raft_text.options import Critic, Lora, Memory, Prompting, Rejection, Sampling
 from raft_text.process.rejection import Watcher
 from raft_text.process.sampler import Drawn, Task, draw, first_stop
+from raft_text.process.token_choice import Picker, replay_mistakes
 
 #: Batches that are asked for at once, so that prompts of similar length can be put together.
 POOL = 4
-RESPONSES = ("response", "completion", "answer", "chosen")
 
 
 class CausalLM:
     """Any causal language model of transformers.
 
-    Log-probs are those of the model itself: temperature, top-k and the like shape what is drawn, not what is trained.
+    The likelihood ``nll`` is the model's own. Log-probs of steps, which ratios and divergences are made of, are those of the
+    distribution that completions are drawn from: temperature, repetition penalty and minimum length are part of it.
 
     Args:
         model: bundled:NAME, a folder, or ORGANISATION/NAME on the Hub.
@@ -58,6 +62,8 @@ class CausalLM:
     """
 
     modality = "text"
+    #: Whether the responses in the prompts' table are read, and not the prompts alone.
+    reads_responses = False
     on_step: Callable[[int, int], None] | None = None
 
     def __init__(
@@ -90,6 +96,7 @@ class CausalLM:
         self._vllm: Any = None
         self._watcher: Watcher | None = None
         self._references: list[Sample] = []
+        self._unchecked: list[Prompt] = []
 
     def check(self) -> list[str]:
         found = hardware.mistakes(self.device, self.dtype, self.lora, self.sampling, self.memory)
@@ -113,23 +120,44 @@ class CausalLM:
             if place == "hub":
                 return []
             mistakes = loading.folder_mistakes(Path(where), chat=chat)
-            return mistakes or room_mistakes(loading.read_facts(Path(where)).context, self.sampling)
+            mistakes = mistakes or room_mistakes(loading.read_facts(Path(where)).context, self.sampling)
+            return encoder_of(model, self.prompting, self.sampling).chat.mistakes() if chat and not mistakes else mistakes
         except ModelError as error:
             return [str(error)]
 
     def check_prompts(self, train: Sequence[Prompt], held_out: Sequence[Prompt]) -> list[str]:
-        """Prompts that leave no room for a completion; of the Hub's models that is told when they are loaded."""
-        texts = [prompt.text for prompt in (*train, *held_out)]
+        """Prompts that leave no room for a completion, and conversations that the chat template refuses.
+
+        Of the Hub's models that is told when they are loaded, before their weights are.
+        """
+        self._unchecked = [*train, *held_out]
         try:
-            place, where = loading.locate(self.model)
-            context = None if place == "hub" else loading.read_facts(Path(where)).context
-            if surely_fit(self.prompting, texts, context, self.sampling.max_new_tokens):
+            if loading.locate(self.model)[0] == "hub":
                 return []
-            tokenizer = loading.load_tokenizer(self.model, chat=self.prompting.chat)
+            return self._prompt_mistakes()
         except ModelError:  # told by ``check``
             return []
-        ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-        return refusals(PromptEncoder(tokenizer, self.prompting, context, self.sampling.max_new_tokens, ends), texts)
+
+    def _prompt_mistakes(self) -> list[str]:
+        """Why prompts are refused; those that were checked are not checked again.
+
+        Raises:
+            ModelError: the model's folder, or its tokenizer, cannot be read.
+        """
+        prompts, self._unchecked = self._unchecked, []
+        return prompt_mistakes(self.model, self.prompting, self.sampling, prompts, responses=self.reads_responses)
+
+    def _require_readable(self) -> None:
+        """Check what could not be checked before the tokenizer was there.
+
+        Raises:
+            ConfigError: settings that the chat template does not take.
+            DataError: prompts that are refused.
+        """
+        if self.prompting.chat and (mistakes := encoder_of(self.model, self.prompting, self.sampling).chat.mistakes()):
+            raise ConfigError(mistakes)
+        if self._unchecked and (mistakes := self._prompt_mistakes()):
+            raise DataError(mistakes[0])
 
     def load(self) -> None:
         """Load the weights and add fresh adapters.
@@ -137,15 +165,19 @@ class CausalLM:
         Raises:
             ModelError: the model cannot be loaded, adapted or sampled as asked.
             DeviceError: the hardware cannot do what is asked.
+            ConfigError: the chat template does not take what is asked of it.
+            DataError: prompts, checked before, that the model does not take.
         """
         if found := hardware.mistakes(self.device, self.dtype, self.lora, self.sampling, self.memory):
             raise DeviceError("; ".join(found))
+        self._require_readable()
         device = resolve_device(self.device)
         dtype = hardware.pick_dtype(self.dtype, device)
         self._engine = Engine.load(self.model, self.lora, self.prompting, self.sampling, self.memory, device, dtype)
         self._draft = None if self.sampling.draft is None else load_draft(self.sampling.draft, self._engine)
         parts = (self._engine.network, self.model, self.lora, self.memory, device)
         self._value_head = None if self.critic is None else load_critic(self.critic, *parts)
+        self._engine.prove_packing(self._value_head)
         self._watcher = self._watch()
         self._references = self._read_references(encode=True)
 
@@ -162,16 +194,15 @@ class CausalLM:
             prompts = read_prompts(self.references)
         except DataError as error:
             raise DataError(f"references: {error}") from error
-        column = next((name for name in RESPONSES if name in prompts[0].meta), None)
-        if column is None or any(not isinstance(prompt.meta.get(column), str) for prompt in prompts):
+        if any(response(prompt) is None for prompt in prompts):
             raise DataError(
-                f"references: {self.references} needs a text in the column {' or '.join(RESPONSES)} of every row, beside the "
+                f"references: {self.references} needs a text in the column {' or '.join(ANSWERS)} of every row, beside the "
                 "prompt"
             )
         if not encode:
             return []
         requests = [Request(prompt, 0, 0) for prompt in prompts]
-        return self.written(requests, [prompt.meta[column] for prompt in prompts])
+        return self.written(requests, [response(prompt) or "" for prompt in prompts])
 
     @property
     def engine(self) -> Engine:
@@ -197,17 +228,37 @@ class CausalLM:
         self.encode(text)
         return self.encode.visible(text)
 
+    def visible_messages(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """The part of a conversation that the model takes in.
+
+        Raises:
+            DataError: it leaves no room for a completion, or the chat template refuses it.
+        """
+        self.encode(Prompt(transcript(messages), {MESSAGES: list(messages)}))
+        return self.encode.visible_messages(messages)
+
     # ------------------------------------------------------------------ drawing
+
+    def check_trace(self) -> list[str]:
+        """Why completions cannot be drawn so that ``step_log_probs`` can replay them, in words; empty when they can."""
+        return replay_mistakes(self.sampling)
 
     def sample(
         self, requests: Sequence[Request], *, purpose: Purpose = "use", strength: float = 1.0, trace: bool = False
     ) -> list[Sample]:
+        if trace and (mistakes := self.check_trace()):
+            raise ConfigError(mistakes)
         engine, reference = self.engine, self._is_reference(strength)
-        prompts = [engine.encode(request.prompt.text) for request in requests]
+        prompts = [engine.encode(request.prompt) for request in requests]
+        chats = [engine.encode.is_chat(request.prompt) for request in requests]
         order = sorted(range(len(requests)), key=lambda i: len(prompts[i]))  # stable: the K of a prompt stay together
+        # Turns of a chat end otherwise than texts do, so the two are not drawn together.
+        parts = [
+            part for chat in (False, True) for part in chunks([i for i in order if chats[i] == chat], self.sampling.batch_size)
+        ]
         drawn: dict[int, Drawn] = {}
         with torch.no_grad(), engine.placed(), engine.version(reference), engine.drawing(trace=trace, reference=reference):
-            for part in chunks(order, self.sampling.batch_size):
+            for part in parts:
                 task = self._task([requests[i] for i in part], [prompts[i] for i in part], purpose, trace)
                 drawn |= dict(zip(part, self._drawn(task, reference), strict=True))
         samples = [self._sample(request, drawn[i]) for i, request in enumerate(requests)]
@@ -230,7 +281,7 @@ class CausalLM:
             texts=[request.prompt.text for request in requests],
             seeds=[request.seed for request in requests],
             sampling=self.sampling.for_comparison() if purpose == "compare" else self.sampling,
-            ends=self.engine.ends,
+            ends=self.encode.ends(chat=self.encode.is_chat(requests[0].prompt)),
             decode=self.encode.text,
             watcher=self._watcher if purpose == "round" else None,
             trace=trace,
@@ -256,12 +307,15 @@ class CausalLM:
             meta["entropy"] = drawn.entropy
         if drawn.finish == "rejected":
             meta |= {"rejected": True, "tokens_saved_at_most": self.sampling.max_new_tokens - len(drawn.tokens)}
-        return Sample(request, tensors=tensors, meta=meta)
+        sample = Sample(request, tensors=tensors, meta=meta)
+        if drawn.finish != "failed":
+            return sample
+        return sample.as_failed("the next token's probabilities are not finite")
 
     def _traced(self, samples: Sequence[Sample], reference: bool) -> list[Sample]:
         """The samples with log-probs of this model: another engine's own would differ by its kernels' rounding."""
         with torch.no_grad():
-            rows = self._log_probs(samples, reference)
+            rows = self._log_probs(samples, reference, drawn=True)
         masks = [torch.ones(len(row), dtype=torch.bool) for row in rows]
         return [
             replace(sample, tensors={**sample.tensors, "step_log_probs": row.float().cpu(), "step_mask": mask})
@@ -276,16 +330,19 @@ class CausalLM:
         """
         samples = []
         for request, text in zip(requests, texts, strict=True):
-            tokens = torch.tensor(self.encode.completion(request.prompt.text, text), dtype=torch.int64)
+            turns = self.encode.turns(request.prompt, text)
+            tokens = torch.tensor([token for turn in turns for token in turn], dtype=torch.int64)
+            lengths = {TURNS: torch.tensor([len(turn) for turn in turns])} if len(turns) > 1 else {}
             meta = {"tokens": len(tokens), "finish": "written"}
-            samples.append(Sample(request, output=text, tensors={"tokens": tokens}, meta=meta))
+            samples.append(Sample(request, output=text, tensors={"tokens": tokens, **lengths}, meta=meta))
         return samples
 
     def render(self, samples: Sequence[Sample]) -> list[Sample]:
         return [sample.with_output(self._text(sample)) for sample in samples]
 
     def _text(self, sample: Sample) -> str:
-        text = self.encode.text(sample.tensors["tokens"])
+        tokens = sample.tensors["tokens"]
+        text = self.encode.text(tokens[-int(sample.tensors[TURNS][-1]) :] if TURNS in sample.tensors else tokens)
         return text[: first_stop(text, self.sampling.stop)] if sample.meta.get("finish") == "stop" else text
 
     # ------------------------------------------------------------------ likelihood
@@ -298,8 +355,33 @@ class CausalLM:
         return torch.stack([-row.sum() for row in self._log_probs(samples, reference)])
 
     def step_log_probs(self, samples: Sequence[Sample], *, reference: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-        """([B, S] log-prob of each token in nats, 0 after the last, [B, S] bool mask of tokens)."""
+        """([B, S] log-prob of each token in nats, 0 after the last, [B, S] bool mask of tokens).
+
+        Of the distribution that tokens are drawn from, as far as it is one that can be drawn from again (``check_trace``).
+        """
+        return padded(self._log_probs(samples, reference, drawn=True))
+
+    def token_log_probs(self, samples: Sequence[Sample], *, reference: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """As ``step_log_probs``, but of the model itself: the terms of ``nll``."""
         return padded(self._log_probs(samples, reference))
+
+    def log_ratios(self, samples: Sequence[Sample]) -> torch.Tensor:
+        """[B] log π − log π_ref of each completion, in nats, of the distributions that completions are drawn from; no gradient.
+
+        Where top-k or top-p cut tokens off, both are of the tokens that the present policy leaves, and the one that is there:
+        the mean over its own samples is then a divergence of what is sampled, and 0 before training.
+        """
+        picker, passages = self._picker(samples), Passages(self.encode, samples)
+        found: list[torch.Tensor] = []
+        with torch.no_grad():
+            for rows in self._parts(passages.rows):
+                drawn = DrawnScoring(picker, rows, cut=True)
+                sides = []
+                for reference in (False, True):  # in this order: the policy's own side says what is cut off
+                    with self.engine.placed(), self.engine.version(reference):
+                        sides.append(self.engine.log_probs(rows, drawn))
+                found += [own - start for own, start in zip(*sides, strict=True)]
+        return torch.stack([row.sum() for row in passages.of_samples(found)])
 
     @property
     def estimates_values(self) -> bool:
@@ -314,20 +396,29 @@ class CausalLM:
         head = self._value_head
         if head is None:
             raise ModelError("the policy has no critic: give it one with critic: {}")
+        picker, passages = self._picker(samples), Passages(self.encode, samples)
         with self.engine.placed(), self.engine.version(False):
-            parts = self._parts(samples)
-            pairs = [pair for part in parts for pair in self.engine.log_probs_and_values(part, head)]
-        log_probs, mask = padded([row for row, _ in pairs])
-        return log_probs, padded([row for _, row in pairs])[0], mask
+            parts = self._parts(passages.rows)
+            pairs = [p for part in parts for p in self.engine.log_probs_and_values(part, head, DrawnScoring(picker, part))]
+        log_probs, mask = padded(passages.of_samples([row for row, _ in pairs]))
+        return log_probs, padded(passages.of_samples([row for _, row in pairs]))[0], mask
 
-    def _log_probs(self, samples: Sequence[Sample], reference: bool) -> list[torch.Tensor]:
-        """[T] log-probs of each sample's tokens."""
-        with self.engine.placed(), self.engine.version(reference):
-            return [log_probs for part in self._parts(samples) for log_probs in self.engine.log_probs(part)]
+    def _log_probs(self, samples: Sequence[Sample], reference: bool, *, drawn: bool = False) -> list[torch.Tensor]:
+        """[T] log-probs of each sample's tokens: of the model itself, or of what they are drawn from."""
+        engine, passages = self.engine, Passages(self.encode, samples)
+        picker = self._picker(samples) if drawn else None
+        with engine.placed(), engine.version(reference):
+            parts = self._parts(passages.rows)
+            scored = [engine.log_probs(part, DrawnScoring(picker, part) if picker else None) for part in parts]
+        return passages.of_samples([row for part in scored for row in part])
 
-    def _parts(self, samples: Sequence[Sample]) -> Iterator[Sequence[Row]]:
+    def _picker(self, samples: Sequence[Sample]) -> Picker:
+        """How the tokens of these samples are drawn; a turn of a chat ends otherwise than a text."""
+        kinds = {self.encode.is_chat(sample.prompt) for sample in samples}
+        return Picker(self.sampling, sorted({end for chat in kinds for end in self.encode.ends(chat=chat)}))
+
+    def _parts(self, rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
         """Prompts and completions. Without gradients a large batch is taken in parts."""
-        rows = [(self.encode(sample.prompt.text), sample.tensors["tokens"]) for sample in samples]
         if torch.is_grad_enabled():
             return chunks(rows, max(len(rows), 1))
         return chunks(rows, min(self.sampling.batch_size, rows_at_once(rows, self.engine.vocabulary)))
@@ -371,11 +462,11 @@ class CausalLM:
             return export.save_whole(self.engine.network, self.encode.tokenizer, Path(folder), note)
         return export.save_adapter(self.engine.adapter, self.engine.parameters, Path(folder), note)
 
-    def write_card(self, run_folder: Path, folder: Path) -> Path:
+    def write_card(self, run_folder: Path, folder: Path, place: str | None = None) -> Path:
         """Write the model card beside the exported weights, from what the run's folder tells; returns its path."""
-        from raft_text.export.card import run_facts, write_card
+        from raft_text.export.card import write_run_card
 
-        return write_card(Path(folder), run_facts(Path(run_folder)))
+        return write_run_card(Path(run_folder), Path(folder), place)
 
     @staticmethod
     def arguments_for(path: Path) -> dict[str, Any]:

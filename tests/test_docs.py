@@ -68,7 +68,10 @@ def test_the_tables_of_rewards_name_what_there_is():
     shown = table_names("rewards.md", "Pictures")
     assert combined | shown <= set(short_names("reward"))
     assert {path for name in shown for path in short_names("reward")[name]} == {
-        path for paths in short_names("reward").values() for path in paths if path.startswith("raft_diffusion.rewards.")
+        path
+        for paths in short_names("reward").values()
+        for path in paths
+        if path.startswith(("raft_diffusion.rewards.", "raft_diffusion.world."))
     }
 
 

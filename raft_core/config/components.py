@@ -34,6 +34,7 @@ from raft_core.config.schema import (
     parameters,
     plain_default,
     protocol_members,
+    section_list,
     settles_itself,
     shown,
     takes_text,
@@ -43,6 +44,7 @@ from raft_core.config.schema import (
 from raft_core.errors import ConfigError, RaftError, nearest
 from raft_core.preferences.folder import learned_folder
 from raft_core.protocols import Combinator
+from raft_core.rewards.function import FunctionReward
 from raft_core.rewards.spec import RewardSpec
 
 FUNCTION_REWARD = "raft_core.rewards.function.FunctionReward"
@@ -108,6 +110,8 @@ class Walk:
             return self.component(raw, name, where)
         if element := component_list(kind):
             return self.components(raw, element, where)
+        if target := section_list(kind):
+            return self.sections(raw, target, where)
         if is_section(kind):
             return self.section(raw, kind, where)
         return self.leaf(raw, kind, where, optional)
@@ -147,8 +151,19 @@ class Walk:
         parts = self.arguments(target, self._anchored(target, raw) if inside else raw, where, defaults)
         return Part(plain_arguments(parts), lambda: self.call(target, parts, where))
 
+    def sections(self, raw: Any, target: Any, where: str) -> Part:
+        """A list of settings of one class; a word alone is the first of them."""
+        first = next(iter(parameters(target)))
+        return self._list(
+            raw, where, lambda item, at: self.section({first: item} if isinstance(item, str) else item, target, at)
+        )
+
     def components(self, raw: Any, kind: str, where: str) -> Part:
         """A list of components."""
+        return self._list(raw, where, lambda item, at: self.component(item, kind, at))
+
+    def _list(self, raw: Any, where: str, of: Callable[[Any, str], Part]) -> Part:
+        """A list whose items ``of`` makes; a single item stands for a list of one."""
         if isinstance(raw, Typed):
             raw = from_yaml(raw) if raw.startswith(("[", "{")) else [Typed(item) for item in raw.split(",") if item]
         if raw is None:
@@ -157,7 +172,7 @@ class Walk:
             raw = [raw]
         if not isinstance(raw, Sequence):
             return self.wrong(where, f"{where} is {shown(raw)}, but must be a list")
-        parts = [self.component(item, kind, f"{where}.{number}") for number, item in enumerate(raw)]
+        parts = [of(item, f"{where}.{number}") for number, item in enumerate(raw)]
         return Part([part.plain for part in parts], lambda: build_all(parts))
 
     def component(self, raw: Any, kind: str, where: str) -> Part:
@@ -166,6 +181,8 @@ class Walk:
             raw = from_yaml(raw)
         if isinstance(raw, str):
             raw = {"class_path": str(raw)}
+        if not isinstance(raw, Mapping) and (given := self._object(raw, kind, where)):
+            return given
         if not isinstance(raw, Mapping) or "class_path" not in raw:
             example = next(iter(public_names(kind)), "Name")
             return self.wrong(
@@ -191,6 +208,18 @@ class Walk:
         parts = self.arguments(target, self._anchored(target, arguments), where)
         plain = {"class_path": full_path, "init_args": plain_arguments(parts)}
         return Part(plain if parts else {"class_path": full_path}, lambda: self.built(target, kind, parts, where))
+
+    def _object(self, given: Any, kind: str, where: str) -> Part | None:
+        """A component that was made in Python, or a function as a reward; None for anything else."""
+        if kind == "reward" and inspect.isroutine(given):
+            given = FunctionReward.of(given)
+        lacking = [name for name in protocol_members(PROTOCOL_OF[kind]) if not hasattr(given, name)]
+        if inspect.isclass(given) or (lacking and not (kind == "reward" and isinstance(given, Combinator))):
+            return None
+        if isinstance(given, Checks):
+            self.note(where, self._objections(given, where), owner=type(given))
+        plain = plain_default(given)
+        return Part({"class_path": type(given).__qualname__} if plain is OMITTED else plain, _constant(given))
 
     def _anchored(self, target: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a component or a section with files and folders by their absolute path; a ``name`` is never one."""
@@ -306,6 +335,26 @@ def build_all(parts: Sequence[Part]) -> list[Any]:
 
 def plain_arguments(parts: Mapping[str, Part]) -> dict[str, Any]:
     return {name: part.plain for name, part in parts.items() if part.plain is not OMITTED}
+
+
+def build(kind: str, raw: Any, where: str | None = None, base: Path | None = None) -> Any:
+    """One component, as a configuration would name it or as the object itself; nothing loaded.
+
+    Args:
+        kind: ``policy``, ``reward``, ``selector`` …
+        raw: its name, a mapping with class_path and init_args, or an object.
+        where: what mistakes call it.
+        base: folder in which files that it names are looked up.
+
+    Raises:
+        ConfigError: with every mistake that there is.
+    """
+    walk = Walk(base)
+    part = walk.component(raw, kind, where or kind)
+    try:
+        return part.make()
+    except Unbuilt:
+        raise ConfigError(walk.mistakes) from None
 
 
 def reward_spec(raw: Mapping[str, Any] | str) -> RewardSpec:

@@ -58,4 +58,4 @@ def recipe_folders() -> list[Path]:
         found = [Path(str(file.locate())) for file in files("raft-align") or [] if file.match(f"configs/{DEFAULT}.yaml")]
     except PackageNotFoundError:
         return []
-    return [path.parents[2] for path in found]
+    return [path.parents[1] for path in found]

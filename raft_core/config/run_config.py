@@ -307,6 +307,8 @@ def disagreements(built: Mapping[str, Any]) -> list[str]:
             )
     if "policy" in built:
         found.extend(capabilities.check_policy(built.get("objective"), built["policy"]))
+        if getattr(built.get("objective"), "needs_trace", False):
+            found.extend(capabilities.check_trace(built["policy"]))
     if "reward" in built and "judges" in built:
         found.extend(Scorer(built["reward"], tuple(built["judges"])).check())
     return found
@@ -337,7 +339,7 @@ def absolute_sources(plain: Mapping[str, Any], base: Path | None) -> dict[str, A
     result = dict(plain)
     for key in ("train", "held_out"):
         source = result.get(key)
-        if source and not source.startswith(("hub:", "bundled:")):
+        if isinstance(source, str) and not source.startswith(("hub:", "bundled:")):
             result[key] = str(locate(source, base).resolve())
     return result
 

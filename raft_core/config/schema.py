@@ -107,6 +107,12 @@ def component_list(kind: Any) -> str | None:
     return None
 
 
+def section_list(kind: Any) -> Any:
+    """The class of settings that a list, a sequence or a tuple of any length holds; None where it holds something else."""
+    element = typing.get_args(kind)[0] if typing.get_origin(kind) in SEQUENCES and typing.get_args(kind) else None
+    return element if dataclasses.is_dataclass(element) else None
+
+
 def is_section(kind: Any) -> bool:
     """Whether a type is a class of settings rather than a plain value."""
     if dataclasses.is_dataclass(kind):

@@ -18,10 +18,12 @@ from raft_core.reporter import Reporter, Silent
 from raft_core.rewards.scoring import Scorer
 from raft_core.rng import seed_for
 from raft_core.sampling import rendered, requests, require_strength, sampled
-from raft_core.types import Failure, Prompt, Sample, Scores
+from raft_core.soundness import failed_mask, failed_words, require_sound
+from raft_core.types import Failure, Grouping, Prompt, Sample, Scores
 
 Role = Literal["reward", "part", "judge"]
 LEVEL = 0.95
+SIDES = ("before training", "after training")
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Comparison:
         higher_is_better: its direction.
         before, after: means over the pairs.
         difference: mean of after − before, with a bootstrap interval over prompts.
-        win_rate: share of pairs in which after is better, ties counted half, with a Wilson interval.
+        win_rate: share of pairs in which after is better, ties counted half, with an interval over prompts.
         pairs: scored on both sides.
         unscored: pairs left out because a side has no score.
     """
@@ -97,6 +99,25 @@ class Evaluation:
     scores_after: Scores
 
     @property
+    def sides(self) -> dict[str, Sequence[Sample]]:
+        """The samples, by ``SIDES``."""
+        return dict(zip(SIDES, (self.before, self.after), strict=True))
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Side → how many of its samples failed and why, in words; sides without any are left out."""
+        return {side: words for side, samples in self.sides.items() if (words := failed_words(samples))}
+
+    def require_sound(self) -> None:
+        """Refuse a comparison with nothing.
+
+        Raises:
+            NotFiniteError: all samples of a side failed.
+        """
+        for side, samples in self.sides.items():
+            require_sound(samples, f"{self.split} prompts, {side}")
+
+    @property
     def prompts(self) -> list[Prompt]:
         return [sample.prompt for sample in self.before[:: self.k]]
 
@@ -148,8 +169,8 @@ def evaluate(
     with in_words("render"), policy.resident("render"), reporter.phase(f"evaluate {split}: score", 2 * len(asked)) as bar:
         before, after = (rendered(policy, samples, bar) for samples in drawn)
         scores_before, scores_after = scored_together(scorer, before, after)
-        features = [policy.embed(samples).reshape(len(prompts), k, -1) for samples in (before, after)] if k > 1 else None
-    return Evaluation(
+        features = pair_features(policy, before, after) if k > 1 else None
+    evaluation = Evaluation(
         split=split,
         k=k,
         seed=seed,
@@ -161,6 +182,9 @@ def evaluate(
         scores_before=scores_before,
         scores_after=scores_after,
     )
+    for side, words in evaluation.failed.items():
+        reporter.warn(f"{split} prompts, {side}: {words}; they have no output and no score")
+    return evaluation
 
 
 def scored_together(scorer: Scorer, *sides: Sequence[Sample]) -> list[Scores]:
@@ -232,8 +256,17 @@ def compare_column(
     )
 
 
-def compare_spread(before: np.ndarray, after: np.ndarray, seed: int) -> Spread:
-    """Diversity within prompts of two sets of features [P, K, D]."""
+def pair_features(policy: Policy, before: Sequence[Sample], after: Sequence[Sample]) -> list[list[np.ndarray]]:
+    """Before and after, features [n, D] of each prompt's pairs; a pair counts when both sides are sound."""
+    sound = ~(failed_mask(before) | failed_mask(after))
+    if not sound.any():
+        return [[], []]
+    groups, places = Grouping.of(before).among(sound), np.flatnonzero(sound).tolist()
+    return [groups.split(policy.embed([samples[i] for i in places])) for samples in (before, after)]
+
+
+def compare_spread(before: Sequence[np.ndarray], after: Sequence[np.ndarray], seed: int) -> Spread:
+    """Diversity within prompts of two sets of features, [n, D] for each prompt; fewer than two samples have none."""
     first, second = (np.array([pairwise_distance(group) for group in side]) for side in (before, after))
     difference = mean_interval((second - first)[:, None], seed_for(seed, "bootstrap", "diversity"), LEVEL)
-    return Spread(float(first.mean()), float(second.mean()), difference)
+    return Spread(mean_scored(first), mean_scored(second), difference)

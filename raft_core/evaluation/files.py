@@ -64,20 +64,26 @@ def as_plain(evaluation: Evaluation) -> dict[str, Any]:
         "comparisons": [asdict(comparison) | {"verdict": comparison.verdict} for comparison in evaluation.comparisons],
         "diversity": None if spread is None else asdict(spread),
         "failures": {name: asdict(failure) for name, failure in evaluation.failures.items()},
+        "failed": evaluation.failed,
     }
 
 
 def write_pairs(path: Path, evaluation: Evaluation) -> None:
-    """One row per pair: prompt, seed, both outputs (pictures as an Image feature), ``before.NAME`` and ``after.NAME``."""
+    """One row per pair: prompt, seed, both outputs (pictures as an Image feature), ``before.NAME`` and ``after.NAME``.
+
+    ``before_failed`` and ``after_failed`` say why a side has no output; null where it has one.
+    """
     samples = evaluation.before
     sides = {"before": (samples, evaluation.scores_before), "after": (evaluation.after, evaluation.scores_after)}
+    is_text = any(isinstance(s.output, str) for s in (*evaluation.before, *evaluation.after))
     columns: dict[str, pa.Array] = {
         "prompt": pa.array([s.prompt.text for s in samples], pa.string()),
         "prompt_id": pa.array([s.prompt.id for s in samples], pa.string()),
         "prompt_meta": pa.array([plain_json(s.prompt.meta) for s in samples], pa.string()),
         "index": pa.array([s.request.index for s in samples], pa.int64()),
         "seed": pa.array([s.seed for s in samples], pa.int64()),
-        **{side: _outputs(drawn, side) for side, (drawn, _) in sides.items()},
+        **{side: _outputs(drawn, side, is_text) for side, (drawn, _) in sides.items()},
+        **{f"{side}_failed": pa.array([s.failed or None for s in drawn], pa.string()) for side, (drawn, _) in sides.items()},
     }
     for side, (_, scores) in sides.items():
         for name, values in scores.columns.items():
@@ -93,11 +99,12 @@ def write_pairs(path: Path, evaluation: Evaluation) -> None:
     write_table(path, pa.table(columns), facts)
 
 
-def _outputs(samples: Sequence[Sample], side: str) -> pa.Array:
+def _outputs(samples: Sequence[Sample], side: str, is_text: bool) -> pa.Array:
     outputs = [sample.output for sample in samples]
-    if all(isinstance(output, str) for output in outputs):
+    if is_text:
         return pa.array(outputs, pa.string())
-    return pa.array([{"bytes": to_png(o), "path": f"{side}-{row:05d}.png"} for row, o in enumerate(outputs)], IMAGE)
+    cells = [None if o is None else {"bytes": to_png(o), "path": f"{side}-{row:05d}.png"} for row, o in enumerate(outputs)]
+    return pa.array(cells, IMAGE)
 
 
 def read_results(run_folder: Path) -> Results | None:
@@ -140,6 +147,9 @@ def _evaluation(numbers: Mapping[str, Any], path: Path) -> Evaluation:
 def _sample(row: Mapping[str, Any], side: str) -> Sample:
     output = row[side]
     request = Request(Prompt(row["prompt"], json.loads(row["prompt_meta"])), row["index"], row["seed"])
+    reason = row.get(f"{side}_failed")  # not in files of versions that did not know of failed samples
+    if reason:
+        return Sample(request).as_failed(reason)
     return Sample(request, output=output if isinstance(output, str) else from_png(output["bytes"]))
 
 

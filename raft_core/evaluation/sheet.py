@@ -20,13 +20,16 @@ def write_comparison(folder: Path, checkpoint: int, evaluation: Evaluation) -> l
     """
     files = [write_results(folder, checkpoint, [evaluation])]
     files.append(files[0].with_name(f"{evaluation.split}.parquet"))
-    if hasattr(evaluation.before[0].output, "convert"):
+    if any(hasattr(sample.output, "convert") for sample in evaluation.before):
         files.append(write_sheet(folder / "before_after.png", evaluation))
     return files
 
 
 def write_sheet(path: Path, evaluation: Evaluation) -> Path:
-    """One picture: a row per prompt, before on the left and after on the right, the same seeds on both sides."""
+    """One picture: a row per prompt, before on the left and after on the right, the same seeds on both sides.
+
+    The place of a sample that failed stays empty.
+    """
     from raft_core.machine.files import replacing
     from raft_core.media.image import contact_sheet
 

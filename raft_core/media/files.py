@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from raft_core.conversations import BadConversation, looks_like_messages, messages_of, transcript
 from raft_core.errors import DataError
 from raft_core.rewards.service.messages import picture
-from raft_core.types import Prompt, Request, Sample
+from raft_core.types import MESSAGES, Prompt, Request, Sample
 
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 LINES = frozenset({".jsonl", ".ndjson"})
@@ -98,6 +99,12 @@ def _line_row(line: bytes, where: str, folder: Path, prompt: str | None) -> Row:
     if not isinstance(found, dict):
         return Row(where, None, mistake="the line is no object")
     own = found.get("prompt", prompt)
+    if looks_like_messages(own):
+        try:
+            found = {**found, MESSAGES: messages_of(own, "prompt")}
+        except BadConversation as error:
+            return Row(where, None, mistake=f"the line is wrong: {error}")
+        own = transcript(found[MESSAGES])
     if not isinstance(own, str):
         told = "has no prompt (give --prompt for all without)" if own is None else f"has the prompt {str(own)[:40]!r}, no text"
         return Row(where, None, mistake=f"the line {told}")

@@ -52,12 +52,12 @@ def jpeg_kilobytes(image: Image.Image) -> float:
 
 
 def contact_sheet(
-    images: Sequence[Image.Image], columns: int, marked: Sequence[bool] | None = None, side: int = 96, gap: int = 4
+    images: Sequence[Image.Image | None], columns: int, marked: Sequence[bool] | None = None, side: int = 96, gap: int = 4
 ) -> Image.Image:
     """One picture of many, row by row, on white; the marked ones are framed.
 
     Args:
-        images: of one size or several; each is fitted into a square cell.
+        images: of one size or several; each is fitted into a square cell, and None leaves its cell empty.
         columns: pictures per row.
         marked: [N] which to frame.
         side: of a cell, pixels.
@@ -70,6 +70,8 @@ def contact_sheet(
     sheet = Image.new("RGB", (columns * step + gap, rows * step + gap), PAPER)
     draw = ImageDraw.Draw(sheet)
     for i, image in enumerate(images):
+        if image is None:
+            continue
         cell = fitted(enlarged(image.convert("RGB"), side), side)
         left = gap + (i % columns) * step + (side - cell.width) // 2
         top = gap + (i // columns) * step + (side - cell.height) // 2

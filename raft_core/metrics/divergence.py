@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from raft_core.capabilities import ComparesLikelihoods
 from raft_core.protocols import Policy
 from raft_core.rng import seed_for
 from raft_core.sampling import chunks
@@ -16,9 +17,10 @@ from raft_core.types import Sample
 def log_ratios(policy: Policy, samples: Sequence[Sample], path: Sequence[int | str], *, draws: int = 1) -> np.ndarray:
     """[N] log π(sample) − log π_ref(sample) = nll_ref − nll_policy of each sample, averaged over its draws.
 
-    Nats for a model of text. For a diffusion model the denoising surrogate of a log-likelihood, whose unit is that of the
-    policy's ``nll``. Policy and reference share each draw (timestep and noise), so that its variance cancels: where the two are
-    equal the ratio is exactly 0.
+    Nats for a model of text, of the distributions that it samples from (``ComparesLikelihoods``): at a temperature other than 1
+    the mean over samples would be no divergence of the model's own. For a diffusion model the denoising surrogate of a
+    log-likelihood, whose unit is that of the policy's ``nll``. Policy and reference share each draw (timestep and noise), so
+    that its variance cancels: where the two are equal the ratio is exactly 0.
 
     Args:
         samples: need their tensors; the policy must be resident for training.
@@ -33,6 +35,9 @@ def log_ratios(policy: Policy, samples: Sequence[Sample], path: Sequence[int | s
     with torch.no_grad():
         for part in chunks(range(len(samples)), max(policy.batch_size, 1)):
             chosen = [samples[i] for i in part]
+            if isinstance(policy, ComparesLikelihoods):
+                values[part] = policy.log_ratios(chosen).double().cpu().numpy()
+                continue
             for number in range(draws):
                 draw = policy.draw(chosen, [seed_for(*path, sample.seed, number) for sample in chosen])
                 ratio = policy.nll(chosen, draw, reference=True) - policy.nll(chosen, draw)

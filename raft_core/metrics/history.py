@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from raft_core.errors import ConfigError, nearest
 from raft_core.protocols import History
 
+ERROR_OF = "se/"  # in front of a metric's name: its standard error
+
 
 def series(history: History, metric: str) -> list[float]:
     """One metric by round; NaN where a round lacks it."""
@@ -17,6 +19,8 @@ def series(history: History, metric: str) -> list[float]:
 def best_round(history: History, metric: str, higher_is_better: bool | None = True) -> int | None:
     """Number of the round with the best value of ``metric``, the earliest of equals; None when no round has it.
 
+    A round that trained nothing is no round that worked, whatever its samples scored.
+
     Args:
         higher_is_better: the direction; None, which nobody has settled, counts as higher.
     """
@@ -24,7 +28,7 @@ def best_round(history: History, metric: str, higher_is_better: bool | None = Tr
     scored = [
         (sign * value, -row["round"])
         for row, value in zip(history, series(history, metric), strict=True)
-        if math.isfinite(value)
+        if math.isfinite(value) and row.get("train/steps") != 0
     ]
     return -max(scored)[1] if scored else None
 

@@ -99,7 +99,7 @@ class Row:
     """A method's accuracy: ``top-1``, ``vote`` or ``rerank``.
 
     Attributes:
-        accuracy: in [0, 1] with its Wilson interval.
+        accuracy: in [0, 1] with its interval over questions.
         questions: on how many.
         samples: of each question that the method looks at.
     """
@@ -111,7 +111,11 @@ class Row:
 
 
 def accuracy_table(
-    answers: Sequence[Sequence[Any]], references: Sequence[Any], same: Same, scores: np.ndarray | None = None
+    answers: Sequence[Sequence[Any]],
+    references: Sequence[Any],
+    same: Same,
+    scores: np.ndarray | None = None,
+    failed: np.ndarray | None = None,
 ) -> list[Row]:
     """Top-1, majority vote and, with scores, reranking, on the same samples.
 
@@ -123,6 +127,7 @@ def accuracy_table(
         references: [P]; a question without one counts nowhere.
         same: whether an answer is the reference.
         scores: [P, K], higher is better; a question with none scored does not count for reranking.
+        failed: [P, K] bool, samples that count nowhere: neither right nor wrong.
 
     Raises:
         DataError: the shapes do not fit.
@@ -137,9 +142,12 @@ def accuracy_table(
         raise DataError(f"scores have the shape {scores.shape}, but the answers {(len(answers), k)}")
     known = [p for p, reference in enumerate(references) if reference is not None]
     right = np.array([[same(a, references[p]) for a in answers[p]] for p in known], dtype=float).reshape(-1, k)
+    if failed is not None:
+        right[failed[known]] = np.nan
     votes = [vote(answers[p], same) for p in known]
     voted = [float(v is not None and same(v.answer, references[p])) for p, v in zip(known, votes, strict=True)]
-    rows = [_row("top-1", right, 1), _row("vote", np.array(voted)[:, None], k)]
+    voted = np.where(np.isnan(right).all(axis=1), np.nan, voted)
+    rows = [_row("top-1", right, 1), _row("vote", voted[:, None], k)]
     if scores is not None:
         chosen = [rerank(scores[p]) for p in known]
         ranked = [math.nan if j is None else right[i, j] for i, j in enumerate(chosen)]

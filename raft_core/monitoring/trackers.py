@@ -184,7 +184,7 @@ def round_sheet(folder: Path, rnd: int) -> np.ndarray | None:
         samples, _, kept = read_round(folder, rnd)
     except StoreError:  # retention may have removed the pictures of an old round
         return None
-    if not samples or not hasattr(samples[0].output, "convert"):
+    if not any(hasattr(sample.output, "convert") for sample in samples):
         return None
     k = 1 + max(sample.request.index for sample in samples)
     columns = min(k, SHEET_SAMPLES)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from raft_core.conversations import transcript
 from raft_core.errors import DataError
 from raft_core.media.image import jpeg_kilobytes
-from raft_core.types import Prompt, Request, Sample
+from raft_core.types import MESSAGES, Message, Prompt, Request, Sample
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -123,15 +124,32 @@ def opaque(image: Image.Image) -> Image.Image:
         raise DataError(f"a picture of mode {image.mode!r} cannot be shown as RGB: {error}") from error
 
 
+#: A conversation that is answered; None where the prompt is a text.
+Context = Sequence[Message] | None
+
+
 class Item(NamedTuple):
-    """An output and what it answers. The output is a text, a PIL image or a ``Picture``."""
+    """An output and what it answers.
+
+    Attributes:
+        prompt: as a text.
+        output: a text, a PIL image or a ``Picture``.
+        context: the conversation that it answers, of which the prompt may be a part; None = the prompt alone.
+    """
 
     prompt: str
     output: Any
+    context: Context = None
 
     @classmethod
     def of(cls, sample: Sample) -> Item:
-        return cls(sample.prompt.text, sample.output)
+        return cls(sample.prompt.text, sample.output, sample.prompt.messages)
+
+    def asked(self) -> Prompt:
+        """What it answers, as of a sample: the whole conversation, where the prompt is a part of it."""
+        if self.context is None:
+            return Prompt(self.prompt)
+        return Prompt(transcript(self.context), {MESSAGES: list(self.context)})
 
     def loaded(self) -> Any:
         """The output as a reward sees it: a text, or a PIL image."""
@@ -150,12 +168,14 @@ class Preference:
     """One choice among candidates for a prompt.
 
     Attributes:
-        prompt: what all candidates answer.
+        prompt: what all candidates answer, as a text.
         candidates: n ≥ 2 texts or ``Picture``s, all different.
         target: [n] how the choice fell, ≥ 0, of sum 1: (1, 0) the first, (½, ½) a tie.
         margin: by how much the chosen one should win at least, in reward units, ≥ 0.
         group: a category to tell apart in an evaluation, or "".
         where: file and line, for messages.
+        contexts: of each candidate, the conversation that it answers: the prompt's, and what was said between that and the
+            candidate. Empty = they answer a text.
     """
 
     prompt: str
@@ -164,6 +184,7 @@ class Preference:
     margin: float = 0.0
     group: str = ""
     where: str = ""
+    contexts: tuple[Context, ...] = ()
 
     @property
     def choice(self) -> int | None:
@@ -173,12 +194,12 @@ class Preference:
 
     @property
     def items(self) -> list[Item]:
-        return [Item(self.prompt, candidate) for candidate in self.candidates]
+        contexts = self.contexts or (None,) * len(self.candidates)
+        return [Item(self.prompt, each, context) for each, context in zip(self.candidates, contexts, strict=True)]
 
     def samples(self) -> list[Sample]:
         """The candidates as any reward takes them, pictures decoded."""
-        prompt = Prompt(self.prompt)
-        return [Sample(Request(prompt, i, 0), output=item.loaded()) for i, item in enumerate(self.items)]
+        return [Sample(Request(item.asked(), i, 0), output=item.loaded()) for i, item in enumerate(self.items)]
 
 
 def flattened(preferences: Sequence[Preference]) -> list[Item]:

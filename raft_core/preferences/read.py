@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from raft_core.conversations import BadConversation, looks_like_messages, messages_of, transcript
 from raft_core.errors import DataError
 from raft_core.preferences.layouts import layout_of, read_row
 from raft_core.preferences.preference import Item, Picture, Preference
-from raft_core.preferences.rows import BadRow, Row, files_of, listed, rows
+from raft_core.preferences.rows import BadRow, Row, files_of, is_failed, listed, rows
 from raft_core.rng import seed_for
+from raft_core.types import MESSAGES
 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 GROUPS = ("group", "category", "subset", "source")
@@ -95,7 +98,8 @@ def _preference(row: Row, group: str | None) -> Preference | None:
     if group is not None and group not in row.values:
         raise BadRow(f"the field {group!r}, by which groups are told apart, is missing")
     name = "" if field is None or row.values[field] is None else str(row.values[field])
-    return Preference(said.prompt, outputs, tuple(said.target), said.margin, name, row.where)
+    contexts = tuple(said.contexts) if any(context is not None for context in said.contexts) else ()
+    return Preference(said.prompt, outputs, tuple(said.target), said.margin, name, row.where, contexts)
 
 
 def content(value: Any, folder: Path) -> str | Picture:
@@ -145,7 +149,7 @@ def _wrong_with(preference: Preference) -> str | None:
                 candidate.load()
     except DataError as error:
         return str(error)
-    same = [candidate.digest if isinstance(candidate, Picture) else candidate for candidate in preference.candidates]
+    same = [(i.context, i.output.digest if isinstance(i.output, Picture) else i.output) for i in preference.items]
     for i, one in enumerate(same):
         if one in same[:i]:
             return f"candidates {same.index(one)} and {i} are equal (counted from 0): there is nothing to prefer"
@@ -172,7 +176,8 @@ def split(preferences: Sequence[Preference], fraction: float, seed: int) -> tupl
 
 
 def read_items(source: str | Path) -> list[Item]:
-    """Samples to score, as ``raft generate`` writes them: ``prompt`` with ``text``, or with ``image`` or ``file``.
+    """Samples to score, as ``raft generate`` writes them: ``prompt`` with ``text``, or with ``image`` or ``file``; without
+    those that failed.
 
     Args:
         source: ``samples.parquet``, ``samples.jsonl``, or a folder with such a file.
@@ -190,7 +195,8 @@ def read_items(source: str | Path) -> list[Item]:
             try:
                 if not isinstance(row, Row):
                     raise BadRow(row[1])
-                found.append(_item(row))
+                if not is_failed(row.values):
+                    found.append(_item(row))
             except BadRow as error:
                 mistakes.append(f"{row[0]}: {error}")
     if mistakes:
@@ -202,10 +208,23 @@ def read_items(source: str | Path) -> list[Item]:
 
 def _item(row: Row) -> Item:
     field = next((name for name in ("image", "file", "text", "output") if row.values.get(name) is not None), None)
-    if field is None or not isinstance(row.values.get("prompt"), str):
+    prompt = row.values.get("prompt")
+    whole = prompt if looks_like_messages(prompt) else row.values.get(MESSAGES, _stored(row.values.get("prompt_meta")))
+    if field is None or not (isinstance(prompt, str) or looks_like_messages(whole)):
         raise BadRow("a sample needs prompt, and text, image or file")
     output = content(row.values[field], row.folder)
     try:
-        return Item(row.values["prompt"], output if isinstance(output, str) else Picture(data=output.encoded()))
-    except DataError as error:
+        context = messages_of(whole, "prompt") if looks_like_messages(whole) else None
+        asked = prompt if isinstance(prompt, str) else transcript(context or [])
+        return Item(asked, output if isinstance(output, str) else Picture(data=output.encoded()), context)
+    except (DataError, BadConversation) as error:
         raise BadRow(str(error)) from None
+
+
+def _stored(meta: Any) -> Any:
+    """The conversation in what ``samples.parquet`` says of a prompt."""
+    try:
+        found = json.loads(meta) if isinstance(meta, str) else None
+    except ValueError:
+        return None
+    return found.get(MESSAGES) if isinstance(found, dict) else None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from raft_core.errors import DataError, nearest
+from raft_core.soundness import failed_of
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".parquet")
 
@@ -19,6 +20,12 @@ class Row(NamedTuple):
     where: str
     values: Mapping[str, Any]
     folder: Path
+
+
+def is_failed(values: Mapping[str, Any]) -> bool:
+    """Whether a row is of a sample that failed when it was drawn, as ``samples.jsonl`` and ``samples.parquet`` tell it."""
+    meta = values.get("meta")
+    return isinstance(values.get("failed"), str) or (isinstance(meta, str) and bool(failed_of(meta)))
 
 
 class BadRow(Exception):  # noqa: N818 - a signal between parts, never shown

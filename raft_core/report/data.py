@@ -13,8 +13,10 @@ from raft_core.evaluation.evaluate import Evaluation
 from raft_core.evaluation.files import read_results
 from raft_core.evaluation.table import number, split_name
 from raft_core.format import evenly
+from raft_core.metrics.history import ERROR_OF
 from raft_core.monitoring import stopping
 from raft_core.report.plots import Chart, chart
+from raft_core.store.integrity import damages
 from raft_core.store.manifest import read_config, read_history, read_run
 from raft_core.store.rounds import read_round, rounds_in
 from raft_core.types import Failure, Sample, Scores
@@ -22,7 +24,20 @@ from raft_core.types import Failure, Sample, Scores
 PHASES = ("sample", "render", "train")
 MODALITIES = ("text/", "image/")
 # Where every other figure of a round comes from; what is under another name is the objective's own.
-COMMON = (*MODALITIES, "reward/", "select/", "judge/", "judge_kept/", "score/", "unscored/", "train/", "time/", "memory/")
+COMMON = (
+    *MODALITIES,
+    "reward/",
+    "select/",
+    "judge/",
+    "judge_kept/",
+    "score/",
+    "unscored/",
+    "sample/",
+    "train/",
+    "time/",
+    "memory/",
+    ERROR_OF,
+)
 SHEETS = 12
 
 
@@ -87,6 +102,7 @@ def read_run_data(folder: Path) -> RunData:
             rounds.append(StoredRound(rnd, samples, scores, [bool(k) for k in kept]))
         except StoreError as error:
             troubles.append(str(error))
+    troubles += damages(folder)
     evaluations = sorted(results.evaluations, key=lambda e: e.split != "heldout") if results else []
     return RunData(
         name=folder.resolve().name,
@@ -185,7 +201,13 @@ def costs(history: Sequence[Mapping[str, Any]]) -> list[PhaseCost]:
 
 def alarms(data: RunData) -> list[str]:
     """What a reader should not miss, gravest first."""
-    return [*_endings(data.run), *_worse(data.evaluations), *_warnings(data.config, data.history), *data.troubles]
+    return [
+        *_endings(data.run),
+        *_failed(data),
+        *_worse(data.evaluations),
+        *_warnings(data.config, data.history),
+        *data.troubles,
+    ]
 
 
 def _endings(run: Mapping[str, Any]) -> Iterator[str]:
@@ -195,6 +217,18 @@ def _endings(run: Mapping[str, Any]) -> Iterator[str]:
     for change in run.get("changes", []):
         changed = "; ".join(change["changed"])
         yield f"After round {change['after_round']} the run went on with another configuration: {changed}"
+
+
+def _failed(data: RunData) -> Iterator[str]:
+    """Samples that failed, in all rounds together and in each comparison."""
+    counts = {row["round"]: int(row["sample/failed"]) for row in data.history if row.get("sample/failed")}
+    if counts:
+        reason = next((sample.failed for shown in data.rounds for sample in shown.samples if sample.failed), "")
+        where = f"round {min(counts)}" if len(counts) == 1 else f"{len(counts)} rounds, last in round {max(counts)}"
+        yield f"{sum(counts.values())} samples failed in {where}{reason and f': {reason}'}"
+    for evaluation in data.evaluations:
+        for side, words in evaluation.failed.items():
+            yield f"On {split_name(evaluation.split)}, {side}: {words}"
 
 
 def _worse(evaluations: Sequence[Evaluation]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from raft_core.evaluation.table import number
 from raft_core.format import evenly, figure
 from raft_core.media.image import data_uri, enlarged, fitted
 from raft_core.report.data import StoredRound
+from raft_core.types import Sample
 
 PAIR_SIDE = 160  # on the page; twice that in the file, for dense screens
 GRID_PAIRS = 24
@@ -22,13 +23,14 @@ SHEET_PROMPTS, SHEET_SAMPLES, THUMB, SHEET_WIDTH = 12, 16, 96, 868
 
 @dataclass(frozen=True)
 class View:
-    """An output as the page shows it: a picture by its address and size on the page, or a text."""
+    """An output as the page shows it: a picture by its address and size on the page, or a text, or why there is none."""
 
     alt: str
     uri: str = ""
     width: int = 0
     height: int = 0
     text: str = ""
+    failed: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,11 @@ class PairView:
     before: View
     after: View
     scores: tuple[tuple[str, str, str, str], ...]
+
+
+def view_sample(sample: Sample, alt: str) -> View:
+    """The sample's output, or why it has none."""
+    return View(alt, failed=sample.failed) if sample.failed else view(sample.output, alt)
 
 
 def view(output: Any, alt: str) -> View:
@@ -74,8 +81,8 @@ def pair_view(evaluation: Evaluation, i: int) -> PairView:
         seed=before.seed,
         index=before.request.index,
         change=float(changes(evaluation)[i]),
-        before=view(before.output, f"before: {prompt}"),
-        after=view(after.output, f"after: {prompt}"),
+        before=view_sample(before, f"before: {prompt}"),
+        after=view_sample(after, f"after: {prompt}"),
         scores=tuple(scores),
     )
 
@@ -132,13 +139,14 @@ class Sheet:
 
 def sheet(shown: StoredRound, metrics: Mapping[str, Any]) -> Sheet | None:
     """The sheet of a round; None when its outputs were not kept."""
-    if not shown.samples or any(sample.output is None for sample in shown.samples):
+    if not shown.samples or any(sample.output is None and not sample.failed for sample in shown.samples):
         return None
     prompts = evenly(range(len(shown.samples) // shown.k), SHEET_PROMPTS)
     rows = [_columns(shown, p) for p in prompts]
     flat = [i for row in rows for i in row]
-    is_text = isinstance(shown.samples[0].output, str)
-    side = 0 if is_text else min(THUMB, max(max(shown.samples[i].output.size) for i in flat))
+    is_text = any(isinstance(sample.output, str) for sample in shown.samples)
+    sizes = [shown.samples[i].output.size for i in flat if not is_text and not shown.samples[i].failed]
+    side = 0 if is_text else min(THUMB, max(map(max, sizes), default=THUMB))
     left_out = []
     if len(prompts) < len(shown.samples) // shown.k:
         left_out.append(f"{len(prompts)} of {len(shown.samples) // shown.k} prompts")
@@ -172,17 +180,20 @@ def _columns(shown: StoredRound, p: int) -> list[int]:
 def _cell(shown: StoredRound, i: int, is_text: bool) -> Cell:
     sample = shown.samples[i]
     scores = ", ".join(f"{name} {number(float(values[i]))}" for name, values in shown.scores.columns.items())
-    title = f"{sample.prompt.text}\n{scores}{' · kept' if shown.kept[i] else ''}"
-    return Cell(title, shown.kept[i], sample.output if is_text else "")
+    told = f"failed: {sample.failed}" if sample.failed else scores
+    title = f"{sample.prompt.text}\n{told}{' · kept' if shown.kept[i] else ''}"
+    return Cell(title, shown.kept[i], (sample.output or told) if is_text else "")
 
 
 def _joined(images: Sequence[Any], columns: int, side: int) -> str:
-    """One picture of all, cell by cell without gaps: smaller than as many single ones by far."""
+    """One picture of all, cell by cell without gaps: smaller than as many single ones by far. None leaves its cell grey."""
     from PIL import Image
 
     rows = -(-len(images) // columns)
     joined = Image.new("RGB", (columns * side, rows * side), (128, 128, 128))
     for i, image in enumerate(images):
+        if image is None:
+            continue
         small = fitted(image, side)
         left, top = (i % columns) * side + (side - small.width) // 2, (i // columns) * side + (side - small.height) // 2
         joined.paste(small, (left, top))

@@ -46,6 +46,16 @@ class FunctionReward:
         self.info = RewardInfo(name or self.function, scale=scale, higher_is_better=higher_is_better, batch_size=batch_size)
         self._call: Callable[[list[str], list], object] | None = None
 
+    @classmethod
+    def of(cls, function: Callable[[list[str], list], Sequence[float]]) -> FunctionReward:
+        """A function that is there already. A run resumes from its folder alone if a file or a module holds the function."""
+        file = getattr(sys.modules.get(function.__module__), "__file__", None)
+        place = str(Path(file).resolve()) if file and function.__module__ == "__main__" else function.__module__
+        reward = cls(f"{place}:{function.__name__}")
+        check_signature(function, reward.path)
+        reward._call = function
+        return reward
+
     def check(self) -> list[str]:
         """Whether the function can be found and takes two arguments; imports its file."""
         try:

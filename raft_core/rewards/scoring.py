@@ -13,6 +13,7 @@ from raft_core.capabilities import Recalls
 from raft_core.errors import RaftError
 from raft_core.machine.out_of_memory import is_out_of_memory
 from raft_core.protocols import Combinator, Policy, Reward
+from raft_core.soundness import failed_mask
 from raft_core.types import Failure, Sample, Scores
 
 
@@ -83,10 +84,12 @@ def score(
 def scored_by(reward: Reward, samples: Sequence[Sample]) -> Scored:
     """Scores of one reward in batches of its size. Whatever it raises leaves its batch unscored, and the others are scored.
 
+    It is not asked about samples that failed or were given up; the former do not count as its failures.
+
     Raises:
         RuntimeError, MemoryError: memory ran out: it will again, and a smaller batch is the remedy.
     """
-    whole = np.array([i for i, sample in enumerate(samples) if not sample.meta.get("rejected")], dtype=np.int64)
+    whole = scorable(samples)
     size = reward.info.batch_size or max(len(samples), 1)
     values = np.full(len(samples), np.nan)
     errors: list[str] = []
@@ -100,9 +103,15 @@ def scored_by(reward: Reward, samples: Sequence[Sample]) -> Scored:
                 raise
             # Whatever else a user's reward raises, the samples are unscored and the run goes on.
             errors.append(f"{type(error).__name__}: {error}")
-    if not errors and len(whole) < len(samples) and not np.isnan(values[whole]).any():
-        errors.append("given up by a rule before they were finished")
-    return values, _failure(values, errors)
+    failed = failed_mask(samples)
+    if not errors and not np.isnan(values[whole]).any():
+        errors += [sample.unscorable for sample in samples if sample.unscorable and not sample.failed][:1]
+    return values, _failure(values[~failed], errors)
+
+
+def scorable(samples: Sequence[Sample]) -> np.ndarray:
+    """[n] int64 places of the samples that a reward is asked about."""
+    return np.array([i for i, sample in enumerate(samples) if not sample.unscorable], dtype=np.int64)
 
 
 def answered(reward: Reward, samples: Sequence[Sample]) -> tuple[np.ndarray, str]:
@@ -114,21 +123,25 @@ def answered(reward: Reward, samples: Sequence[Sample]) -> tuple[np.ndarray, str
 
 
 def _combined(reward: Combinator, columns: Mapping[str, np.ndarray], samples: Sequence[Sample]) -> Scored:
+    failed, asked = failed_mask(samples), scorable(samples)
+    values = np.full(len(samples), np.nan)
     try:
-        values = checked(reward.combine(columns, samples), len(samples))
+        if len(asked):
+            own = {name: column[asked] for name, column in columns.items()}
+            values[asked] = checked(reward.combine(own, [samples[i] for i in asked]), len(asked))
     except RaftError:
         raise  # misused, as a KL penalty without a policy is: the same for every sample of every round
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        return np.full(len(samples), np.nan), Failure(len(samples), f"{type(error).__name__}: {error}")
+        return values, _failure(values[~failed], [f"{type(error).__name__}: {error}"])
     parts = [part.info.name for part in reward.parts]
     without = np.isnan(values) & ~np.any([np.isnan(columns[name]) for name in parts], axis=0)
-    own = getattr(reward, "unscored_reason", "")
-    if own and without.any():
-        return values, _failure(values, [own])
-    missing = [name for name in parts if np.isnan(columns[name]).any()]
-    return values, _failure(values, [f"not scored by {', '.join(missing)}"] if missing else [])
+    reason = getattr(reward, "unscored_reason", "")
+    if reason and without.any():
+        return values, _failure(values[~failed], [reason])
+    missing = [name for name in parts if np.isnan(columns[name][~failed]).any()]
+    return values, _failure(values[~failed], [f"not scored by {', '.join(missing)}"] if missing else [])
 
 
 def _failure(values: np.ndarray, errors: Sequence[str]) -> Failure | None:

@@ -75,7 +75,9 @@ def take_over(folder: Path, config: Mapping[str, Any] | None, keep: Keep | None,
             accept_changes(folder, wanted, changed, force)
         run = read_run(folder)
         kept = {"keep": asdict(keep)} if keep else {}
-        write_json(folder / RUN, {**run, **kept, "status": "running", "resumed": [*run.get("resumed", []), now()]})
+        # Nobody else holds the lock, so what is marked as running was killed; it runs again once it is read and found whole.
+        killed = {"status": "interrupted", "reason": "its process was killed"} if run.get("status") == "running" else {}
+        write_json(folder / RUN, {**run, **kept, **killed})
     except BaseException:
         lock.release()
         raise

@@ -85,7 +85,7 @@ class RoundFolder:
         samples, scores, kept, facts = read_samples(path, asked)
         if facts["policy_hash"] != self.policy_hash:
             raise UnusableError(f"{path.name} holds samples of another policy")
-        if any(sample.output is None for sample in samples):
+        if any(sample.output is None and not sample.failed for sample in samples):
             raise UnusableError(f"{path.name} holds no outputs (they were not to be kept)")
         tensors = load_tensors(self.path / TENSORS, asked, self._facts)
         return KeptRound([s.with_output(o.output) for s, o in zip(tensors, samples, strict=True)], scores, kept)

@@ -34,6 +34,7 @@ from raft_core.store.checkpoint import (
     save_checkpoint,
 )
 from raft_core.store.create import begin, take_over
+from raft_core.store.integrity import damages
 from raft_core.store.manifest import METRICS, RUN, changes, moved, now, read_config, read_history, read_run, versions
 from raft_core.store.rounds import SAMPLES, TENSORS, RoundFolder, add_scores, read_round, round_folder, rounds_in
 from raft_core.store.tables import read_table, write_table
@@ -124,10 +125,22 @@ class Store:
         folder, processes = Path(folder), Processes.current()
         lock = take_over(folder, config, keep, force) if processes.is_main else None
         processes.wait()
-        store = cls(folder, lock, processes, reporter)
+        try:
+            store = cls(folder, lock, processes, reporter)
+        except BaseException:
+            if lock:
+                lock.release()
+            raise
+        if processes.is_main:
+            store._begin_again()
         if processes.is_main and (changed := moved(read_run(folder))):
             store.reporter.warn(f"the run goes on with other means, so its last bits may differ: {', '.join(changed)}")
         return store
+
+    def _begin_again(self) -> None:
+        for complaint in damages(self.folder):
+            self.reporter.warn(complaint)
+        self.note(status="running", resumed=[*read_run(self.folder).get("resumed", []), now()])
 
     def close(self) -> None:
         """Let another process have the folder."""

@@ -68,6 +68,22 @@ def load_tensors(path: Path, requests: Sequence[Request], facts: Mapping[str, An
     Raises:
         UnusableError: the file is damaged, or holds samples of other requests or with other facts.
     """
+    tensors, stored = read_checked(path)
+    rows = stored["samples"]
+    if stored["facts"] != facts:
+        raise UnusableError(f"{path.name} was made by another policy or in another round")
+    if [row[:3] for row in rows] != [identity(request) for request in requests]:
+        raise UnusableError(f"{path.name} answers other prompts or seeds")
+    kept = _unstacked(tensors, len(rows))
+    return [Sample(r, tensors=t, meta=row[3]) for r, t, row in zip(requests, kept, rows, strict=True)]
+
+
+def read_checked(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """(tensors, header) of a file that ``save_tensors`` wrote.
+
+    Raises:
+        UnusableError: the file is damaged.
+    """
     try:
         with safe_open(path, "pt") as file:
             digest, header = json.loads((file.metadata() or {})["raft"])
@@ -76,14 +92,7 @@ def load_tensors(path: Path, requests: Sequence[Request], facts: Mapping[str, An
         raise UnusableError(f"{path.name} is damaged ({error})") from error
     if digest != hexdigest(tensors.items(), header):
         raise UnusableError(f"{path.name} is damaged (its checksum does not hold)")
-    stored = json.loads(header)
-    rows = stored["samples"]
-    if stored["facts"] != facts:
-        raise UnusableError(f"{path.name} was made by another policy or in another round")
-    if [row[:3] for row in rows] != [identity(request) for request in requests]:
-        raise UnusableError(f"{path.name} answers other prompts or seeds")
-    kept = _unstacked(tensors, len(rows))
-    return [Sample(r, tensors=t, meta=row[3]) for r, t, row in zip(requests, kept, rows, strict=True)]
+    return tensors, json.loads(header)
 
 
 def _stacked(samples: Sequence[Sample]) -> dict[str, torch.Tensor]:

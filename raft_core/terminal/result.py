@@ -48,15 +48,21 @@ def show_tables(evaluations: Sequence[Evaluation]) -> None:
 
 
 def unscored(evaluations: Sequence[Evaluation]) -> list[str]:
-    """What the tables leave out: pairs without a score on either side, by set of prompts and reward."""
+    """What the tables leave out: samples that failed, pairs without a score on either side, by set of prompts and reward."""
     from raft_core.evaluation.table import split_name
+    from raft_core.soundness import failed_mask
 
-    return [
-        f"{split_name(each.split)}: {c.unscored} of {c.unscored + c.pairs} pairs have no score by {c.name} and are left out"
-        for each in evaluations
-        for c in each.comparisons
-        if c.unscored
-    ]
+    found = []
+    for each in evaluations:
+        where, pairs = split_name(each.split), len(each.before)
+        found += [f"{where}, {side}: {words}" for side, words in each.failed.items()]
+        failed = int((failed_mask(each.before) | failed_mask(each.after)).sum())
+        found += [
+            f"{where}: {c.unscored - failed} of {pairs} pairs have no score by {c.name} and are left out"
+            for c in each.comparisons
+            if c.unscored > failed
+        ]
+    return found
 
 
 def places(folder: Path, exported: list[str]) -> list[tuple[str, Path]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from raft_core.errors import ConfigError, RaftError
+from raft_core.errors import ConfigError, NotFiniteError
 from raft_core.machine.processes import Processes
 from raft_core.protocols import Objective, Policy, RoundLoss, Staged
 from raft_core.reporter import Reporter, Silent
@@ -123,6 +123,7 @@ class Trainer:
         self._seed = seed
         self._rounds = rounds
         self._step = 0
+        self._skipped_in_a_row = 0
         self._carried: dict[str, float] = {}
         self._processes = Processes.current()
         share, rest = divmod(self.batch_size, self._processes.count)
@@ -152,11 +153,12 @@ class Trainer:
 
         Returns:
             train/steps, train/skipped_steps, and of the steps that were not skipped: train/loss (mean), train/loss_first,
-            train/loss_last, train/lr (of the last step), train/grad_norm (mean, before clipping). And the objective's own.
+            train/loss_last, train/lr (of the last step), train/grad_norm (mean, before clipping), and where there are any
+            train/failed_items, left out of their steps because their loss was not finite. And the objective's own.
 
         Raises:
             DeviceError: not even one item fits into memory.
-            RaftError: several steps in a row without a finite loss and gradient.
+            NotFiniteError: several steps in a row without a finite loss and gradient, over rounds too.
         """
         import torch
 
@@ -165,7 +167,7 @@ class Trainer:
             return {"train/steps": 0, "train/skipped_steps": 0}
         steps = self.steps or math.ceil((self.epochs or 1) * len(selection) / self.batch_size)
         loss = objective.begin(policy, samples, selection, self._carried) if isinstance(objective, Staged) else objective
-        tally = Tally()
+        tally = Tally(self._skipped_in_a_row)
         device = self._updater.device
         self._updater.move_moments(device)
         # Dropout draws from torch's global state: seeded before each step, given back at the end.
@@ -178,6 +180,7 @@ class Trainer:
                 self._step += 1
                 bar.advance(1)
         self._updater.move_moments("cpu")
+        self._skipped_in_a_row = tally.in_a_row
         return tally.metrics() | self._left_by(loss)
 
     def _left_by(self, loss: Objective | RoundLoss) -> dict[str, float]:
@@ -207,13 +210,19 @@ class Trainer:
         seeds = [seed_for(self._seed, "train", *path, position) for position in mine]
         torch.manual_seed(seed_for(self._seed, "dropout", *path, self._processes.rank))
 
-        def losses(part: slice) -> torch.Tensor:
-            return objective(policy, samples, share.take(range(part.start, part.stop)), seeds[part])
+        def losses(part: Sequence[int]) -> torch.Tensor:
+            return objective(policy, samples, share.take(part), [seeds[place] for place in part])
 
         return self._updater.step(losses, len(share), len(batch), lr)
 
     def _complain(self, step: Step, tally: Tally, where: str) -> None:
-        """Say of a skipped step that it was, once a round; stop when there are too many in a row."""
+        """Say of a skipped step, and of items left out of one, that they were, once a round; stop when there are too many
+        skipped steps in a row."""
+        if step.taken and step.failed and tally.failed_items == step.failed:
+            self._reporter.warn(
+                f"{where}: the loss of {step.failed} of {self.batch_size} items is not finite; they are left out, and so are "
+                "others like them"
+            )
         if step.taken or step.excused:
             return
         found = f"{where}: the loss is {step.loss:g} and the gradient's norm {step.grad_norm:g}"
@@ -221,9 +230,9 @@ class Trainer:
             self._reporter.warn(f"{found}; the step is skipped, and so are others like it")
         if tally.in_a_row >= MAX_SKIPPED_IN_A_ROW:
             other = "" if self.mixed_precision == "no" else ", or use trainer.mixed_precision 'no'"
-            raise RaftError(
-                f"{found}, as in the {tally.in_a_row - 1} steps before: lower trainer.optimizer.lr "
-                f"(now {self.optimizer.lr:g}){other}; the last checkpoint holds sound weights"
+            raise NotFiniteError(
+                f"{found}, as in the {tally.in_a_row - 1} steps before: begin anew with a lower trainer.optimizer.lr "
+                f"(now {self.optimizer.lr:g}){other}"
             )
 
     @contextlib.contextmanager
@@ -235,7 +244,8 @@ class Trainer:
     def state_dict(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """All that a resumed run needs besides the weights: (tensors on the CPU, plain values that JSON takes)."""
         tensors, plain = self._updater.state_dict()
-        carried = {"carried": self._carried} if self._carried else {}
+        carried: dict[str, Any] = {"carried": self._carried} if self._carried else {}
+        carried |= {"skipped_in_a_row": self._skipped_in_a_row} if self._skipped_in_a_row else {}
         return tensors, {"step": self._step, **carried, **plain}
 
     def load_state_dict(self, tensors: Mapping[str, torch.Tensor], plain: Mapping[str, Any]) -> None:
@@ -247,18 +257,24 @@ class Trainer:
         self._updater.load_state_dict(tensors, plain)
         self._step = plain["step"]
         self._carried = dict(plain.get("carried", {}))  # most objectives leave nothing
+        self._skipped_in_a_row = plain.get("skipped_in_a_row", 0)
 
 
 class Tally:
-    """What the steps of a round came to."""
+    """What the steps of a round came to.
 
-    def __init__(self) -> None:
+    Args:
+        in_a_row: steps that were skipped, one after the other, when the round begins.
+    """
+
+    def __init__(self, in_a_row: int = 0) -> None:
         self.losses: list[float] = []
         self.norms: list[float] = []
         self.lr = 0.0
         self.skipped = 0
         self.faults = 0
-        self.in_a_row = 0
+        self.failed_items = 0
+        self.in_a_row = in_a_row
 
     def add(self, step: Step, lr: float) -> None:
         """Take in a step; one that was skipped counts as a fault unless it is excused."""
@@ -266,6 +282,7 @@ class Tally:
             self.losses.append(step.loss)
             self.norms.append(step.grad_norm)
             self.lr = lr
+            self.failed_items += step.failed
             self.in_a_row = 0
         else:
             self.skipped += 1
@@ -275,6 +292,7 @@ class Tally:
     def metrics(self) -> dict[str, float]:
         """By the names of the metrics file; what no step has, is left out."""
         figures: dict[str, float] = {"train/steps": len(self.losses), "train/skipped_steps": self.skipped}
+        figures |= {"train/failed_items": self.failed_items} if self.failed_items else {}
         if self.losses:
             figures |= {
                 "train/loss": float(np.mean(self.losses)),

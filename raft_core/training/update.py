@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from raft_core.training.optim import Optimizer
 REMEDY = "resume with the settings that the run began with"
 AUTOCAST = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-Losses = Callable[[slice], torch.Tensor]  # part of this process's share of a batch → [b] loss of each item
+Losses = Callable[[Sequence[int]], torch.Tensor]  # places in this process's share of a batch → [b] loss of each item
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,13 @@ class Step:
     Attributes:
         loss: mean over the whole batch, over all processes.
         grad_norm: Euclidean, over all trainable parameters, before clipping.
+        failed: items of the batch whose loss was not finite; the others alone make up loss and gradient.
         excused: it was skipped only because fp16 overflowed its loss scale, which has been lowered since.
     """
 
     loss: float
     grad_norm: float
+    failed: int = 0
     excused: bool = False
 
     @property
@@ -82,7 +84,7 @@ class Updater:
         return next(iter(self.parameters.values())).device
 
     def step(self, losses: Losses, share: int, batch_size: int, lr: float) -> Step:
-        """Take one step, or none if the loss or the gradient is not finite.
+        """Take one step, or none if the loss of every item or the gradient is not finite.
 
         Args:
             losses: of the ``share`` items that this process has of the batch.
@@ -91,20 +93,21 @@ class Updater:
         """
         for group in self._optimizer.param_groups:
             group["lr"] = lr
-        loss = self._backward(losses, share, batch_size)
+        totals = self._backward(losses, share, batch_size)
         grads = [grad_or_zero(parameter) for parameter in self.parameters.values()]
         if self._processes.count > 1:
-            loss = sum_over_processes(loss, grads)
+            totals = sum_over_processes(totals, grads)
+        loss, failed = totals.tolist()
         self._scaler.unscale_(self._optimizer)
         norm = torch.nn.utils.get_total_norm(grads)
-        step = Step(float(loss), float(norm))
+        step = Step(loss, float(norm), round(failed)) if failed < batch_size else Step(math.nan, math.nan, batch_size)
         if step.taken:
             if self._max_grad_norm is not None:
                 torch.nn.utils.clip_grads_with_norm_(self.parameters.values(), self._max_grad_norm, norm)
             self._apply()
         elif math.isfinite(step.loss) and self._scaler.is_enabled():
             # fp16 overflows in the first steps, until the loss scale has come down; below 1 that is no excuse any more.
-            step = Step(step.loss, step.grad_norm, excused=self._scaler.get_scale() > 1)
+            step = replace(step, excused=self._scaler.get_scale() > 1)
         self._scaler.update()
         self._optimizer.zero_grad()
         return step
@@ -122,7 +125,8 @@ class Updater:
             self.ema.update()
 
     def _backward(self, losses: Losses, share: int, batch_size: int) -> torch.Tensor:
-        """Accumulate the gradients of this process's items, each exactly once; returns its part of the batch's loss, [].
+        """Accumulate the gradients of this process's items, each exactly once; returns its part of the batch's loss, and how
+        many items failed, [2].
 
         When memory runs out the whole share is taken again with micro-batches of half the size: how far the backward pass of
         the failed one came cannot be told.
@@ -139,19 +143,32 @@ class Updater:
 
     def _accumulate(self, losses: Losses, share: int, batch_size: int) -> torch.Tensor:
         total = torch.zeros((), device=self.device)
+        failed = 0
         for start in range(0, share, self.micro_batch_size):
-            with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not None):
-                part = slice(start, min(start + self.micro_batch_size, share))
-                values = losses(part)  # [b]
-            if values.shape != (part.stop - part.start,):
-                raise ModelError(
-                    f"the objective returned shape {tuple(values.shape)} for {part.stop - part.start} items: "
-                    "it must return the loss of each, so that a batch can be cut and shared out"
-                )
+            part = range(start, min(start + self.micro_batch_size, share))
+            values = self._values(losses, part)  # [b]
+            finite = values.detach().isfinite().tolist()
+            if not all(finite):
+                # Taken again without them: left in with a weight of 0, they would still make every gradient NaN.
+                part = [place for place, good in zip(part, finite, strict=True) if good]
+                failed += len(finite) - len(part)
+                if not part:
+                    continue
+                values = self._values(losses, part)
             loss = values.float().sum() / batch_size
             self._scaler.scale(loss).backward()
             total += loss.detach()
-        return total
+        return torch.stack([total, total.new_tensor(failed)])
+
+    def _values(self, losses: Losses, part: Sequence[int]) -> torch.Tensor:
+        with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not None):
+            values = losses(part)
+        if values.shape != (len(part),):
+            raise ModelError(
+                f"the objective returned shape {tuple(values.shape)} for {len(part)} items: "
+                "it must return the loss of each, so that a batch can be cut and shared out"
+            )
+        return values
 
     def _halve(self, reason: str) -> None:
         if self.micro_batch_size == 1:
@@ -226,15 +243,15 @@ def grad_or_zero(parameter: torch.nn.Parameter) -> torch.Tensor:
     return parameter.grad
 
 
-def sum_over_processes(loss: torch.Tensor, grads: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Sum gradients in place, and the loss, over all processes in one message; the same result on each of them."""
+def sum_over_processes(totals: torch.Tensor, grads: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Sum gradients in place, and the totals [n], over all processes in one message; the same result on each of them."""
     from accelerate.utils import reduce
 
-    message = torch.cat([loss.reshape(1), *[grad.reshape(-1) for grad in grads]])
-    total: Any = reduce(message, reduction="sum")
-    for grad, part in zip(grads, total[1:].split([grad.numel() for grad in grads]), strict=True):
+    message = torch.cat([totals, *[grad.reshape(-1) for grad in grads]])
+    summed: Any = reduce(message, reduction="sum")
+    for grad, part in zip(grads, summed[len(totals) :].split([grad.numel() for grad in grads]), strict=True):
         grad.copy_(part.view_as(grad))
-    return total[0]
+    return summed[: len(totals)]
 
 
 def mean_over_processes(figures: Mapping[str, float], device: torch.device) -> dict[str, float]:

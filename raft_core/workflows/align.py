@@ -8,32 +8,28 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from raft_core import capabilities
 from raft_core.capabilities import Exports
 from raft_core.config.run_config import Checked, check, overridden, read_yaml
-from raft_core.errors import DataError, StoreError
-from raft_core.evaluation.evaluate import Evaluation, evaluate
+from raft_core.errors import DataError, NotFiniteError, StoreError
 from raft_core.evaluation.files import FOLDER as EVALUATION
-from raft_core.evaluation.files import read_results, write_results
 from raft_core.loop import align
 from raft_core.machine.files import remove
 from raft_core.machine.folders import free_folder
 from raft_core.machine.processes import Processes
 from raft_core.monitoring.monitor import Monitor
-from raft_core.prompts import PromptSet, distinct
+from raft_core.prompts import PromptSet
 from raft_core.protocols import Policy
 from raft_core.reporter import Reporter, Silent
-from raft_core.rng import numpy_rng
-from raft_core.store.checkpoint import Keep, checkpoint_folder, load_weights, read_state, read_tensors, taken_as_best
 from raft_core.store.create import require_empty
 from raft_core.store.manifest import CONFIG, read_run
-from raft_core.store.rounds import earlier_scores
 from raft_core.store.store import Store
-from raft_core.training.trainer import Trainer
 from raft_core.types import Prompt
+from raft_core.workflows.checkpoint_choice import compare_checkpoint
 
 TRUNCATED_SHOWN = 3
 
@@ -69,7 +65,8 @@ def align_run(checked: Checked, reporter: Reporter | None = None, *, folder: Pat
         require_empty(folder)
     _load(checked, reporter)
     plain = {**checked.plain, "output": str(folder)}
-    with Store.create(folder, plain, checked.config.seed, keep=checked.config.keep, reporter=reporter) as store:
+    opened = Store.create(folder, plain, checked.config.seed, keep=checked.config.keep, reporter=reporter)
+    with opened as store, ended_in_words(store, reporter):
         store.note(
             modality=checked.config.policy.modality,
             policy=checked.config.policy.describe(),
@@ -98,9 +95,18 @@ def resume_run(folder: Path, reporter: Reporter | None = None, *, overrides: Seq
 
     Raises:
         StoreError: no run is there, or what it was begun with has changed and ``force`` is not given.
-        Interrupted: by a signal; the run can be resumed.
+        Interrupted: by a signal, while it loads too; the run can be resumed.
     """
-    reporter = reporter or Silent()
+    try:
+        _resume(folder, reporter or Silent(), overrides, force)
+    except Interrupted:
+        raise
+    except KeyboardInterrupt as signal:
+        raise Interrupted(folder) from signal
+    return folder
+
+
+def _resume(folder: Path, reporter: Reporter, overrides: Sequence[Any], force: bool) -> None:
     checked = reopened(folder, overrides)
     known, found = read_run(folder).get("prompts"), fingerprint(checked.prompts)
     if known and known != found and not force:
@@ -108,13 +114,13 @@ def resume_run(folder: Path, reporter: Reporter | None = None, *, overrides: Seq
             f"the prompts are not those that {folder} was begun with ({known['train']} to train on and {known['held_out']} "
             f"held out then, {found['train']} and {found['held_out']} now, or other texts): restore the files, or --force"
         )
-    with Store.resume(folder, checked.plain, force=force, keep=checked.config.keep, reporter=reporter) as store:
+    opened = Store.resume(folder, checked.plain, force=force, keep=checked.config.keep, reporter=reporter)
+    with opened as store, ended_in_words(store, reporter):
         if force:  # what was compared may not be what is now asked for
             remove(folder / EVALUATION)
         _load(checked, reporter)
         store.note(prompts=found)
         _carry_through(checked, store, reporter)
-    return folder
 
 
 def is_finished(folder: Path) -> bool:
@@ -150,7 +156,7 @@ def truncated(policy: Policy, prompts: Sequence[Prompt]) -> list[str]:
     refused: list[str] = []
     for prompt in prompts:
         try:
-            seen = policy.visible(prompt.text)
+            seen = capabilities.visible(policy, prompt)
         except DataError as error:
             refused.append(str(error))
         else:
@@ -164,13 +170,15 @@ def truncated(policy: Policy, prompts: Sequence[Prompt]) -> list[str]:
     return lines
 
 
-def _carry_through(checked: Checked, store: Store, reporter: Reporter) -> None:
+@contextlib.contextmanager
+def ended_in_words(store: Store, reporter: Reporter) -> Iterator[None]:
+    """Inside, whatever stops the run is noted in its folder, and how to go on is said.
+
+    Raises:
+        Interrupted: a signal stopped it.
+    """
     try:
-        reason = _rounds(checked, store, reporter)
-        store.note(reason=reason)  # the report tells it
-        if Processes.current().is_main:
-            _finish(checked, store, reporter)
-        store.ended("finished", reason)
+        yield
     except KeyboardInterrupt as signal:
         with contextlib.suppress(StoreError):
             store.ended("interrupted", "stopped by a signal")
@@ -178,8 +186,18 @@ def _carry_through(checked: Checked, store: Store, reporter: Reporter) -> None:
     except Exception as error:
         with contextlib.suppress(StoreError):
             store.ended("failed", f"{type(error).__name__}: {error}")
-        reporter.line(f"what was made so far is kept; go on with: raft resume {store.folder}")
+        # A model that has diverged would only be met again; the error says what else to do.
+        further = "" if isinstance(error, NotFiniteError) else "; go on with: raft resume"
+        reporter.line(f"what was made so far is kept{further or ' in'} {store.folder}")
         raise
+
+
+def _carry_through(checked: Checked, store: Store, reporter: Reporter) -> None:
+    reason = _rounds(checked, store, reporter)
+    store.note(reason=reason)  # the report tells it
+    if Processes.current().is_main:
+        _finish(checked, store, reporter)
+    store.ended("finished", reason)
 
 
 def _rounds(checked: Checked, store: Store, reporter: Reporter) -> str:
@@ -207,11 +225,14 @@ class _Advance:
 
 @contextlib.contextmanager
 def attached(trackers: Sequence[Any], store: Store) -> Iterator[Sequence[Any]]:
-    """The trackers, told which run this is; closed at the end, however it comes."""
+    """The trackers, told which run this is and what it has done before; closed at the end, however it comes."""
     for tracker in trackers:
         if hasattr(tracker, "attach"):
             tracker.attach(store.folder, store.config)
     try:
+        if history := store.history():  # the process before may have been killed between a round's end and its being logged
+            for tracker in trackers:
+                tracker.log(history)
         yield trackers
     finally:
         for tracker in trackers:
@@ -220,18 +241,10 @@ def attached(trackers: Sequence[Any], store: Store) -> Iterator[Sequence[Any]]:
 
 
 def _finish(checked: Checked, store: Store, reporter: Reporter) -> None:
-    """Compare, export, report: with the weights of the chosen checkpoint."""
+    """Compare, export, report: with the weights of the checkpoint that is handed out."""
     config = checked.config
-    rnd = chosen_checkpoint(store.history(), config.keep, config.export)
-    if rnd == 0:
-        reporter.warn(f"no round did better than the first by {config.keep.best}: the last checkpoint is taken")
-        rnd = store.last or 0
-    take_checkpoint(store.folder, rnd, config.policy, config.trainer)
+    rnd = compare_checkpoint(checked, store, reporter)
     with config.trainer.averaged():
-        if not _is_evaluated(store.folder, rnd):
-            if config.scorer.recalls:
-                config.scorer.recall(earlier_scores(store.folder))
-            write_results(store.folder, rnd, evaluations(checked, reporter))
         files = config.policy.save(store.folder / "export")
     if isinstance(config.policy, Exports):  # after the evaluation, which its card quotes
         files = [*files, config.policy.write_card(store.folder, store.folder / "export")]
@@ -239,46 +252,3 @@ def _finish(checked: Checked, store: Store, reporter: Reporter) -> None:
     from raft_core.report.page import write_report
 
     write_report(store.folder)
-
-
-def _is_evaluated(folder: Path, rnd: int) -> bool:
-    """Whether this checkpoint was compared before the run was stopped; a damaged comparison is made again."""
-    try:
-        results = read_results(folder)
-    except StoreError:
-        return False
-    return results is not None and results.checkpoint == rnd
-
-
-def chosen_checkpoint(history: Sequence[Mapping[str, Any]], keep: Keep, export: str) -> int:
-    """Round whose checkpoint is evaluated and exported; 0 when that would be the start."""
-    best = taken_as_best(history, keep) if export == "best" else None
-    return history[-1]["round"] if best is None else best
-
-
-def take_checkpoint(folder: Path, rnd: int, policy: Policy, trainer: Trainer) -> None:
-    """Put a checkpoint's weights into the policy, and its moving average into the trainer."""
-    load_weights(folder, rnd, policy)
-    if rnd > 0:
-        tensors = read_tensors(checkpoint_folder(folder, rnd) / "trainer.safetensors")
-        trainer.load_state_dict(tensors, read_state(folder, rnd)["trainer"])
-
-
-def evaluations(checked: Checked, reporter: Reporter) -> list[Evaluation]:
-    """Before against after, on training and on held-out prompts."""
-    config, prompts = checked.config, checked.prompts
-    found = []
-    train, _ = distinct(prompts.train)
-    for split, candidates in (("train", train), ("heldout", prompts.held_out)):
-        chosen = some(candidates, config.evaluation.prompts, config.seed)
-        if chosen:
-            settings = {"k": config.evaluation.k, "seed": config.seed, "split": split, "reporter": reporter}
-            found.append(evaluate(config.policy, chosen, config.scorer, **settings))
-    return found
-
-
-def some(prompts: Sequence[Prompt], n: int | None, seed: int) -> list[Prompt]:
-    """At most ``n`` prompts, the same ones for the same seed, in their order."""
-    if n is None or n >= len(prompts):
-        return list(prompts)
-    return [prompts[i] for i in sorted(numpy_rng(seed, "evaluated").permutation(len(prompts))[:n])]

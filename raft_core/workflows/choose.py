@@ -17,6 +17,7 @@ from raft_core.machine.out_of_memory import in_words
 from raft_core.metrics.voting import Row, Vote, Voter, accuracy_table, is_answer, rerank, vote
 from raft_core.reporter import Reporter
 from raft_core.rewards.scoring import Scorer
+from raft_core.soundness import failed_mask, sound_of
 from raft_core.types import Sample, Scores
 from raft_core.workflows.trained import Source
 
@@ -66,18 +67,26 @@ def choose(
     rows = [samples[start : start + k] for start in range(0, len(samples), k)]
     scores = None if scorer is None else _scored(samples, scorer, reporter)
     grid = None if scores is None else scores.grid(k)
-    flat = [] if voter is None else voter.answers(samples)
+    flat = [] if voter is None else read_answers(voter, samples)
     answers = [flat[start : start + k] for start in range(0, len(flat), k)]
     references = [] if voter is None else [voter.reference(row[0].prompt) for row in rows]
     known = voter is not None and any(reference is not None for reference in references)
+    failed = failed_mask(samples).reshape(-1, k)
     return Chosen(
         answers=answers,
         references=references,
         votes=[vote(row, voter.same) for row in answers] if voter is not None and votes else [],
         scores=scores,
         best=[] if grid is None else [rerank(row) for row in grid],
-        table=accuracy_table(answers, references, voter.same, grid) if voter is not None and known else [],
+        table=accuracy_table(answers, references, voter.same, grid, failed) if voter is not None and known else [],
     )
+
+
+def read_answers(voter: Voter, samples: Sequence[Sample]) -> list[Any]:
+    """The answer of each sample; of one that failed None, as of one that states none."""
+    sound = sound_of(samples)
+    answers = iter(voter.answers(sound) if sound else [])
+    return [None if sample.failed else next(answers) for sample in samples]
 
 
 def voter_of(source: Source) -> Voter | None:

@@ -15,20 +15,22 @@ from raft_core.machine.out_of_memory import in_words
 from raft_core.protocols import Policy
 from raft_core.reporter import Reporter
 from raft_core.sampling import rendered, requests, require_strength, sampled
+from raft_core.soundness import require_sound
 from raft_core.store.tables import write_samples
-from raft_core.types import Prompt, Sample, Scores
+from raft_core.types import MESSAGES, Prompt, Sample, Scores
 
 
 def generate(
     policy: Policy, prompts: Sequence[Prompt], *, k: int, seed: int, reporter: Reporter, strength: float = 1.0
 ) -> list[Sample]:
-    """K rendered samples per prompt, prompt-major, each fixed by (seed, prompt, index) alone.
+    """K rendered samples per prompt, prompt-major, each fixed by (seed, prompt, index) alone; some may have failed.
 
     Args:
         strength: how strongly what was trained acts: 0 is the model as it was before training, 1 as trained.
 
     Raises:
         ConfigError: a negative strength.
+        NotFiniteError: all of them failed.
         DeviceError: memory ran out.
     """
     require_strength(strength)
@@ -36,7 +38,9 @@ def generate(
     with in_words("sample"), policy.resident("sample"), reporter.phase("sampling", len(asked)) as bar:
         samples = sampled(policy, asked, bar, strength=strength)
     with in_words("render"), policy.resident("render"), reporter.phase("rendering", len(asked)) as bar:
-        return rendered(policy, samples, bar)
+        outputs = rendered(policy, samples, bar)
+    require_sound(outputs, "generating", reporter.warn)
+    return outputs
 
 
 UNSCORED = Scores("", {})
@@ -51,6 +55,8 @@ def write_outputs(
 ) -> list[Path]:
     """Write pictures as PNG, and ``samples.jsonl`` and ``samples.parquet`` with all; returns the files.
 
+    A sample that failed has no output there; in its place ``samples.jsonl`` has ``failed``, the reason.
+
     Args:
         scores: of the samples.
         kept: [N] bool, the samples that were chosen; None = nothing was chosen.
@@ -61,8 +67,12 @@ def write_outputs(
     """
     files, lines = [], []
     for number, (sample, stem) in enumerate(zip(samples, stems(samples), strict=True)):
-        row = {"prompt": sample.prompt.text, "index": sample.request.index, "seed": sample.seed}
-        if isinstance(sample.output, str):
+        row: dict[str, Any] = {"prompt": sample.prompt.text, "index": sample.request.index, "seed": sample.seed}
+        if sample.prompt.messages is not None:
+            row[MESSAGES] = list(sample.prompt.messages)
+        if sample.failed:
+            row["failed"] = sample.failed
+        elif isinstance(sample.output, str):
             row["text"] = sample.output
         else:
             files.append(folder / f"{stem}.png")

@@ -32,6 +32,7 @@ from raft_core.prompts import PromptSet
 from raft_core.protocols import Policy
 from raft_core.reporter import Reporter
 from raft_core.rng import numpy_rng, seed_for
+from raft_core.soundness import sound_of
 from raft_core.store.manifest import RUN, changes, read_config, read_run
 from raft_core.types import Prompt, Sample
 from raft_core.workflows.align import align_run, resume_run
@@ -216,9 +217,9 @@ def _note_reference(online: Online, policy: Policy, reporter: Reporter) -> None:
 
 
 def _written(folder: Path, samples: Sequence[Sample]) -> list[tuple[Prompt, str]]:
-    """Samples as texts, or as paths of the pictures that they are written to."""
+    """Samples as texts, or as paths of the pictures that they are written to; without those that failed."""
     write_outputs(folder, samples)
-    return [(sample.prompt, output) for sample, (_, output) in zip(samples, read_samples(folder), strict=True)]
+    return [(sample.prompt, output) for sample, (_, output) in zip(sound_of(samples), read_samples(folder), strict=True)]
 
 
 def _some(online: Online, n: int, number: int) -> list[Prompt]:

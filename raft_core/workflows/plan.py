@@ -14,14 +14,16 @@ from raft_core.config.run_config import Checked, RunConfig
 from raft_core.config.schema import parameters
 from raft_core.machine.out_of_memory import in_words
 from raft_core.machine.peak_memory import peak_memory
-from raft_core.metrics.best_of import expected_gain, gaussian_gain
+from raft_core.metrics.gain import deviations, predicted_gain
+from raft_core.metrics.statistics import Estimate
 from raft_core.monitoring.figures import mean_scored
 from raft_core.reporter import Reporter
 from raft_core.sampling import chunks
+from raft_core.soundness import examined, failed_words, render_sound, require_sound
 from raft_core.training.trainer import Trainer
 from raft_core.types import Sample, Scores
 
-PROBE_PROMPTS, PROBE_SAMPLES = 4, 4
+PROBE_PROMPTS, PROBE_SAMPLES = 8, 4
 SAMPLING_BUDGET_S = 45.0
 TRAIN_STEPS = 2
 
@@ -85,6 +87,7 @@ class Probe:
         memory_bytes: phase → peak.
         scores: [P, k] of the reward, higher is better, NaN = not scored.
         failures: reward → what could not be scored, in words.
+        failed: how many samples failed and why, in words; "" when none did.
     """
 
     drawn: int
@@ -96,6 +99,7 @@ class Probe:
     memory_bytes: dict[str, int]
     scores: np.ndarray
     failures: dict[str, str]
+    failed: str = ""
 
     def round_s(self, counts: Counts) -> float:
         """Seconds per round."""
@@ -112,18 +116,18 @@ class Probe:
     @property
     def spread(self) -> float:
         """Mean over prompts of the reward's standard deviation within a prompt; NaN when no prompt has two scores."""
-        rows = [row[~np.isnan(row)] for row in self.scores]
-        return mean_scored(np.array([row.std(ddof=1) for row in rows if len(row) > 1]))
+        return mean_scored(deviations(self.scores))
 
-    def gain(self, k: int) -> float:
-        """Predicted gain of the best of k over the mean: from the samples themselves, else from their spread."""
-        return expected_gain(self.scores, k) if k <= self.scores.shape[1] else gaussian_gain(self.spread, k)
+    def gain(self, k: int) -> Estimate:
+        """Predicted gain of the best of k over the mean, with its 95 % interval."""
+        return predicted_gain(self.scores, k)
 
 
 def probe(checked: Checked, reporter: Reporter) -> Probe:
     """Load everything, draw and score a few samples of the first round, and train two steps. Nothing is written.
 
     Raises:
+        NotFiniteError: every sample failed.
         DeviceError: memory ran out.
     """
     config = checked.config
@@ -140,7 +144,9 @@ def probe(checked: Checked, reporter: Reporter) -> Probe:
         reporter.phase("probe: scoring", len(samples)) as bar,
     ):
         start = time.perf_counter()
-        samples = [rendered for chunk in chunks(samples, config.policy.batch_size) for rendered in config.policy.render(chunk)]
+        parts = chunks(samples, config.policy.batch_size)
+        samples = [sample for part in parts for sample in render_sound(part, config.policy.render)]
+        require_sound(samples, "probe")
         middle = time.perf_counter()
         scores = config.scorer(samples)
         end = time.perf_counter()
@@ -160,6 +166,7 @@ def probe(checked: Checked, reporter: Reporter) -> Probe:
         memory_bytes=memory,
         scores=scores.grid(k),
         failures={name: f"{f.count} of {n}: {f.first_error}" for name, f in scores.failures.items()},
+        failed=failed_words(samples),
     )
 
 
@@ -177,7 +184,7 @@ def _sampled(checked: Checked, k: int, reporter: Reporter) -> tuple[list[Sample]
     ):
         for chunk in chunks(asked, config.policy.batch_size):
             start = time.perf_counter()
-            samples += config.samples.samples(config.policy, chunk, trace=config.objective.needs_trace)
+            samples += examined(config.samples.samples(config.policy, chunk, trace=config.objective.needs_trace))
             seconds.append((time.perf_counter() - start) / len(chunk))
             bar.advance(len(chunk))
             if len(samples) >= k and sum(seconds) * len(chunk) > SAMPLING_BUDGET_S:
@@ -211,10 +218,14 @@ def advice(counts: Counts, found: Probe, config: RunConfig) -> list[str]:
     """What a person should think about before starting, in words."""
     lines = []
     if found.spread == 0:
-        lines.append("all samples of a prompt score alike: there is nothing to select, and training cannot raise the reward")
+        lines.append(
+            f"the {found.drawn} samples of the probe score alike within each prompt: of such there is nothing to select, and "
+            "training cannot raise the reward"
+        )
     if config.k == 1:
         lines.append("with k = 1 there is nothing to choose between for a prompt")
     if counts.held_out == 0:
         lines.append("no prompts are held out: whether the gain carries over to other prompts will not be known")
+    lines += [found.failed] if found.failed else []
     lines += [f"{name} could not score {failure}" for name, failure in found.failures.items()]
     return lines

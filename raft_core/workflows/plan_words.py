@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from raft_core.format import duration, figure
 
 if TYPE_CHECKING:
     from raft_core.config.run_config import Checked
+    from raft_core.metrics.statistics import Estimate
     from raft_core.workflows.plan import Counts, Probe
 
 PHASES = ("sampling", "rendering", "scoring", "training")
@@ -38,4 +40,10 @@ def probe_lines(checked: Checked, counts: Counts, found: Probe) -> Iterator[tupl
     yield "memory", f"peaks: {peaks}"
     yield "spread", f"{figure(found.spread)} standard deviation of {config.reward.info.name} within a prompt"
     ks = sorted({2, 4, 8, 16, 32, config.k} - {1})
-    yield "gain", "of the best of k over the mean, predicted: " + ", ".join(f"{k}: {figure(found.gain(k))}" for k in ks)
+    yield "gain", "of the best of k over the mean, predicted: " + ", ".join(f"{k}: {gain_text(found.gain(k))}" for k in ks)
+
+
+def gain_text(gain: Estimate) -> str:
+    """A gain with its interval, which one prompt alone does not give."""
+    bounds = f" ({figure(gain.low)} … {figure(gain.high)})" if math.isfinite(gain.low) else ""
+    return figure(gain.value) + bounds

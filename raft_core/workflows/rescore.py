@@ -71,7 +71,7 @@ def rescored(folder: Path, scorer: Scorer, rounds: Sequence[int] | None, reporte
     """
     for rnd in rounds or [each.rnd for each in stored_rounds(folder)]:
         samples, before, _ = read_round(folder, rnd)
-        if any(sample.output is None for sample in samples):
+        if any(sample.output is None and not sample.failed for sample in samples):
             raise StoreError(f"round {rnd} of {folder} was stored without its outputs (keep.images was off): nothing to score")
         with in_words("render"), reporter.phase(f"scoring round {rnd}", len(samples)) as bar:
             scores = scorer(samples)

@@ -24,6 +24,7 @@ from raft_core.preferences.train import train_reward
 from raft_core.reporter import Reporter
 from raft_core.rewards.scoring import Scorer
 from raft_core.rng import numpy_rng
+from raft_core.soundness import sound_of
 from raft_core.types import Sample
 
 
@@ -168,7 +169,9 @@ def labelled_pairs(samples: Sequence[Sample], gold: np.ndarray, count: int, sett
         z = delta / settings.temperature if settings.temperature else math.copysign(math.inf, delta)
         chance = 1 / (1 + math.exp(-max(z, -700)))
         target = (1.0, 0.0) if draw < chance else (0.0, 1.0)
-        found.append(Preference(samples[a].prompt.text, (samples[a].output, samples[b].output), target))
+        items = [Item.of(samples[i]) for i in (a, b)]
+        contexts = () if items[0].context is None else tuple(item.context for item in items)
+        found.append(Preference(items[0].prompt, tuple(item.output for item in items), target, contexts=contexts))
         if len(found) == count:
             return found
     raise RewardError(
@@ -203,7 +206,7 @@ def train_proxies(
     device: str = "auto",
 ) -> list[Proxy]:
     """One learned reward per size of the training set, each from the first of the same labels."""
-    items = [Item.of(sample) for sample in reference]
+    items = [Item.of(sample) for sample in sound_of(reference)]
     proxies = []
     for n in settings.labels:
         reporter.line(f"\nproxy of {n} labels")

@@ -52,7 +52,8 @@ class Column:
         checkpoint: a round; None = what was exported.
         strength: of what was trained; 0 = before training.
         base: number of the column that shows the same model before training; its own for that one.
-        pictures: K of them, from the same noise in every column.
+        pictures: K of them, from the same noise in every column; None for one that failed.
+        failed: [K] why it failed, "" for a sound one.
         scores: measure → [K], NaN = not scored; empty until scored.
     """
 
@@ -62,8 +63,9 @@ class Column:
     checkpoint: str | None
     strength: float
     base: int
-    pictures: Sequence[Image]
+    pictures: Sequence[Image | None]
     scores: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    failed: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -112,13 +114,18 @@ def facts(comparison: Comparison, picture: int) -> dict[str, Any]:
                 "run": column.target,
                 "checkpoint": column.checkpoint,
                 "strength": column.strength,
-                "size": list(column.pictures[picture].size),
+                **_drawn(column, picture),
                 "scores": {name: _plain(values[picture]) for name, values in column.scores.items()},
             }
             for column in comparison.columns
         ],
         "software": f"raft-align {version('raft-align')}",
     }
+
+
+def _drawn(column: Column, picture: int) -> dict[str, Any]:
+    image = column.pictures[picture]
+    return {"failed": column.failed[picture]} if image is None else {"size": list(image.size)}
 
 
 def _plain(value: float) -> float | None:
@@ -129,14 +136,16 @@ def _plain(value: float) -> float | None:
 def row_png(comparison: Comparison, picture: int) -> bytes:
     """A PNG of one row, before on the left, that carries its prompt, seed, settings, models and scores.
 
-    ``prompt``, ``seed`` and so on can be read by any program that shows a PNG's texts; ``raft`` holds all of it as JSON.
+    ``prompt``, ``seed`` and so on can be read by any program that shows a PNG's texts; ``raft`` holds all of it as JSON. What
+    failed is left out of the row.
     """
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
-    pictures = [column.pictures[picture].convert("RGB") for column in comparison.columns]
+    drawn = [image for column in comparison.columns if (image := column.pictures[picture]) is not None]
+    pictures = [image.convert("RGB") for image in drawn]
     width = sum(each.width for each in pictures) + GAP * (len(pictures) - 1)
-    sheet = Image.new("RGB", (width, max(each.height for each in pictures)), "white")
+    sheet = Image.new("RGB", (max(width, 1), max((each.height for each in pictures), default=1)), "white")
     x = 0
     for each in pictures:
         sheet.paste(each, (x, 0))

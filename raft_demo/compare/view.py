@@ -40,6 +40,9 @@ CSS = """
 .compare-chip { position: absolute; top: .4rem; padding: .1rem .5rem; border-radius: 1rem; font-size: .75rem; color: #fff;
   background: rgb(15 23 42 / .72); pointer-events: none; }
 .compare-chip.left { left: .4rem; } .compare-chip.right { right: .4rem; }
+.compare-two { display: flex; gap: .5rem; padding: .5rem; } .compare-two > div { flex: 1; min-width: 0; }
+.compare-two img { display: block; width: 100%; height: auto; margin: 0; }
+.compare-failed { margin: 0; color: var(--body-text-color-subdued); overflow-wrap: anywhere; }
 .compare-grid { display: grid; grid-auto-flow: column; grid-auto-columns: minmax(118px, 1fr); gap: .8rem .6rem; }
 .compare-cell { margin: 0; min-width: 0; } .compare-cell img { border-radius: var(--radius-md); }
 .compare-cell figcaption { font-weight: 600; margin-bottom: .2rem; }
@@ -124,6 +127,9 @@ def _pairs(comparison: Comparison) -> str:
 
 def _slide(comparison: Comparison, i: int) -> str:
     before, after = comparison.columns
+    if before.pictures[i] is None or after.pictures[i] is None:  # nothing to lay one over the other
+        sides = "".join(f"<div><b>{escape(each.label)}</b>{_picture(comparison, each, i)}</div>" for each in (before, after))
+        return f"<div class='compare-two'>{sides}</div>"
     # An attribute may hold code here because it is the app's own and takes nothing from a visitor.
     move = "oninput=\"this.parentNode.style.setProperty('--at', this.value + '%')\""
     return (
@@ -160,6 +166,8 @@ def _score(column: Column, measure: Measure, i: int) -> str:
 
 def _picture(comparison: Comparison, column: Column, i: int) -> str:
     picture = column.pictures[i]
+    if picture is None:
+        return f"<p class='compare-failed'>picture {i + 1} failed: {escape(column.failed[i])}</p>"
     alt = f"{column.label}, picture {i + 1}, seed {comparison.asked.seed}: {comparison.asked.prompt}"
     kind = "compare-pixel" if max(picture.size) <= PIXELATED else ""
     return (

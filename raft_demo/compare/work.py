@@ -12,6 +12,7 @@ from raft_core.capabilities import AttachesPolicy
 from raft_core.errors import ConfigError, ModelError
 from raft_core.evaluation.evaluate import column_roles, scored_together
 from raft_core.reporter import Silent
+from raft_core.soundness import failed_words
 from raft_core.types import Prompt, Sample
 from raft_core.workflows.align import truncated
 from raft_core.workflows.generate import generate
@@ -63,10 +64,12 @@ def compare(asked: Asked) -> Iterator[Comparison]:
             begun = time.perf_counter()
             samples.append(_drawn(policy, asked, strength, steps))
             spent += time.perf_counter() - begun
-            pictures = [sample.output for sample in samples[-1]]
+            pictures, failed = [sample.output for sample in samples[-1]], [sample.failed for sample in samples[-1]]
             name = str(getattr(policy, "model", model.source.name))
             label = _label(asked, model, strength)
-            columns.append(Column(label, name, model.target, model.checkpoint, strength or 0.0, bases[key], pictures))
+            facts = (label, name, model.target, model.checkpoint, strength or 0.0, bases[key])
+            columns.append(Column(*facts, pictures, failed=failed))
+            notes += [f"{label}: {words}"] if (words := failed_words(samples[-1])) else []
             yield Comparison(asked, tuple(columns), notes=tuple(notes), seconds=spent / (len(columns) * asked.k))
     if asked.score:
         tell(Progress("scoring"))

@@ -14,6 +14,7 @@ import numpy as np
 
 from raft_core.errors import ConfigError, StoreError, nearest
 from raft_core.report.pictures import View, view
+from raft_core.soundness import failed_of
 from raft_core.store.rounds import SAMPLES, round_folder, rounds_in
 from raft_core.store.tables import SCORE, read_columns
 from raft_core.store.tensors import UnusableError, from_png
@@ -34,6 +35,7 @@ class Facts:
         reward: the score that selected.
         kept: [N] bool.
         seeds: [N].
+        failed: [N] why a sample failed, "" for a sound one.
     """
 
     prompts: Sequence[str]
@@ -42,11 +44,12 @@ class Facts:
     reward: str
     kept: np.ndarray
     seeds: Sequence[int]
+    failed: Sequence[str]
 
 
 @dataclass(frozen=True)
 class Card:
-    """A sample as it is shown: a picture by its ``data:`` address, or a text."""
+    """A sample as it is shown: a picture by its ``data:`` address, or a text, or why there is none."""
 
     prompt: str
     alt: str
@@ -56,6 +59,7 @@ class Card:
     width: int = 0
     height: int = 0
     text: str = ""
+    failed: str = ""
 
 
 def facts(folder: Path, rnd: int) -> Facts:
@@ -107,7 +111,8 @@ def cards(folder: Path, rnd: int, rows: Sequence[int]) -> list[Card]:
         shown = views[i]
         scores = {name: float(values[i]) for name, values in found.scores.items()}
         alt = f"sample of round {rnd}: {found.prompts[i]}, seed {found.seeds[i]}"
-        made.append(Card(found.prompts[i], alt, scores, bool(found.kept[i]), shown.uri, shown.width, shown.height, shown.text))
+        output = (shown.uri, shown.width, shown.height, shown.text, found.failed[i])
+        made.append(Card(found.prompts[i], alt, scores, bool(found.kept[i]), *output))
     return made
 
 
@@ -134,7 +139,7 @@ def _stamp(folder: Path, rnd: int) -> int:
 
 @lru_cache(maxsize=64)
 def _facts(folder: Path, rnd: int, stamp: int) -> Facts:  # noqa: ARG001 - part of the key
-    columns, told = _read(folder, rnd, lambda name: name in ("prompt", "kept", "seed") or name.startswith(SCORE))
+    columns, told = _read(folder, rnd, lambda name: name in ("prompt", "kept", "seed", "meta") or name.startswith(SCORE))
     return Facts(
         prompts=columns["prompt"],
         scores={n.removeprefix(SCORE): np.array(v, dtype=np.float64) for n, v in columns.items() if n.startswith(SCORE)},
@@ -142,6 +147,7 @@ def _facts(folder: Path, rnd: int, stamp: int) -> Facts:  # noqa: ARG001 - part 
         reward=told["reward"],
         kept=np.array(columns["kept"], dtype=bool),
         seeds=columns["seed"],
+        failed=[failed_of(meta) for meta in columns["meta"]],
     )
 
 

@@ -109,7 +109,8 @@ def _card(card: Card, with_mark: bool) -> str:
     if card.uri:
         shown = f"<img src='{card.uri}' alt='{escape(card.alt)}' width='{card.width}' height='{card.height}'>"
     else:
-        shown = f"<p class='output' tabindex='0'>{escape(card.text) or '(not kept)'}</p>"
+        text = f"failed: {card.failed}" if card.failed else card.text
+        shown = f"<p class='output' tabindex='0'>{escape(text) or '(not kept)'}</p>"
     mark = "<span class='mark'>✓ kept</span>" if card.kept else "<span class='drop'>dropped</span>"
     scores = "".join(f"<dt title='{escape(n)}'>{escape(n)}</dt><dd>{number(v)}</dd>" for n, v in card.scores.items())
     return (

@@ -148,6 +148,8 @@ def _token(piece: str, before: float, after: float) -> str:
 
 
 def _percent(log_prob: float) -> str:
+    if not math.isfinite(log_prob):
+        return "–"
     share = 100 * math.exp(log_prob)
     return f"{share:.0f} %" if share >= 1 else f"{share:.1g} %"
 

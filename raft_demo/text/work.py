@@ -17,6 +17,7 @@ from raft_core.evaluation.evaluate import column_roles, scored_together
 from raft_core.metrics.voting import Voter, groups
 from raft_core.reporter import Silent
 from raft_core.rewards.scoring import Scorer
+from raft_core.soundness import sound_of
 from raft_core.types import Prompt, Sample
 from raft_core.workflows.align import truncated
 from raft_core.workflows.choose import Chosen, choose, voter_of
@@ -143,6 +144,8 @@ def _drawn(policy: Any, prompts: Sequence[Prompt], asked: Asked, what: str, *, r
 
 
 def _completion(policy: Any, sample: Sample) -> Completion:
+    if sample.failed:
+        return Completion("", [], f"failed: {sample.failed}")
     finish = str(sample.meta.get("finish", ""))
     found = pieces(policy.encode.text, sample.tensors["tokens"].tolist(), sample.output)
     return Completion(sample.output, found, ENDS.get(finish, finish))
@@ -150,10 +153,12 @@ def _completion(policy: Any, sample: Sample) -> Completion:
 
 def _with_log_probs(policy: Any, completions: Sequence[Completion], samples: Sequence[Sample]) -> list[Completion]:
     with torch.no_grad():
-        sides = [policy.step_log_probs(samples, reference=reference)[0].tolist() for reference in (True, False)]
+        sides = [policy.token_log_probs(sound_of(samples), reference=reference)[0].tolist() for reference in (True, False)]
+    rows = zip(*sides, strict=True)
+    told = [([], []) if sample.failed else next(rows) for sample in samples]
     return [
         replace(each, before=before[: len(each.pieces)], after=after[: len(each.pieces)])
-        for each, before, after in zip(completions, *sides, strict=True)
+        for each, (before, after) in zip(completions, told, strict=True)
     ]
 
 
@@ -228,8 +233,8 @@ def _verdict(asked: Asked, samples: Sequence[Sample], chosen: Chosen, voter: Vot
     scores = [math.nan] * len(samples)
     if chosen.scores is not None:
         scores = chosen.scores.columns[chosen.scores.reward].tolist()
-    finishes = [ENDS.get(str(sample.meta.get("finish")), "") for sample in samples]
-    chains = [Chain(i + 1, sample.output, finishes[i], scores[i]) for i, sample in enumerate(samples)]
+    finishes = [f"failed: {s.failed}" if s.failed else ENDS.get(str(s.meta.get("finish")), "") for s in samples]
+    chains = [Chain(i + 1, sample.output or "", finishes[i], scores[i]) for i, sample in enumerate(samples)]
     parties = []
     for members in sorted(groups(answers, voter.same), key=len, reverse=True):
         answer = answers[members[0]]

@@ -115,10 +115,21 @@ class PromptEncoder:
             yield self._pipe.tokenizer_2
 
 
-def visible_text(tokenizer: Any, text: str) -> str:
-    """The beginning of ``text`` that the tokenizer's context takes in; all of it when it fits."""
-    encoded = tokenizer(text, return_offsets_mapping=True, verbose=False)
+def visible_text(tokenizer: Any, text: str, read: Callable[[str], str] = str) -> str:
+    """The beginning of ``text`` that the tokenizer's context takes in; all of it when it fits.
+
+    Args:
+        read: the text as the encoder is given it, where a word of several vectors is written out.
+    """
+
+    def size(beginning: str) -> int:
+        return len(tokenizer(read(beginning), verbose=False)["input_ids"])
+
     room = tokenizer.model_max_length
-    if len(encoded["input_ids"]) <= room:
+    if size(text) <= room:
         return text
-    return text[: encoded["offset_mapping"][room - 2][1]]  # the last place of the context is the end token's
+    encoded = tokenizer(text, return_offsets_mapping=True, verbose=False)
+    ends = [end for _, end in encoded["offset_mapping"][1:-1]][: room - 2]  # the first and the last place are no text's
+    if read(text) == text:
+        return text[: ends[-1]]
+    return text[: next((end for end in reversed(ends) if size(text[:end]) <= room), 0)]

@@ -12,15 +12,16 @@ from raft_core.errors import DeviceError, ModelError
 from raft_core.models.reference import CopyReference
 from raft_core.models.residency import Residency
 from raft_core.types import Sample
+from raft_diffusion.model import addons as additions
 from raft_diffusion.model.backbone import Guidance, Predictor
 from raft_diffusion.model.encoding import Condition, PromptEncoder
+from raft_diffusion.model.folders import is_xl_unet
 from raft_diffusion.model.loading import load_pipeline
-from raft_diffusion.model.lora import AdapterReference, add_adapters, folded, trainable
-from raft_diffusion.options import Lora, Memory, Sampling
+from raft_diffusion.model.lora import AdapterReference, add_adapters, folded, put_adapters, trainable
+from raft_diffusion.model.lora_file import ADAPTED, locate_lora
+from raft_diffusion.options import Addons, Lora, Memory, Sampling
 from raft_diffusion.process import schedulers
 from raft_diffusion.process.resolution import pixels_per_latent
-
-NETWORKS = ("unet", "text_encoder", "text_encoder_2")
 
 
 class Engine:
@@ -39,15 +40,25 @@ class Engine:
         prediction: what the U-Net predicts: epsilon, v_prediction or sample.
     """
 
-    def __init__(self, pipe: Any, lora: Lora | None, memory: Memory, device: torch.device, dtype: torch.dtype):
+    def __init__(
+        self,
+        pipe: Any,
+        lora: Lora | None,
+        memory: Memory,
+        device: torch.device,
+        dtype: torch.dtype,
+        addons: Addons = Addons(),  # noqa: B008 - frozen
+    ):
         self.pipe = pipe
         self.device = device
         self.dtype = dtype
-        self.networks = {name: module for name in NETWORKS if (module := getattr(pipe, name, None)) is not None}
-        self.trains_text = lora is not None and lora.text_encoder
+        self.networks = {name: module for name in ADAPTED if (module := getattr(pipe, name, None)) is not None}
+        additions.put_into(pipe, addons, self.networks, dtype)
         self.parameters = self._adapt(lora)
+        self.trains_text = any(not name.startswith("unet.") for name in self.parameters)
         self._fit(memory)
-        self.reference = AdapterReference(self.networks) if lora else CopyReference(self.parameters)
+        starts_at_base = lora is not None and (lora.init is None or lora.before == "base")
+        self.reference = AdapterReference(self.networks) if starts_at_base else CopyReference(self.parameters)
         modules = {**self.networks, "vae": pipe.vae}
         self.place = Residency(modules, self.parameters.values(), device, offload=memory.offload)
         self.encode = PromptEncoder(pipe, lambda: self.place("text_encoder", "text_encoder_2"), device)
@@ -57,14 +68,21 @@ class Engine:
 
     @classmethod
     def load(
-        cls, model: str, lora: Lora | None, memory: Memory, device: torch.device, dtype: torch.dtype, variant: str | None
+        cls,
+        model: str,
+        lora: Lora | None,
+        memory: Memory,
+        device: torch.device,
+        dtype: torch.dtype,
+        variant: str | None,
+        addons: Addons = Addons(),  # noqa: B008 - frozen
     ) -> Engine:
         """Load the pipeline and build the engine on it.
 
         Raises:
             ModelError: the model cannot be loaded or adapted.
         """
-        return cls(load_pipeline(model, dtype, variant=variant), lora, memory, device, dtype)
+        return cls(load_pipeline(model, dtype, variant=variant), lora, memory, device, dtype, addons)
 
     def _adapt(self, lora: Lora | None) -> dict[str, torch.nn.Parameter]:
         for module in (*self.networks.values(), self.pipe.vae):
@@ -76,13 +94,18 @@ class Engine:
             for parameter in self.networks["unet"].parameters():
                 parameter.data = parameter.data.float()
         else:
-            add_adapters(self.networks, lora)
             self._folds = self.dtype == torch.float32
+            if lora.init is None:
+                add_adapters(self.networks, lora)
+            else:
+                put_adapters(self.networks, additions.read_fitting(locate_lora(lora.init), self.networks))
         return trainable(self.networks)
 
     def _fit(self, memory: Memory) -> None:
-        if self.pipe.vae.config.force_upcast and self.encodes_size and self.dtype == torch.float16:
-            self.pipe.vae.to(torch.float32)  # SDXL's decoder overflows in float16
+        # As diffusers has it: SDXL's pipelines obey the VAE's force_upcast in float16, the others do not know it.
+        upcast = self.pipe.vae.config.force_upcast and self.encodes_size and self.dtype == torch.float16
+        if upcast or memory.vae_float32:
+            self.pipe.vae.to(torch.float32)
         for module in (self.networks["unet"], self.pipe.vae):
             module.to(
                 memory_format=torch.channels_last
@@ -99,7 +122,7 @@ class Engine:
     @property
     def encodes_size(self) -> bool:
         """Whether the U-Net is told the picture's size, as SDXL's is."""
-        return self.networks["unet"].config.addition_embed_type == "text_time"
+        return is_xl_unet(self.networks["unet"].config)
 
     def latent_shape(self, sampling: Sampling) -> tuple[int, int, int]:
         """(C, h, w) of a picture as asked for, by default of the size that the model was trained at."""
@@ -155,7 +178,7 @@ class Engine:
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> list[Any]:
-        """RGB pictures of latents [B, C, h, w]."""
+        """RGB pictures of latents [B, C, h, w]; None where a pixel is not finite."""
         vae = self.pipe.vae
         with self.place("vae"):
             scaled = latents.to(self.device, torch.float32) / vae.config.scaling_factor
@@ -164,8 +187,20 @@ class Engine:
                     scaled.new_tensor(values).view(1, -1, 1, 1) for values in (vae.config.latents_mean, vae.config.latents_std)
                 )
                 scaled = scaled * std + mean
-            pixels = vae.decode(scaled.to(vae.dtype), return_dict=False)[0]
-            return self.pipe.image_processor.postprocess(pixels.float(), output_type="pil")
+            pixels = vae.decode(scaled.to(vae.dtype), return_dict=False)[0].float()
+            finite = pixels.isfinite().flatten(1).all(dim=1)
+            postprocess = self.pipe.image_processor.postprocess
+            pictures = iter(postprocess(pixels[finite], output_type="pil") if bool(finite.any()) else [])
+            return [next(pictures) if good else None for good in finite.tolist()]
+
+    @property
+    def overflow_words(self) -> str:
+        """Why a picture has pixels that are not finite though its latents are, and what may help."""
+        dtype = self.pipe.vae.dtype
+        words = "pixels are not finite, though the latents are"
+        if dtype == torch.float32:
+            return words
+        return f"{words}: the VAE overflows in {str(dtype).removeprefix('torch.')}, set policy.memory.vae_float32"
 
 
 def _alpha_bar(config: Any) -> torch.Tensor:

@@ -74,6 +74,11 @@ def is_xl(index: Mapping[str, Any]) -> bool:
     return "XL" in index["_class_name"]
 
 
+def is_xl_unet(unet: Mapping[str, Any]) -> bool:
+    """Whether a U-Net of this configuration is told the picture's size, as SDXL's is."""
+    return unet.get("addition_embed_type") == "text_time"
+
+
 def networks(index: Mapping[str, Any]) -> list[str]:
     """The parts that have weights and are used."""
     return [part for part in NETWORKS if _named(index.get(part))]

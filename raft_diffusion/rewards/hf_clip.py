@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from raft_core.errors import ModelError
 from raft_core.machine.torchvision import ensure_importable
@@ -12,6 +15,7 @@ from raft_core.models.quiet import quiet
 
 if TYPE_CHECKING:
     import torch
+    from PIL.Image import Image
 
 CONFIG = "config.json"
 WEIGHTS = ("*.safetensors", "*.bin")
@@ -51,12 +55,12 @@ def load(source: str, processor: str) -> tuple[Any, Any, Any, int]:
         processor: folder or Hub name of the image processor and the tokenizer.
 
     Raises:
-        ModelError: weights are missing; transformers would go on with random ones.
+        ModelError: weights are missing, and transformers would go on with random ones; or the processor prepares pictures
+            otherwise than CLIP's.
         Exception: whatever else the libraries raise.
     """
     ensure_importable()
     import torch
-    from open_clip import image_transform
     from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
 
     with quiet():
@@ -66,10 +70,7 @@ def load(source: str, processor: str) -> tuple[Any, Any, Any, int]:
     model, found = loaded
     if found["missing_keys"]:
         raise ModelError(f"its weights lack {', '.join(sorted(found['missing_keys'])[:4])}")
-    # Not the processor itself: which library resizes, and so the last digits, would change with transformers' version.
-    preprocess = image_transform(
-        pictures.crop_size["height"], is_train=False, mean=tuple(pictures.image_mean), std=tuple(pictures.image_std)
-    )
+    preprocess = preprocessing(pictures.to_dict())
     context = model.config.text_config.max_position_embeddings
 
     def tokenize(texts: list[str]) -> torch.Tensor:
@@ -77,6 +78,47 @@ def load(source: str, processor: str) -> tuple[Any, Any, Any, int]:
         return tokenizer(texts, padding="max_length", truncation=True, max_length=context, return_tensors="pt")["input_ids"]
 
     return _as_open_clip(model), preprocess, tokenize, model.config.projection_dim
+
+
+def preprocessing(settings: Mapping[str, Any]) -> Callable[[Image], torch.Tensor]:
+    """PIL image in RGB → [3, H, W], as CLIP's processor of transformers makes it with Pillow.
+
+    Not the processor itself: which library resizes, and so the last digits, would change with transformers' version. Nor the
+    transform of open_clip: where the side to be cropped exceeds the crop by an odd number, transformers crops half a pixel to
+    the left of the middle, and torchvision rounds to the even pixel, half of the time to the right.
+
+    Args:
+        settings: of ``preprocessor_config.json``.
+
+    Raises:
+        ModelError: they are not those of a CLIP: another way to resize, no crop, no normalisation.
+
+    Source: transformers, image_transforms.py, ``center_crop`` and ``get_resize_output_image_size``.
+    """
+    import torch
+    from PIL.Image import Resampling
+
+    try:
+        edge, crop = int(settings["size"]["shortest_edge"]), settings["crop_size"]
+        height, width = int(crop["height"]), int(crop["width"])
+        resample = Resampling(settings["resample"])
+        mean, std = (np.asarray(settings[name], dtype=np.float32).reshape(3) for name in ("image_mean", "image_std"))
+        if not all(settings.get(f"do_{step}", True) for step in ("resize", "center_crop", "rescale", "normalize")):
+            raise ValueError("a step of CLIP's is switched off")
+        if max(height, width) > edge:
+            raise ValueError(f"the crop of {height}×{width} is larger than the picture")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"its {IMAGE_PROCESSOR} is not that of a CLIP: {error!r}") from error
+    scale = np.float32(settings.get("rescale_factor", 1 / 255))
+
+    def prepare(image: Image) -> torch.Tensor:
+        shorter = min(image.size)
+        resized = image.resize(tuple(edge * side // shorter for side in image.size), resample)  # type: ignore[arg-type]
+        left, top = (resized.width - width) // 2, (resized.height - height) // 2
+        pixels = np.asarray(resized.crop((left, top, left + width, top + height)), dtype=np.float32)
+        return torch.from_numpy(((pixels * scale - mean) / std).transpose(2, 0, 1).copy())
+
+    return prepare
 
 
 def _as_open_clip(model: Any) -> torch.nn.Module:

@@ -68,7 +68,7 @@ def bad_pictures_unscored(
 def rgb(picture: object) -> Image:
     """The picture as 8-bit RGB: itself if it is that already, else a conversion that is kept for as long as it lives.
 
-    ``opaque`` says what is converted how. Without it, each model would see something else.
+    ``opaque`` says what is converted how: what is transparent lies on white, where the models' own code shows what it hides.
 
     Raises:
         RewardError: no PIL image, one without pixels, a damaged file, or floating-point pixels, whose range nobody knows.

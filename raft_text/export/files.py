@@ -12,6 +12,7 @@ import torch
 
 from raft_core.errors import ModelError
 from raft_core.machine.files import replacing, write_json
+from raft_core.models.public_name import model_of, public_name
 from raft_text.model.critic import PREFIX as CRITIC
 from raft_text.model.loading import PICKLES, load_model, quiet
 from raft_text.options import Lora, Prompting, Sampling
@@ -56,7 +57,12 @@ DRAWN_BY = ("temperature", "top_k", "top_p", "repetition_penalty", "min_new_toke
 def note(model: str, lora: Lora | None, prompting: Prompting, sampling: Sampling) -> dict[str, Any]:
     """What ``arguments_for`` needs to know besides the weights."""
     drawn = {name: value for name, value in asdict(sampling).items() if name in DRAWN_BY}
-    return {"model": model, "lora": asdict(lora) if lora else None, "prompting": asdict(prompting), "sampling": drawn}
+    return {
+        "model": public_name(model),
+        "lora": asdict(lora) if lora else None,
+        "prompting": asdict(prompting),
+        "sampling": drawn,
+    }
 
 
 def to_peft(name: str) -> str:
@@ -71,12 +77,14 @@ def arguments_for(path: Path) -> dict[str, Any]:
         ModelError: no weights are there.
     """
     folder = path if path.is_dir() else path.parent
-    find_weights(path)
+    file = find_weights(path)
     if (folder / NOTE).is_file():
-        return json.loads((folder / NOTE).read_text(encoding="utf-8"))
+        noted = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+        model = model_of(file, noted.pop("model", None))
+        return noted | model
     if (folder / ADAPTER_CONFIG).is_file():
         config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-        return {"model": config["base_model_name_or_path"], "lora": foreign_lora(config)}
+        return {"model": config["base_model_name_or_path"], "lora": foreign_lora(config)} | model_of(file, None)
     if (folder / "config.json").is_file():
         return {"model": str(folder)}
     return {}

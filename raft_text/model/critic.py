@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -36,20 +36,23 @@ class ValueHead:
         own = {} if trunk is None else {f"{PREFIX}trunk.{name}": value for name, value in trainable(trunk).items()}
         self.parameters = {f"{PREFIX}weight": self.weight, f"{PREFIX}bias": self.bias, **own}
 
-    def __call__(self, shared: torch.Tensor, ids: torch.Tensor, places: torch.Tensor | None) -> torch.Tensor:
+    def __call__(self, shared: torch.Tensor, ids: torch.Tensor, packed: Mapping[str, Any]) -> torch.Tensor:
         """[B, n] estimates at the last n positions, in reward units.
 
         Args:
             shared: [B, n, D] the policy's last hidden states there.
             ids: [B, L] what was read, L ≥ n.
-            places: [B, L] its positions; None = as they come.
+            packed: how several samples share a row (``Packing.arguments``); empty where none do.
         """
         hidden = shared
         if self.trunk is not None:
-            extra = {} if places is None else {"position_ids": places}
-            hidden = self.trunk(input_ids=ids, use_cache=False, **extra).last_hidden_state[:, -shared.shape[1] :]
+            hidden = self.read_trunk(ids, packed)[:, -shared.shape[1] :]
         # Not a matrix product, which the trainer's mixed precision would round.
         return (hidden.float() * self.weight).sum(dim=-1) + self.bias
+
+    def read_trunk(self, ids: torch.Tensor, packed: Mapping[str, Any]) -> torch.Tensor:
+        """[B, L, D] the last hidden states of the critic's own trunk."""
+        return self.trunk(input_ids=ids, use_cache=False, **packed).last_hidden_state
 
 
 def load_critic(critic: Critic, network: Any, model: str, lora: Lora | None, memory: Memory, device: torch.device) -> ValueHead:

@@ -15,7 +15,7 @@ from raft_text.model import device as hardware
 from raft_text.model import loading
 from raft_text.model.critic import ValueHead
 from raft_text.model.encoding import PromptEncoder
-from raft_text.model.likelihood import Both, Row, token_log_probs, token_log_probs_and_values
+from raft_text.model.likelihood import Both, Row, Scoring, token_log_probs, token_log_probs_and_values
 from raft_text.model.lora import (
     AdapterReference,
     add_adapters,
@@ -25,6 +25,7 @@ from raft_text.model.lora import (
     train_in_full,
     trainable,
 )
+from raft_text.model.packing import Forward, Packing, find_packing
 from raft_text.options import Lora, Memory, Prompting, Sampling
 
 
@@ -35,12 +36,13 @@ class Engine:
         network: the transformers model, with adapters in it if there are any.
         adapter: peft's configuration of the adapters; None for full fine-tuning.
         encode: prompts to tokens and completions to text.
-        ends: ids of the tokens that end a text.
+        ends: ids of the tokens that end a completion of a plain prompt, as the prompting has it.
         device: where the network works.
         dtype: of the frozen weights; of the computation where everything is trained.
         vocabulary: tokens that the network knows.
         parameters: trained parameters by stable name, float32.
         reference: enters a context in which the network is the frozen start.
+        packing: how samples share a row; None = they do not, or ``prove_packing`` has not been called.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Engine:
             network.to(device)
         self.reference = AdapterReference(network) if self.adapter is not None else CopyReference(self.parameters)
         self._folds = lora is not None and self.dtype == torch.float32 and memory.quantize is None
+        self.packing: Packing | None = None
         self._offload = memory.offload and device.type == "cuda"
         self._users = 0
 
@@ -93,8 +96,11 @@ class Engine:
         quantization = hardware.quantization(memory.quantize)
         network = loading.load_model(model, dtype, attention=memory.attention, quantization=quantization)
         ends = loading.end_tokens(tokenizer, network, model)
-        encode = PromptEncoder(tokenizer, prompting, context, sampling.max_new_tokens, ends)
-        return cls(network, encode, ends, lora, memory, device)
+        encode = PromptEncoder(tokenizer, prompting, context, sampling.max_new_tokens, ends, model)
+        turn_ends = encode.ends(chat=prompting.chat)
+        if turn_ends != ends:  # so that what is exported knows where a turn ends
+            network.generation_config.eos_token_id = list(turn_ends)
+        return cls(network, encode, turn_ends, lora, memory, device)
 
     @contextlib.contextmanager
     def placed(self) -> Iterator[None]:
@@ -143,15 +149,30 @@ class Engine:
         """The fastest weights to draw with; traced tokens are drawn as they are trained, to be replayed to the last digit."""
         return folded(self.network) if self._folds and not (trace or reference) else contextlib.nullcontext()
 
-    def log_probs(self, rows: Sequence[Row]) -> list[torch.Tensor]:
-        """[T] log-probs of each completion's tokens, in nats; differentiable."""
-        with self._forgetting(self.network):
-            return token_log_probs(self.network, rows, self.device, packed=self._memory.packing)
+    def prove_packing(self, critic: ValueHead | None) -> None:
+        """Find out how samples share a row without seeing each other, if they are to.
 
-    def log_probs_and_values(self, rows: Sequence[Row], critic: ValueHead) -> list[Both]:
+        Raises:
+            ModelError: there is no way.
+        """
+        if not self._memory.packing:
+            return
+        forwards: list[Forward] = [lambda ids, packed: self.network(input_ids=ids, use_cache=False, **packed).logits]
+        if critic is not None and critic.trunk is not None:
+            forwards.append(critic.read_trunk)
+        with self.placed(), self.version(False):
+            self.packing = find_packing(self.network, forwards, self.dtype, self.device)
+
+    def log_probs(self, rows: Sequence[Row], scoring: Scoring | None = None) -> list[torch.Tensor]:
+        """[T] log-probs of each completion's tokens, in nats; differentiable. As ``token_log_probs``."""
+        with self._forgetting(self.network):
+            return token_log_probs(self.network, rows, self.device, packing=self.packing, scoring=scoring)
+
+    def log_probs_and_values(self, rows: Sequence[Row], critic: ValueHead, scoring: Scoring | None = None) -> list[Both]:
         """([T] log-probs, [T] the critic's estimates) of each completion; differentiable, in one pass on a shared trunk."""
+        settings: dict[str, Any] = {"packing": self.packing, "scoring": scoring}
         with self._forgetting(self.network), self._forgetting(critic.trunk):
-            return token_log_probs_and_values(self.network, critic, rows, self.device, packed=self._memory.packing)
+            return token_log_probs_and_values(self.network, critic, rows, self.device, **settings)
 
     def _forgetting(self, network: Any) -> contextlib.AbstractContextManager[None]:
         training = self._memory.gradient_checkpointing and torch.is_grad_enabled() and network is not None

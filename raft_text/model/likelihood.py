@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from raft_text.model.critic import ValueHead, hidden_states
+from raft_text.model.packing import Packing
 from raft_text.process.sampler import takes_logits_to_keep
+from raft_text.process.token_choice import Picker
 
 Row = tuple[Sequence[int], torch.Tensor]  # prompt's token ids, completion's tokens [T]
 Both = tuple[torch.Tensor, torch.Tensor]  # log-probs [T], values [T]
+#: (which of the rows, [T, V] float32 logits that predict its completion) → [T] what they say of its tokens.
+Scoring = Callable[[int, torch.Tensor], torch.Tensor]
 
 #: A batch is cut where rows are shorter than this share of its longest.
 LENGTH_RATIO = 0.7
@@ -19,32 +23,92 @@ LENGTH_RATIO = 0.7
 MOST_PREDICTIONS = 2**28
 
 
-def token_log_probs(network: Any, rows: Sequence[Row], device: torch.device, *, packed: bool = False) -> list[torch.Tensor]:
+def token_log_probs(
+    network: Any,
+    rows: Sequence[Row],
+    device: torch.device,
+    *,
+    packing: Packing | None = None,
+    scoring: Scoring | None = None,
+) -> list[torch.Tensor]:
     """[T] log-probs in nats of each completion's tokens, given prompt and what goes before; differentiable.
 
     Args:
         network: a transformers causal LM.
         rows: prompts and completions.
-        packed: lay all rows end to end in one, with positions that begin anew; attention does not cross from one to another.
-            Otherwise rows of similar length are padded to the longest of them.
+        packing: how rows are laid end to end without seeing each other; None = rows of similar length are padded to the longest
+            of them.
+        scoring: what is read off the logits; None = the model's own log-probs.
     """
-    return [log_probs for log_probs, _ in _read(network, None, rows, device, packed)]
+    return [log_probs for log_probs, _ in _read(network, None, rows, device, packing, scoring)]
 
 
 def token_log_probs_and_values(
-    network: Any, critic: ValueHead, rows: Sequence[Row], device: torch.device, *, packed: bool = False
+    network: Any,
+    critic: ValueHead,
+    rows: Sequence[Row],
+    device: torch.device,
+    *,
+    packing: Packing | None = None,
+    scoring: Scoring | None = None,
 ) -> list[Both]:
     """([T] log-probs, [T] the critic's estimate before each token) of each completion; as ``token_log_probs``."""
-    return _read(network, critic, rows, device, packed)
+    return _read(network, critic, rows, device, packing, scoring)
 
 
-def _read(network: Any, critic: ValueHead | None, rows: Sequence[Row], device: torch.device, packed: bool) -> list[Both]:
+def chosen_log_probs(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """[T] log softmax(logits [T, V]) at tokens [T], in nats."""
+    return logits.log_softmax(dim=-1).gather(1, tokens.to(logits.device)[:, None])[:, 0]
+
+
+class DrawnScoring:
+    """Log-probs of completions under the distributions that their tokens are drawn from, and not the model's own.
+
+    Args:
+        picker: how tokens are drawn.
+        rows: that are read.
+        cut: only among the tokens that top-k and top-p leave when the rows are read for the first time.
+    """
+
+    def __init__(self, picker: Picker, rows: Sequence[Row], *, cut: bool = False):
+        self._picker = picker
+        self._rows = rows
+        self._cuts = cut and picker.cuts_off
+        self._kept: dict[int, torch.Tensor] = {}
+
+    def __call__(self, index: int, logits: torch.Tensor) -> torch.Tensor:
+        """[T] log-probs of a row's tokens in nats, from the model's logits [T, V]."""
+        prompt, tokens = self._rows[index]
+        shaped = self._picker.shaped(logits, prompt, tokens)
+        if self._cuts:
+            if index not in self._kept:
+                self._kept[index] = self._picker.kept(shaped, tokens)
+            shaped = shaped.masked_fill(~self._kept[index], -torch.inf)
+        return chosen_log_probs(shaped, tokens)
+
+
+def _read(
+    network: Any,
+    critic: ValueHead | None,
+    rows: Sequence[Row],
+    device: torch.device,
+    packing: Packing | None,
+    scoring: Scoring | None,
+) -> list[Both]:
     """Without a critic the estimates are empty."""
-    if packed:
-        return _packed(network, critic, rows, device)
+    lengths = [len(prompt) + len(tokens) for prompt, tokens in rows]
+    parts = by_length(lengths) if packing is None else packing.rows(lengths)
     found: dict[int, Both] = {}
-    for part in by_length([len(prompt) + len(tokens) for prompt, tokens in rows]):
-        found |= dict(zip(part, _padded(network, critic, [rows[i] for i in part], device), strict=True))
+    for part in parts:
+        together = [rows[i] for i in part]
+        read = (
+            _padded(network, critic, together, device)
+            if packing is None
+            else _packed(network, critic, together, device, packing)
+        )
+        for index, (logits, values) in zip(part, read, strict=True):
+            tokens = rows[index][1]
+            found[index] = (scoring(index, logits) if scoring else chosen_log_probs(logits, tokens)), values
     return [found[i] for i in range(len(rows))]
 
 
@@ -72,29 +136,33 @@ def rows_at_once(rows: Sequence[Row], vocabulary: int) -> int:
     return max(1, MOST_PREDICTIONS // (longest * vocabulary))
 
 
-def _padded(network: Any, critic: ValueHead | None, rows: Sequence[Row], device: torch.device) -> list[Both]:
-    """Padding stands at the end, where nothing looks at it: attention is causal, so no mask is needed."""
+def _padded(network: Any, critic: ValueHead | None, rows: Sequence[Row], device: torch.device) -> Iterator[Both]:
+    """([T, V] float32 logits, [T] values) of each row.
+
+    Padding stands at the end, where nothing looks at it: attention is causal, so no mask is needed.
+    """
     longest = max(len(prompt) + len(tokens) for prompt, tokens in rows)
     ids = torch.stack([_joined(row, longest) for row in rows]).to(device)  # [B, L]
     first = min(len(prompt) for prompt, _ in rows) - 1  # whose logits predict the first completion token of any row
-    logits, values = _predictions(network, critic, ids, None, longest - first)  # [B, L − first, V], [B, L − first]
-    predicted = logits[:, :-1].float().log_softmax(dim=-1).gather(2, ids[:, first + 1 :, None])[..., 0]  # [B, L − first − 1]
-    spans = [slice(len(p) - 1 - first, len(p) - 1 - first + len(t)) for p, t in rows]
-    return [(row[span], value[span]) for row, value, span in zip(predicted, values, spans, strict=True)]
+    logits, values = _predictions(network, critic, ids, {}, longest - first)  # [B, L − first, V], [B, L − first]
+    # Unbound and not indexed: the gradient of each index would be as large as all of them together.
+    for (prompt, tokens), row, value in zip(rows, logits.unbind(), values.unbind(), strict=True):
+        here = slice(len(prompt) - 1 - first, len(prompt) - 1 - first + len(tokens))
+        yield row[here].float(), value[here]
 
 
-def _packed(network: Any, critic: ValueHead | None, rows: Sequence[Row], device: torch.device) -> list[Both]:
+def _packed(
+    network: Any, critic: ValueHead | None, rows: Sequence[Row], device: torch.device, packing: Packing
+) -> Iterator[Both]:
+    """([T, V] float32 logits, [T] values) of each row."""
     lengths = [len(prompt) + len(tokens) for prompt, tokens in rows]
     ids = torch.cat([_joined(row, n) for row, n in zip(rows, lengths, strict=True)]).to(device)[None]  # [1, ΣL]
-    places = torch.cat([torch.arange(n) for n in lengths]).to(device)[None]
-    logits, values = _predictions(network, critic, ids, places, ids.shape[1])  # [1, ΣL, V], [1, ΣL]
-    found, start = [], 0
-    for (prompt, tokens), n in zip(rows, lengths, strict=True):
-        here = slice(start + len(prompt) - 1, start + n - 1)
-        log_probs = logits[0, here].float().log_softmax(dim=-1)
-        found.append((log_probs.gather(1, tokens.to(device)[:, None])[:, 0], values[0, here]))
-        start += n
-    return found
+    arguments = packing.arguments(lengths, device)
+    logits, values = _predictions(network, critic, ids, arguments, ids.shape[1])  # [1, ΣL, V], [1, ΣL]
+    samples = logits[0].split(lengths), values[0].split(lengths) if critic else [values[0]] * len(rows)
+    for (prompt, tokens), row, value in zip(rows, *samples, strict=True):
+        here = slice(len(prompt) - 1, len(prompt) - 1 + len(tokens))
+        yield row[here].float(), value[here]
 
 
 def _joined(row: Row, length: int) -> torch.Tensor:
@@ -104,21 +172,20 @@ def _joined(row: Row, length: int) -> torch.Tensor:
 
 
 def _predictions(
-    network: Any, critic: ValueHead | None, ids: torch.Tensor, places: torch.Tensor | None, keep: int
+    network: Any, critic: ValueHead | None, ids: torch.Tensor, packed: Mapping[str, Any], keep: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """([B, keep, V] the last logits, [B, keep] the estimates there, [B, 0] without a critic)."""
     if critic is None:
-        return _logits(network, ids, places, keep), torch.empty(len(ids), 0, device=ids.device)
+        return _logits(network, ids, packed, keep), torch.empty(len(ids), 0, device=ids.device)
     with hidden_states(network) as seen:
-        logits = _logits(network, ids, places, keep)
-    return logits, critic(seen[-1][:, -keep:], ids, places)
+        logits = _logits(network, ids, packed, keep)
+    return logits, critic(seen[-1][:, -keep:], ids, packed)
 
 
-def _logits(network: Any, ids: torch.Tensor, places: torch.Tensor | None, keep: int) -> torch.Tensor:
+def _logits(network: Any, ids: torch.Tensor, packed: Mapping[str, Any], keep: int) -> torch.Tensor:
     """[B, keep, V] the last logits."""
     extra: dict[str, Any] = {"logits_to_keep": keep} if takes_logits_to_keep(network) else {}
-    extra |= {} if places is None else {"position_ids": places}
-    return network(input_ids=ids, use_cache=False, **extra).logits[:, -keep:]
+    return network(input_ids=ids, use_cache=False, **extra, **packed).logits[:, -keep:]
 
 
 def padded(rows: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -33,7 +35,11 @@ def add_adapters(network: Any, lora: Lora) -> Any:
         target_modules=ALL_LINEAR if ALL_LINEAR in lora.targets else list(lora.targets),
         fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in network.modules()),  # GPT-2 keeps its weights transposed
     )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # Of experts, which are parameters of one layer and no layers of their own, peft asks whether they are layers.
+        warnings.filterwarnings("ignore", r"The following (rank|alpha)_pattern keys did not match", RuntimeWarning)
+        warnings.filterwarnings("ignore", r"Model has `tie_word_embeddings=True`", UserWarning)  # told by ``tied_notes``
+        warnings.filterwarnings("ignore", r"fan_in_fan_out is set to", UserWarning)  # and then corrects it, layer by layer
         torch.manual_seed(lora.seed)
         inject_adapter_in_model(config, network)
     for parameter in trainable(network).values():
@@ -93,26 +99,61 @@ def adapted_layers(network: Any) -> list[Any]:
     return [layer for layer in network.modules() if isinstance(layer, BaseTunerLayer)]
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where the update of an adapter goes: a parameter of the module that it adapts."""
+
+    layer: Any
+    module: Any
+    name: str
+
+    @property
+    def weight(self) -> torch.nn.Parameter:
+        return getattr(self.module, self.name)
+
+
+def places(network: Any) -> list[Place]:
+    """The parameters that the network's adapters update.
+
+    A linear layer or an embedding has one, ``weight``; of a layer of experts, peft wraps each stack of matrices by itself.
+    """
+    layers = adapted_layers(network)
+    return [Place(layer, layer.get_base_layer(), getattr(layer, "parameter_name", "weight")) for layer in layers]
+
+
+def tied_notes(network: Any) -> list[str]:
+    """What a person should know of adapters on weights that two layers share."""
+    sharing: dict[int, list[str]] = {}
+    for name, parameter in network.named_parameters(remove_duplicate=False):
+        sharing.setdefault(id(parameter), []).append(name.removesuffix(".weight").removesuffix(".base_layer"))
+    shared = [sharing[id(place.weight)] for place in places(network)]
+    return [
+        f"{' and '.join(names)} share their weights, and lora.targets adapts them one by one: merged into the model by another "
+        "program, the adapters would act on both"
+        for names in dict.fromkeys(tuple(names) for names in shared if len(names) > 1)
+    ]
+
+
 @contextlib.contextmanager
 def folded(network: Any) -> Iterator[None]:
     """Inside, the adapters are part of the weights: no small products beside the large ones.
 
-    For drawing only, and for float32: half precision would round a young adapter's update away. The weights come back as they
-    were, to the bit, because they are put aside and not computed back.
+    For drawing only, and for float32: half precision would round a young adapter's update away. Parameters are exchanged and
+    not changed: they come back to the bit, and another layer that shares one (a tied embedding) gets no update of this one.
     """
-    layers = adapted_layers(network)
-    weights: list[torch.nn.Parameter] = [layer.get_base_layer().weight for layer in layers]
-    before = [weight.data for weight in weights]
+    found = places(network)
+    before = [place.weight for place in found]
     try:
         with torch.no_grad():
-            for layer, weight in zip(layers, weights, strict=True):
-                weight.data = weight.data + layer.get_delta_weight(layer.active_adapters[0])
-                layer.enable_adapters(False)
+            for place in found:
+                weight = place.weight + place.layer.get_delta_weight(place.layer.active_adapters[0])
+                setattr(place.module, place.name, torch.nn.Parameter(weight, requires_grad=False))
+                place.layer.enable_adapters(False)
         yield
     finally:
-        for layer, weight, data in zip(layers, weights, before, strict=True):
-            weight.data = data
-            layer.enable_adapters(True)
+        for place, weight in zip(found, before, strict=True):
+            setattr(place.module, place.name, weight)
+            place.layer.enable_adapters(True)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from raft_text.model.loading import context_length
 from raft_text.options import Sampling
 from raft_text.process.token_choice import Picker, entropy, uniforms
 
-Finish = Literal["end", "stop", "length", "rejected"]
+Finish = Literal["end", "stop", "length", "rejected", "failed"]
 COMPACT_AT = 0.25  # share of finished rows at which the others are moved together
 
 
@@ -26,10 +26,10 @@ class Drawn:
     """A completion.
 
     Attributes:
-        tokens: [T] int64 on the CPU, with the end-of-text token if there is one, T ≥ 1.
-        log_probs: [T] float32 in nats, of the model itself (temperature 1, nothing cut off); None if not asked for.
-        entropy: of the model's prediction, mean over tokens, nats; None if the engine does not tell.
-        finish: why it ended.
+        tokens: [T] int64 on the CPU, with the end-of-text token if there is one; T ≥ 1 unless it failed.
+        log_probs: [T] float32 in nats, of the distribution that the tokens were drawn from; None if not asked for.
+        entropy: of the model's prediction, mean over tokens, nats; None if the engine does not tell, or it failed.
+        finish: why it ended; "failed" where the probabilities of the next token were not finite.
     """
 
     tokens: torch.Tensor
@@ -150,21 +150,34 @@ class Growing:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def pick(self, picker: Picker, logits: torch.Tensor) -> torch.Tensor:
-        """[A] each row's next token."""
+    def pick(self, picker: Picker, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """([A] each row's next token, [A, V] logits of the distribution that it is drawn from)."""
         last = self.tokens.shape[1] - 1
+        good = can_be_drawn_from(logits)
+        if not bool(good.all()):  # of NaN no token would come, but an index beyond the vocabulary; ``write`` sees to these rows
+            logits = torch.where(good[:, None], logits, 0.0)
         uniform = self.uniform.gather(1, self.count.clamp(max=last)[:, None])[:, 0]
         return picker(logits, torch.cat([self.context, self.tokens], dim=1), self.count, uniform)
 
-    def write(self, token: torch.Tensor, logits: torch.Tensor, active: torch.Tensor) -> None:
-        """Append ``token`` [A], predicted by ``logits`` [A, V], to the rows that are alive and ``active`` [A]."""
+    def write(self, token: torch.Tensor, shaped: torch.Tensor, logits: torch.Tensor, active: torch.Tensor) -> None:
+        """Append ``token`` [A] to the rows that are alive and ``active`` [A].
+
+        Where the logits give no probabilities the row has failed, and nothing is appended.
+
+        Args:
+            shaped: [A, V] logits of the distribution that the token was drawn from.
+            logits: [A, V] of the model.
+        """
         active = active & self.alive
+        failed = active & ~can_be_drawn_from(logits)
+        self._finish(failed, "failed")
+        active = active & ~failed
         place = self.count.clamp(max=self.tokens.shape[1] - 1)[:, None]
         keep = active[:, None]
         self.tokens.scatter_(1, place, torch.where(keep, token[:, None], self.tokens.gather(1, place)))
         self.entropy += torch.where(active, entropy(logits), 0.0)
         if self.task.trace:
-            log_prob = logits.log_softmax(dim=-1).gather(1, token[:, None])
+            log_prob = shaped.log_softmax(dim=-1).gather(1, token[:, None])
             self.log_probs.scatter_(1, place, torch.where(keep, log_prob, self.log_probs.gather(1, place)))
         self.count = self.count + active
         ended = torch.isin(token, self._ends) & active
@@ -203,7 +216,7 @@ class Growing:
             self._done[int(self.rows[row])] = Drawn(
                 tokens=self.tokens[row, :n].cpu().clone(),
                 log_probs=self.log_probs[row, :n].cpu().clone() if self.task.trace else None,
-                entropy=float(self.entropy[row]) / n,
+                entropy=None if why == "failed" else float(self.entropy[row]) / n,
                 finish=why,
             )
         self.alive = self.alive & ~rows
@@ -220,6 +233,11 @@ class Growing:
 
     def results(self) -> list[Drawn]:
         return [self._done[index] for index in range(len(self.task.prompts))]
+
+
+def can_be_drawn_from(logits: torch.Tensor) -> torch.Tensor:
+    """[A] bool: whether logits [A, V] give probabilities: none is NaN or +∞, and one at least is more than −∞."""
+    return logits.logsumexp(dim=-1).isfinite()
 
 
 def _numbers(rows: torch.Tensor) -> list[int]:
@@ -250,8 +268,8 @@ def draw(network: Any, task: Task, device: torch.device, draft: Any = None) -> l
     growing = Growing(task, ids.to(device)[rows], device)
     picker = Picker(task.sampling, task.ends)
     while len(growing):
-        token = growing.pick(picker, reader.logits)
-        growing.write(token, reader.logits, torch.ones_like(growing.alive))
+        token, shaped = growing.pick(picker, reader.logits)
+        growing.write(token, shaped, reader.logits, torch.ones_like(growing.alive))
         if task.on_step is not None:
             task.on_step(int(growing.count.max()), growing.tokens.shape[1])
         moved = growing.compacted()
@@ -278,7 +296,7 @@ def _guess_ahead(reader: Reader, guesser: Reader, growing: Growing, picker: Pick
     written, count = growing.tokens.clone(), growing.count
     for _ in range(n):
         guesser.logits = guesser.read(guesses[-1][:, None])[:, -1]
-        guesses.append(growing.pick(picker, guesser.logits))
+        guesses.append(growing.pick(picker, guesser.logits)[0])
         place = growing.count.clamp(max=written.shape[1] - 1)[:, None]
         growing.tokens.scatter_(1, place, guesses[-1][:, None])  # so that a repetition penalty sees it
         growing.count = growing.count + 1  # the uniform number that the model will use there
@@ -289,9 +307,9 @@ def _guess_ahead(reader: Reader, guesser: Reader, growing: Growing, picker: Pick
     agreed = growing.alive.clone()
     kept = torch.ones_like(growing.count)  # of the block; the first is the token that was drawn
     for place in range(n):
-        drawn = growing.pick(picker, logits[:, place])
+        drawn, shaped = growing.pick(picker, logits[:, place])
         agreed = agreed & growing.alive & (drawn == block[:, place + 1])
-        growing.write(drawn, logits[:, place], agreed)
+        growing.write(drawn, shaped, logits[:, place], agreed)
         kept = kept + agreed
     reader.logits = logits.gather(1, (kept - 1)[:, None, None].expand(-1, 1, logits.shape[-1]))[:, 0]
     for each in (reader, guesser):

@@ -6,6 +6,7 @@ default engine it does not promise the same tokens in every batch.
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 import weakref
@@ -72,6 +73,7 @@ class VllmEngine:
                 stop=list(s.stop),
                 stop_token_ids=list(task.ends),
                 include_stop_str_in_output=True,
+                logprobs=0,  # of the drawn tokens alone: what is not finite shows in their sum
             )
             for seed in task.seeds
         ]
@@ -94,4 +96,6 @@ class VllmEngine:
     @staticmethod
     def _drawn(output: Any) -> Drawn:
         finish = "length" if output.finish_reason == "length" else "stop" if isinstance(output.stop_reason, str) else "end"
+        if output.cumulative_logprob is not None and not math.isfinite(output.cumulative_logprob):
+            finish = "failed"
         return Drawn(torch.tensor(list(output.token_ids), dtype=torch.int64), None, None, finish)

@@ -13,6 +13,7 @@ from raft_core.rewards.judge.verdicts import NO_VERDICT
 from raft_core.rewards.scoring import told
 from raft_core.rng import seed_for
 from raft_core.sampling import chunks
+from raft_core.soundness import examined
 from raft_core.types import Prompt, Request, Sample
 from raft_text.rewards.judging import Judgement
 
@@ -117,11 +118,18 @@ class PolicyChat:
     def _drawn(self, requests: Sequence[Request]) -> list[Sample | Unanswered]:
         try:
             drawn = self.policy.sample(requests, strength=0.0 if self.reference else 1.0)
-            return [Unanswered(CUT_SHORT) if sample.meta.get("finish") == "length" else sample for sample in drawn]
+            return [_answer(sample) for sample in examined(drawn)]
         except DataError as error:  # a question that leaves no room for an answer must not take the others with it
             if len(requests) == 1:
                 return [Unanswered(str(error))]
         return [answer for request in requests for answer in self._drawn([request])]
+
+
+def _answer(sample: Sample) -> Sample | Unanswered:
+    """The sample, if it is a whole answer."""
+    if sample.failed:
+        return Unanswered(f"the answer failed: {sample.failed}")
+    return Unanswered(CUT_SHORT) if sample.meta.get("finish") == "length" else sample
 
 
 def _requests(texts: Sequence[str]) -> list[Request]:

@@ -32,7 +32,7 @@ class Noisy(FakePolicy):
         return torch.stack([torch.randn(self.mean.shape[1], generator=torch_rng(seed)) for seed in seeds])
 
     def nll(self, samples, draw, *, reference=False):
-        error = torch.stack([s.tensors["x"] for s in samples]) + draw - self._means(samples, reference)
+        error = torch.stack([s.tensors["x"] for s in samples]) + draw - self._means(samples, 0.0 if reference else 1.0)
         return (error**2).sum(dim=1) / 2
 
 
@@ -109,7 +109,7 @@ def test_two_processes_are_one(both):
         torch.testing.assert_close(shared[name], value, rtol=1e-5, atol=1e-6)
     (metrics, plain), (metrics_alone, plain_alone) = (json.loads((folder / "0.json").read_text()) for folder in both)
     assert metrics == [pytest.approx(found, rel=1e-5) for found in metrics_alone]
-    assert metrics[1]["train/skipped_steps"] == 1  # skipped by both, though one saw it
+    assert metrics[1]["train/failed_items"] == 1  # left out by one and known to both
     assert plain["step"] == plain_alone["step"] == 10
 
 

@@ -249,6 +249,7 @@ def test_agreement_is_that_of_the_reward_with_what_was_chosen(tmp_path: Path):
     choices.add(pool, [2, 3], [1], "teaching")
     rates = agreement(pool, choices.read())
     assert (rates["taste"].n, rates["taste"].value) == (4, 0.75)
+    assert rates["taste"].prompts == len({choice.prompt for choice in choices.read()[:3]} | {choices.read()[-1].prompt})
     assert rates["judge"].n == 3  # it has not scored one of them
     assert agreement(pool, choices.read(), "random")["taste"].value == 0.5
 

@@ -40,7 +40,12 @@ def to_single_file(folder: Path) -> dict[str, torch.Tensor]:
     return {key: value.contiguous() for key, value in tensors.items()}
 
 
-def _unet(key: str) -> str:
+def unet_name(layer: str, attends: tuple[int, ...] = ()) -> str:
+    """A layer of the tiny U-Net by its original name; ``attends``: up blocks with attention, behind which upsamplers come."""
+    return _unet(f"{layer}.weight", attends).removesuffix(".weight")
+
+
+def _unet(key: str, attends: tuple[int, ...] = ()) -> str:
     for name, original in _UNET_ENDS.items():
         if key.startswith(name + "."):
             return original + key[len(name) :]
@@ -58,7 +63,7 @@ def _unet(key: str) -> str:
         number = int(block) * (LAYERS + 1) + (LAYERS if kind == "upsamplers" else int(index))
         place = f"output_blocks.{number}"
         if kind == "upsamplers":
-            return f"{place}.1.{rest}"  # the tiny model's first up block has no attention before it
+            return f"{place}.{2 if int(block) in attends else 1}.{rest}"
     return f"{place}.{0 if kind == 'resnets' else 1}.{_inside(kind, rest)}"
 
 

@@ -2,49 +2,49 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
+import numpy as np
 import pytest
 import yaml
+from markdown_it import MarkdownIt
+from safetensors import safe_open
 
 from raft_core.config.run_config import check
+from raft_core.evaluation.files import read_results
 from raft_core.workflows.align import align_run
-from raft_diffusion import StableDiffusion
-from raft_diffusion.export.card import adapter_words, call_arguments, call_example, front_matter, load_base, write_card
+from raft_core.workflows.trained import open_source
+from raft_diffusion import Lora, StableDiffusion
+from raft_diffusion.export.card import adapter_words, addon_words, write_run_card
 from raft_diffusion.model import bundle
 
-FACTS = {
-    "base_model": "stable-diffusion-v1-5/stable-diffusion-v1-5",
-    "pipeline": "StableDiffusionPipeline",
-    "reward": "Aesthetic",
-    "n_prompts": 10,
-    "method": {
-        "adapter": "LoRA of rank 4 on attention",
-        "sampling": "dpm++, 25 steps, guidance 7.5",
-        "selector": "BestOfK",
-        "objective": "Sft",
-        "rounds": 3,
-        "k": 16,
-    },
-    "seed": 0,
-}
+HOSTILE = "<img src=x>![t](https://evil.example/t.png)[c](javascript:alert(1))|`x`"
 
 
 @pytest.fixture(scope="module")
 def run(tiny, tmp_path_factory):
     root = tmp_path_factory.mktemp("run")
     (root / "train.txt").write_text("a red cat\n")
-    (root / "held_out.txt").write_text("a dog\n")
-    sampling = {"scheduler": "ddim", "steps": 2, "guidance_scale": 2.0, "batch_size": 2}
+    (root / "held_out.txt").write_text(f"a dog\n{HOSTILE}\n")
+    sampling = {
+        "scheduler": "dpm++",
+        "steps": 2,
+        "guidance_scale": 2.0,
+        "batch_size": 2,
+        "options": {"use_karras_sigmas": True},
+    }
     arguments = {"model": str(tiny()), "lora": {"rank": 2}, "sampling": sampling, "loss": {"guided_scale": 2.0}}
     raw = {
         "policy": {"class_path": "StableDiffusion", "init_args": arguments},
         "prompts": {"train": str(root / "train.txt"), "held_out": str(root / "held_out.txt")},
-        "reward": "JpegCompressibility",
+        "reward": {"class_path": "JpegCompressibility", "init_args": {"name": "small|<b>"}},
         "selector": "BestOfK",
-        "trainer": {"steps": 2, "batch_size": 1},
+        "trainer": {"steps": 4, "batch_size": 1, "optimizer": {"lr": 0.05}},
         "trackers": [],
         "rounds": 1,
         "k": 2,
-        "evaluation": {"k": 1, "prompts": 1},
+        "evaluation": {"k": 2, "prompts": 2},
     }
     return align_run(check(raw, name="tiny"), folder=root / "run")
 
@@ -62,82 +62,116 @@ def test_a_run_exports_what_compare_takes_up(run):
 
 
 def _built(arguments):
-    from raft_diffusion import Lora
-
     return arguments | {"lora": Lora(**arguments["lora"])}
+
+
+def test_compare_takes_the_model_of_the_run_that_an_export_lies_in(run, tiny, tmp_path):
+    source = open_source(str(run / "export/lora_kohya.safetensors"), [])
+    assert source.raw["policy"]["init_args"]["model"] == str(tiny())
+    shutil.copy(run / "export/lora_kohya.safetensors", tmp_path)
+    assert "model" not in open_source(str(tmp_path / "lora_kohya.safetensors"), []).raw["policy"]["init_args"]
 
 
 def test_the_card_of_a_run(run):
     text = (run / "export" / "README.md").read_text()
     matter = yaml.safe_load(text.split("---")[1])
     assert matter["tags"][0] == "stable-diffusion"
-    assert "license" not in matter
-    assert "| heldout | jpeg_compressibility | reward |" in text
-    assert "LoRA of rank 2 on attention" in text
+    assert matter["widget"] == [{"text": "a dog", "output": {"url": "before_after.png"}}]
+    assert "license" not in matter and "base_model" not in matter  # the one on this machine is nothing that the Hub knows
+    assert "LoRA of rank 2 on attention for **sd1**" in text
     assert "![Before (left half)" in text
-    assert 'pipe.load_lora_weights("path/to/this/folder", weight_name="pytorch_lora_weights.safetensors")' in text
-    assert "\n\n\n\n" not in text
-    call = text.split("image = pipe(")[1].split("```")[0]  # drawn as the run has drawn, or the adapters are not at home
-    assert "num_inference_steps=2, guidance_scale=2.0" in call
+    assert "| held-out prompts | small\\|\\<b\\> | reward |" in text
+    for split in ("held-out prompts", "training prompts"):
+        assert f"| {split} | diversity | diversity |" in text
+    assert "use\\_karras\\_sigmas = True" in text
+    assert "nan" not in text.lower()
+    assert "\n\n\n" not in text
 
 
-def test_a_card_from_facts_alone(tmp_path):
-    path = write_card(tmp_path, FACTS)
-    assert path.name == "README.md"
-    assert "16 pictures per prompt" in path.read_text()
-    assert yaml.safe_load(front_matter(FACTS | {"images": []}))["base_model"] == FACTS["base_model"]
+def test_the_lines_of_the_card_draw_the_first_picture_after(run, tiny):
+    text = (run / "export" / "README.md").read_text()
+    assert "this draws the first picture of the right half" in text
+    lines = text.split("```python")[1].split("```")[0]
+    lines = lines.replace("path/to/this/folder", str(run / "export")).replace("path/to/sd1", str(tiny()))
+    names = {}
+    exec(compile(lines, "card", "exec"), names)
+    (evaluation,) = (e for e in read_results(run).evaluations if e.split == "heldout")
+    drawn, ours = (np.asarray(image, dtype=np.int64) for image in (names["image"], evaluation.after[0].output))
+    assert abs(drawn - ours).max() <= 1
+    assert abs(drawn - np.asarray(evaluation.before[0].output, dtype=np.int64)).max() > 1
 
 
-def test_a_local_base_model_is_not_named_to_the_hub(tiny):
-    facts = FACTS | {"base_model": str(tiny()), "images": []}
-    assert "base_model" not in yaml.safe_load(front_matter(facts))
+def test_nothing_that_is_published_tells_where_things_lay(run, tiny):
+    card = (run / "export" / "README.md").read_text()
+    headers = []
+    for file in (run / "export").glob("*.safetensors"):
+        with safe_open(file, "pt") as opened:
+            headers.append(json.dumps(opened.metadata()))
+    for place in (str(run), str(run.parent), str(tiny()), str(tiny().parent)):
+        assert not any(place in text for text in (card, *headers))
 
 
-@pytest.mark.parametrize(
-    ("model", "line"),
-    [
-        ("owner/name", 'DiffusionPipeline.from_pretrained("owner/name")'),
-        ("model.safetensors", 'StableDiffusionPipeline.from_single_file("model.safetensors")'),
-        ("bundled:shapes", "pipe = pipeline('bundled:shapes')"),
-    ],
-)
-def test_how_the_base_model_is_loaded(model, line):
-    assert line in load_base(model)
+def test_a_hostile_prompt_and_a_hostile_name_are_text(run, tmp_path):
+    for file in ("config.yaml", "run.json", "evaluation"):
+        (shutil.copytree if (run / file).is_dir() else shutil.copy)(run / file, tmp_path / file)
+    numbers = json.loads((tmp_path / "evaluation/evaluation.json").read_text())
+    numbers["evaluations"][0]["comparisons"][0]["name"] = HOSTILE
+    (tmp_path / "evaluation/evaluation.json").write_text(json.dumps(numbers))
+    text = write_run_card(tmp_path, tmp_path).read_text().split("---", 2)[2]
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    inline = [child for token in tokens if token.type == "inline" for child in token.children]
+    assert not [token for token in (*tokens, *inline) if token.type in ("html_block", "html_inline")]
+    assert [token.attrs["src"] for token in inline if token.type == "image"] == ["before_after.png"]
+    assert {token.attrs["href"] for token in inline if token.type == "link_open"} == {"https://arxiv.org/abs/2304.06767"}
+    assert HOSTILE in [token.content for token in inline]
 
 
-def test_a_single_file_is_loaded_by_its_own_class(tmp_path):
-    facts = FACTS | {"base_model": "juggernaut.safetensors", "pipeline": "StableDiffusionXLPipeline"}
-    (tmp_path / "pytorch_lora_weights.safetensors").touch()
-    files = {"diffusers": "pytorch_lora_weights.safetensors"}
-    text = write_card(tmp_path, facts | {"files": files}).read_text()
-    assert 'pipe = StableDiffusionXLPipeline.from_single_file("juggernaut.safetensors")' in text
-    assert "from diffusers import StableDiffusionXLPipeline\n" in text
-    assert "# RAFT LoRA for juggernaut\n" in text
+def test_numbers_that_are_not_there_are_a_dash(run, tmp_path):
+    """One prompt gives no interval, and a reward that scored nothing no mean."""
+    for file in ("config.yaml", "run.json", "evaluation"):
+        (shutil.copytree if (run / file).is_dir() else shutil.copy)(run / file, tmp_path / file)
+    numbers = json.loads((tmp_path / "evaluation/evaluation.json").read_text())
+    for comparison in numbers["evaluations"][0]["comparisons"]:
+        comparison |= {"before": None, "difference": {"value": None, "low": None, "high": None}, "pairs": 0}
+    (tmp_path / "evaluation/evaluation.json").write_text(json.dumps(numbers))
+    text = write_run_card(tmp_path, tmp_path).read_text()
+    assert "nan" not in text.lower()
+    assert "| reward | – |" in text
 
 
-def test_the_card_of_full_fine_tuning_speaks_of_no_lora(tmp_path):
-    facts = FACTS | {"method": FACTS["method"] | {"adapter": adapter_words({"lora": None})}, "files": {"unet": "unet"}}
-    text = write_card(tmp_path, facts).read_text()
-    assert "# stable-diffusion-v1-5, fine-tuned by RAFT\n" in text
+def test_a_card_without_an_evaluation(run, tmp_path):
+    """Such as of a run that was stopped: the lines draw a picture of any seed."""
+    for file in ("config.yaml", "run.json"):
+        shutil.copy(run / file, tmp_path)
+    text = write_run_card(tmp_path, tmp_path, "me/mine").read_text()
+    assert "Before and after" not in text and "generator" not in text
+    assert "pipe.load_lora_weights('me/mine', weight_name='pytorch_lora_weights.safetensors')" in text
+
+
+def test_the_card_of_full_fine_tuning_speaks_of_no_lora(run, tmp_path):
+    shutil.copy(run / "config.yaml", tmp_path)
+    facts = json.loads((run / "run.json").read_text())
+    del facts["policy"]["lora"]
+    facts["policy"]["model"] = "owner/name"
+    (tmp_path / "run.json").write_text(json.dumps(facts))
+    text = write_run_card(tmp_path, tmp_path).read_text()
+    assert "# name, fine-tuned by RAFT\n" in text
     assert "lora" not in text.lower()
-    assert 'from_pretrained("path/to/this/folder/unet")' in text
+    assert "base_model: owner/name" in text
+    assert "from_pretrained('path/to/this/folder', subfolder='unet'" in text
 
 
-def test_the_card_calls_the_pipeline_at_the_size_of_the_run():
-    sampling = {"width": 32, "height": 32, "steps": 12, "guidance_scale": 1.5, "guidance_rescale": 0.0, "negative_prompt": ""}
-    expected = {"width": 32, "height": 32, "num_inference_steps": 12, "guidance_scale": 1.5}
-    assert call_arguments(sampling) == expected
-    drawn = []
-    exec("pipe = lambda prompt, **words: drawn.append((prompt, words)) or Result\n" + call_example('a "red" cat', expected), {
-        "drawn": drawn, "Result": type("Result", (), {"images": [None]})
-    })  # fmt: skip
-    assert drawn == [('a "red" cat', expected)]
-
-
-def test_adapters_in_words():
-    assert adapter_words({"lora": None}) == "Full fine-tuning of the U-Net"
+def test_adapters_and_addons_in_words():
+    assert adapter_words(None) == "Full fine-tuning of the U-Net"
     lora = {"rank": 8, "conv": True, "text_encoder": True}
-    assert adapter_words({"lora": lora}) == "LoRA of rank 8 on attention, convolutions, text encoders"
+    assert adapter_words(lora) == "LoRA of rank 8 on attention, convolutions, text encoders"
+    assert adapter_words({"init": "/home/me/style.safetensors"}) == "LoRA, gone on from style.safetensors,"
+    addons = {
+        "vae": "owner/vae",
+        "loras": [{"file": "/home/me/a.safetensors", "weight": 0.5}],
+        "embeddings": [{"file": "/home/me/b.safetensors", "token": "<b>"}],
+    }
+    assert addon_words(addons) == "the VAE owner/vae, a.safetensors at 0.5, b.safetensors as <b>"
 
 
 def test_a_bundled_model_opens_as_a_plain_pipeline():

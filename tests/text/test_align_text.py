@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -87,6 +89,43 @@ def test_the_card_tells_what_was_done(run):
     assert "library_name: peft" in text and "base_model:" not in text  # a folder is nothing that the Hub knows
     assert "LoRA of rank 2 on all-linear" in text and "| held-out prompts | share | reward |" in text
     assert "PeftModel.from_pretrained" in text and "**say four**" in text
+    assert "| held-out prompts | diversity | diversity |" in text and "nan" not in text.lower()
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks transformers by an old name
+def test_the_lines_of_the_card_complete_a_prompt(run, recipe, capsys):
+    text = (run / "export" / "README.md").read_text(encoding="utf-8")
+    model = recipe[1]["policy"]["init_args"]["model"]
+    assert model not in text and str(run) not in text
+    for file in ("raft.json", "adapter_config.json"):
+        assert model not in (run / "export" / file).read_text(encoding="utf-8")
+    lines = text.split("```python")[1].split("```")[0]
+    lines = lines.replace("path/to/this/folder", str(run / "export")).replace(f"path/to/{Path(model).name}", model)
+    exec(compile(lines, "card", "exec"), names := {})
+    assert 1 <= len(names["tokens"]) <= 8
+    assert capsys.readouterr().out
+
+
+def test_a_hostile_completion_is_text(run, tmp_path):
+    """A carriage return ends a line in Markdown too, and with it an indented block."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from markdown_it import MarkdownIt
+
+    from raft_text.export.card import write_run_card
+
+    for file in ("config.yaml", "run.json", "evaluation"):
+        (shutil.copytree if (run / file).is_dir() else shutil.copy)(run / file, tmp_path / file)
+    file = tmp_path / "evaluation/heldout.parquet"
+    table = pq.read_table(file)
+    hostile = pa.array(["fine\r<img src=x>\n\n# head\r\n![t](https://evil.example)"] * len(table))
+    for name in ("after", "prompt"):
+        table = table.set_column(table.column_names.index(name), name, hostile)
+    pq.write_table(table, file)
+    tokens = MarkdownIt("commonmark").enable("table").parse(write_run_card(tmp_path, tmp_path).read_text(encoding="utf-8"))
+    inline = [child for token in tokens if token.type == "inline" for child in token.children]
+    assert {token.type for token in (*tokens, *inline)}.isdisjoint({"html_block", "html_inline", "image"})
+    assert "head" not in [token.content for token in inline]
 
 
 def test_the_report_shows_texts_beside_one_another(run):

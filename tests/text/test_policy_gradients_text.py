@@ -18,7 +18,7 @@ REWARD = "def early(prompts, outputs):\n    return [float(sum(c < 'n' for c in o
 
 
 def test_at_first_every_ratio_is_one_whatever_the_temperature(load):
-    policy = load("llama", sampling={"temperature": 0.7, "top_k": 40})
+    policy = load("llama", sampling={"temperature": 0.7, "repetition_penalty": 1.2})
     samples = policy.sample(requests([Prompt("say one"), Prompt("say")], 2, 0, 1), trace=True)
     index = np.arange(4)
     losses = RaftPlusPlus()(policy, samples, Weighted(index, np.ones(4)), [0] * 4)

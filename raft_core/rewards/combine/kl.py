@@ -18,8 +18,8 @@ class KLPenalised:
     """r − β·(log π − log π_ref): the reward less what the sample cost in divergence from the start.
 
     It changes which samples are chosen and nothing else: the loss stays the likelihood of what was chosen. The log-ratio comes
-    from ``Policy.nll`` with draws that policy and reference share (``divergence.log_ratios``); for diffusion it is the
-    denoising surrogate and noisy, hence several draws.
+    from ``divergence.log_ratios``: for text under the distributions that are sampled from, temperature included; for diffusion
+    from ``Policy.nll`` with draws that policy and reference share, a denoising surrogate and noisy, hence several draws.
 
     Args:
         reward: r, turned where lower is better.

@@ -14,7 +14,7 @@ from raft_core.protocols import RewardInfo
 from raft_core.store.checkpoint import Keep, best_checkpoint
 from raft_core.store.store import read_history, read_run
 from raft_core.testing import FakeReward
-from raft_core.workflows.align import chosen_checkpoint
+from raft_core.workflows.checkpoint_choice import chosen_checkpoint
 
 FALLING = [{"round": rnd, "reward/mean": value} for rnd, value in enumerate([5.0, 3.0, 1.0, 4.0], 1)]
 

@@ -83,8 +83,30 @@ def test_the_price_of_divergence_follows_its_target():
     penalty = KlPenalty(beta=0.15, target=6.0)
     assert penalty.adapted(0.15, 12.0, 1000) == pytest.approx(0.153)
     assert penalty.adapted(0.15, 5.4, 1000) == pytest.approx(0.1485)
-    assert penalty.adapted(0.15, 0.0, 1_000_000) == pytest.approx(0.12)  # never below 0
+    assert penalty.adapted(0.15, 0.0, 25_000) == pytest.approx(0.15 * 0.8 * 0.8 * 0.9)
+    assert penalty.adapted(0.15, 60.0, 20_000) == pytest.approx(0.15 * 1.2 * 1.2)
     assert KlPenalty(beta=0.15).adapted(0.15, 100.0, 1000) == 0.15
+
+
+@pytest.mark.parametrize("kl", [0.0, 5.0, 5.7, 6.0, 6.6, 60.0])
+def test_the_price_of_a_large_round_is_that_of_the_same_samples_in_small_ones(kl):
+    """OpenAI's controller multiplies by 1 + clip(kl/target − 1, ±0.2)·n/horizon after each n ≤ horizon."""
+    penalty, beta = KlPenalty(beta=0.15, target=6.0), 0.15
+    for samples in (1000, 9000, 10_000):
+        assert penalty.adapted(beta, kl, samples) == pytest.approx(
+            beta * (1 + min(max(kl / 6 - 1, -0.2), 0.2) * samples / 10_000)
+        )
+    for samples in (20_000, 45_000, 1_000_000):
+        small = beta
+        for start in range(0, samples, 10_000):
+            small = penalty.adapted(small, kl, min(10_000, samples - start))
+        assert penalty.adapted(beta, kl, samples) == pytest.approx(small)
+        assert penalty.adapted(beta, kl, samples) > 0
+
+
+def test_the_price_stays_a_number_however_short_the_horizon():
+    shortest = KlPenalty(beta=0.15, target=6.0, horizon=1)
+    assert 0 < shortest.adapted(0.15, 0.0, 10**9) < 0.15 < shortest.adapted(0.15, 60.0, 10**9) < math.inf
 
 
 @pytest.mark.parametrize(
@@ -129,7 +151,7 @@ class Steps(FakePolicy):
 
     def step_log_probs(self, samples, *, reference=False):
         x = torch.stack([sample.tensors["x"] for sample in samples])
-        log_probs = -((x - self._means(samples, reference)) ** 2) / 2
+        log_probs = -((x - self._means(samples, 0.0 if reference else 1.0)) ** 2) / 2
         return log_probs.detach() if reference else log_probs, torch.ones_like(log_probs, dtype=torch.bool)
 
     def step_log_probs_and_values(self, samples):

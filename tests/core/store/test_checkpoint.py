@@ -20,7 +20,7 @@ from raft_core.store.checkpoint import (
 )
 from raft_core.store.store import Store, read_history
 from raft_core.testing import FakePolicy
-from raft_core.workflows.align import chosen_checkpoint
+from raft_core.workflows.checkpoint_choice import chosen_checkpoint
 
 
 class Trainer:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from raft_core.errors import ConfigError, DeviceError, ModelError, RaftError
+from raft_core.errors import ConfigError, DeviceError, ModelError, NotFiniteError
 from raft_core.objectives.sft import Sft
 from raft_core.reporter import Silent
 from raft_core.rng import seed_for, torch_rng
@@ -23,7 +23,7 @@ class Noisy(FakePolicy):
         return torch.stack([torch.randn(self.mean.shape[1], generator=torch_rng(seed)) for seed in seeds])
 
     def nll(self, samples, draw, *, reference=False):
-        error = torch.stack([s.tensors["x"] for s in samples]) + draw - self._means(samples, reference)
+        error = torch.stack([s.tensors["x"] for s in samples]) + draw - self._means(samples, 0.0 if reference else 1.0)
         return (error**2).sum(dim=1) / 2
 
 
@@ -229,8 +229,49 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(how):
 
 
 def test_many_in_a_row_stop_the_run():
-    with pytest.raises(RaftError, match=r"round 1, step 7.*lower trainer\.optimizer\.lr"):
+    with pytest.raises(NotFiniteError, match=r"round 1, step 7.*lower trainer\.optimizer\.lr"):
         trained(Trainer(steps=20), objective=Failing(range(3, 3 + MAX_SKIPPED_IN_A_ROW)))
+
+
+def test_many_in_a_row_are_counted_over_rounds_and_over_a_resume():
+    with pytest.raises(NotFiniteError, match=r"round 3, step 1.*as in the 4 steps before"):
+        trained(Trainer(steps=2), rounds=3, objective=Failing(range(1, 9)))
+    trainer, samples = Trainer(steps=4), some_samples()
+    trainer.attach(Noisy(), 3, 2)
+    trainer.fit(Noisy(), Failing(range(1, 5)), samples, everything(samples), 1)
+    resumed = Trainer(steps=4)
+    resumed.attach(Noisy(), 3, 2)
+    resumed.load_state_dict(*trainer.state_dict())
+    with pytest.raises(NotFiniteError, match="round 2, step 1"):
+        resumed.fit(Noisy(), Failing(range(1, 5)), samples, everything(samples), 2)
+
+
+def test_a_step_that_is_taken_begins_the_count_anew():
+    _, metrics = trained(Trainer(steps=5), rounds=2, objective=Failing({2, 3, 4, 5, 7, 8, 9, 10}))
+    assert metrics["train/skipped_steps"] == 4 and metrics["train/steps"] == 1
+
+
+class OneFails(Sft):
+    """Gives NaN for one sample, and passes it on to every gradient that it is part of."""
+
+    def __call__(self, policy, samples, part, seeds):
+        losses = super().__call__(policy, samples, part, seeds)
+        return losses * torch.where(torch.tensor(part.index == 1), float("nan"), 1.0)
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 3, None])
+def test_an_item_whose_loss_is_not_finite_is_left_out_of_its_step(micro_batch_size):
+    """The others' losses are divided by the batch size as ever: the same as if its weight were 0."""
+    samples, heard = some_samples(), Heard()
+    settings = {"batch_size": 5, "steps": 3, "micro_batch_size": micro_batch_size}
+    policy, metrics = trained(Trainer(Optimizer(lr=0.1), **settings), samples=samples, objective=OneFails(), reporter=heard)
+    weights = np.array([1.0, 0.0, 1.0, 1.0, 1.0])
+    expected, others = trained(
+        Trainer(Optimizer(lr=0.1), **settings), samples=samples, selection=Weighted(np.arange(5), weights)
+    )
+    torch.testing.assert_close(policy.mean, expected.mean)
+    assert metrics == pytest.approx(others | {"train/failed_items": 3})
+    assert len(heard.warnings) == 1 and "step 1: the loss of 1 of 5 items is not finite" in heard.warnings[0]
 
 
 class Small(Noisy):

@@ -420,7 +420,8 @@ def test_importing_the_package_is_cheap():
 def test_public_names():
     import raft_diffusion
 
-    assert raft_diffusion.__all__ == ["DenoisingLoss", "Lora", "Memory", "Sampling", "StableDiffusion"]
+    names = ["Addons", "DenoisingLoss", "Embedding", "Lora", "Memory", "MergedLora", "Sampling", "StableDiffusion"]
+    assert raft_diffusion.__all__ == names
     assert all(getattr(raft_diffusion, name).__name__ == name for name in raft_diffusion.__all__)
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         _ = raft_diffusion.Nothing

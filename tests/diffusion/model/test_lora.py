@@ -21,6 +21,7 @@ from raft_core.workflows.trained import open_source
 from raft_diffusion import Lora, StableDiffusion
 from raft_diffusion.export.files import DIFFUSERS_FILE, KOHYA_FILE, lora_formats
 from raft_diffusion.model import lora
+from raft_diffusion.model.lora_file import Factors, factors_of
 
 PROMPT = "a red cat"
 EVERYWHERE = Lora(rank=2, alpha=1.0, conv=True, text_encoder=True)
@@ -32,6 +33,10 @@ def asked():
 
 def drawn(policy):
     return policy.sample(asked())[0].tensors["latents"]
+
+
+def drawn_at_base(policy):
+    return policy.sample(asked(), strength=0)[0].tensors["latents"]
 
 
 def trained(policy, size=0.2):
@@ -110,7 +115,7 @@ def test_files_are_read_back_exactly(load, tmp_path, name):
     policy = trained(load("sdxl", lora=EVERYWHERE))
     policy.save(tmp_path)
     arguments = StableDiffusion.arguments_for(tmp_path / name)
-    assert arguments["model"] == policy.model
+    assert "model" not in arguments  # it lay on this machine, which is nobody's business
     again = load("sdxl", lora=Lora(**arguments["lora"]))
     again.load_weights(tmp_path / name)
     assert all(torch.equal(value, again.trainable()[key]) for key, value in policy.trainable().items())
@@ -151,20 +156,20 @@ def test_a_file_of_unknown_origin_tells_its_settings(load, tmp_path):
     foreign = tmp_path / "foreign.safetensors"
     save_file(load_file(tmp_path / KOHYA_FILE), foreign)
     arguments = StableDiffusion.arguments_for(foreign)
-    assert Lora(**arguments["lora"]) == EVERYWHERE
-    again = load(lora=EVERYWHERE)
-    again.load_weights(foreign)
-    assert torch.equal(drawn(policy), drawn(again))
+    assert arguments == {"lora": {"init": str(foreign), "before": "base"}}
+    for again in (load(lora=Lora(**arguments["lora"])), load(lora=EVERYWHERE)):
+        again.load_weights(foreign)
+        assert torch.equal(drawn(policy), drawn(again))
+        assert torch.equal(policy.sample(asked(), strength=0)[0].tensors["latents"], drawn_at_base(again))
 
 
 def test_a_checkpoint_is_read_too(load, tmp_path):
     policy = trained(load())
     file = tmp_path / "weights.safetensors"
     save_file({name: parameter.detach() for name, parameter in policy.trainable().items()}, file)
-    assert Lora(**StableDiffusion.arguments_for(tmp_path)["lora"]) == Lora()
-    again = load()
-    again.load_weights(tmp_path)
-    assert torch.equal(drawn(policy), drawn(again))
+    for again in (load(), load(lora=Lora(**StableDiffusion.arguments_for(tmp_path)["lora"]))):
+        again.load_weights(tmp_path)
+        assert torch.equal(drawn(policy), drawn(again))
 
 
 def test_full_fine_tuning_is_saved_and_read_back(load, tmp_path):
@@ -172,8 +177,8 @@ def test_full_fine_tuning_is_saved_and_read_back(load, tmp_path):
     files = policy.save(tmp_path)
     assert {file.name for file in files} == {"config.json", "diffusion_pytorch_model.safetensors", "raft.json", "SHA256SUMS"}
     assert damage(tmp_path / "unet") is None
-    assert json.loads((tmp_path / "unet/config.json").read_text())["_name_or_path"] == policy.model
-    assert StableDiffusion.arguments_for(tmp_path) == {"model": policy.model, "lora": None}
+    assert json.loads((tmp_path / "unet/config.json").read_text())["_name_or_path"] == "sd1"
+    assert StableDiffusion.arguments_for(tmp_path) == {"lora": None}
     again = load(lora=None)
     again.load_weights(tmp_path)
     assert torch.equal(drawn(policy), drawn(again))
@@ -224,7 +229,7 @@ def test_weights_that_do_not_fit_are_refused(load, tmp_path):
     load(lora=Lora(conv=True)).save(tmp_path / "conv")
     policy = load()
     before = {name: parameter.detach().clone() for name, parameter in policy.trainable().items()}
-    with pytest.raises(ModelError, match=r"shape.*set policy\.lora\.rank"):
+    with pytest.raises(ModelError, match=r"has rank 8, the policy's 4: set policy\.lora\.rank"):
         policy.load_weights(tmp_path / "rank")
     with pytest.raises(ModelError, match="layers that the policy does not adapt"):
         policy.load_weights(tmp_path / "conv")
@@ -292,29 +297,36 @@ def test_notes_that_are_damaged_are_named(load, fresh, tmp_path):
 @pytest.mark.parametrize(
     ("extra", "says"),
     [
-        ({"lora_unet_x.dora_scale": torch.ones(4, 1)}, "1 tensors besides its down and up matrices"),
-        ({"lora_unet_x.lora_mid.weight": torch.ones(2, 2, 3, 3)}, "1 tensors besides"),
+        ({"lora_unet_x.dora_scale": torch.ones(4, 1)}, "this is a DoRA"),
+        ({"lora_unet_x.lora_mid.weight": torch.ones(2, 2, 3, 3)}, "a LoCon with a middle matrix"),
+        ({"lora_unet_y.lokr_w1": torch.ones(2, 2)}, "a LoKr"),
         ({"lora_unet_x.alpha": torch.ones(3)}, "do not fit each other"),
+        ({"lora_unet_y.alpha": torch.ones(())}, "1 tensors besides its down and up matrices, such as lora_unet_y.alpha"),
         ({"lora_unet_x.lora_up.weight": torch.ones(4, 3)}, "do not fit each other"),
         ({"lora_unet_x.lora_down.weight": torch.ones(2)}, "do not fit each other"),
+        ({"lora_unet_y.lora_down.weight": torch.ones(2, 3)}, "diffusers cannot read this LoRA"),
+        ({"something": torch.ones(2)}, "no LoRA for Stable Diffusion"),
     ],
 )
 def test_adapters_of_another_kind_are_not_taken_for_a_lora(extra, says):
     plain = {"lora_unet_x.lora_down.weight": torch.ones(2, 3), "lora_unet_x.lora_up.weight": torch.ones(4, 2)}
-    assert lora_formats.read(plain)["lora_unet_x"].rank == 2
+    assert factors_of(plain)["unet.x"].rank == 2
     with pytest.raises(ModelError, match=says):
-        lora_formats.read(plain | extra)
+        factors_of(plain | extra)
 
 
 def test_both_spellings_have_the_same_product():
     """alpha 1 of rank 2 halves the update: 0.5 · up · down, once as an alpha, once multiplied in."""
     down, up = torch.ones(2, 3), torch.full((4, 2), 3.0)
-    update = {"unet.mid.to_q": lora_formats.Factors(down, up, alpha=1.0)}
-    (spelt,) = lora_formats.read(lora_formats.to_diffusers(update)).values()
-    (kohya,) = lora_formats.read(lora_formats.to_kohya(update, xl=False)).values()
-    for part in (spelt, kohya):
+    update = {"unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q": Factors(down, up, alpha=1.0)}
+    kohya = lora_formats.to_kohya(update, {})
+    assert next(iter(kohya)) == "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q.lora_down.weight"
+    for tensors in (lora_formats.to_diffusers(update), kohya):
+        found = factors_of(tensors)
+        assert found.keys() == update.keys()
+        (part,) = found.values()
         assert torch.equal(part.scale * part.up @ part.down, 0.5 * up @ down)
-    assert json.loads(json.dumps(list(lora_formats.to_kohya(update, xl=False))))[0] == "lora_unet_mid_to_q.lora_down.weight"
+        assert torch.equal(part.update(), 0.5 * up @ down)
 
 
 def test_folding_adapters_into_the_weights_leaves_no_trace(load):

@@ -175,6 +175,32 @@ def test_pick_score_crops_and_cuts_as_clip_does(clip_folder):
     assert cut == pytest.approx(same)
 
 
+@pytest.mark.parametrize("size", [(384, 513), (513, 384), (512, 512), (224, 225), (1024, 571), (30, 47)])
+def test_pictures_are_prepared_as_transformers_does(size):
+    """Where what is cropped away is an odd number of pixels, torchvision's crop lies one pixel beside it."""
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    from raft_diffusion.rewards.hf_clip import preprocessing
+
+    processor = CLIPImageProcessorPil()
+    noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    image = Image.fromarray(noise)
+    expected = torch.as_tensor(np.asarray(processor(image)["pixel_values"][0]))
+    torch.testing.assert_close(preprocessing(processor.to_dict())(image), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "change", [{"do_center_crop": False}, {"size": {"height": 224, "width": 224}}, {"crop_size": {"height": 336, "width": 336}}]
+)
+def test_a_processor_that_is_not_clips_is_refused(change):
+    from transformers import CLIPImageProcessor
+
+    from raft_diffusion.rewards.hf_clip import preprocessing
+
+    with pytest.raises(ModelError, match=r"preprocessor_config\.json is not that of a CLIP"):
+        preprocessing(CLIPImageProcessor().to_dict() | change)
+
+
 def test_the_published_pick_score_takes_the_processor_of_its_ancestor(clip_folder, tmp_path):
     assert PickScore().source == ClipSource(
         "transformers:yuvalkirstain/PickScore_v1", processor="laion/CLIP-ViT-H-14-laion2B-s32B-b79K"

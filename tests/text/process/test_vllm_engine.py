@@ -20,6 +20,8 @@ ENDS = (7, 9)
 class Llm:
     """Answers every prompt with its own last token and the seed, and notes what it was asked for."""
 
+    log_prob: float = -1.5
+
     def __init__(self, model, **settings):
         self.model, self.settings, self.calls = model, settings, []
 
@@ -31,7 +33,10 @@ class Llm:
             SimpleNamespace(
                 outputs=[
                     SimpleNamespace(
-                        token_ids=(prompt["prompt_token_ids"][-1], one.seed), finish_reason=reason, stop_reason=stop
+                        token_ids=(prompt["prompt_token_ids"][-1], one.seed),
+                        finish_reason=reason,
+                        stop_reason=stop,
+                        cumulative_logprob=self.log_prob,
                     )
                 ]
             )
@@ -75,6 +80,13 @@ def test_samples_come_back_in_order_with_their_seeds_and_why_they_ended():
     assert (settings[0].top_k, settings[0].top_p, settings[0].max_tokens) == (3, 0.9, 5)
     assert settings[0].stop == ["!"] and settings[0].stop_token_ids == list(ENDS)
     assert engine._llm.settings["max_lora_rank"] >= 4
+
+
+@pytest.mark.usefixtures("vllm")
+def test_completions_without_finite_probabilities_have_failed(monkeypatch):
+    monkeypatch.setattr(Llm, "log_prob", float("nan"))
+    engine = VllmEngine("model", Lora(), None, saver([]))
+    assert [one.finish for one in engine.draw(task(), None)] == ["failed"] * 3
 
 
 @pytest.mark.usefixtures("vllm")
