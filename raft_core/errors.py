@@ -75,7 +75,7 @@ class MachineLack(str):
 def nearest(name: str, known: Iterable[str]) -> str:
     """`` (did you mean 'x'?)`` with the nearest of ``known``, or all of them when none is near."""
     options = sorted(known)
-    close = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name[:100], options, n=1, cutoff=0.5)  # it may be anything, of any length
     if close:
         return f" (did you mean {close[0]!r}?)"
     return f" (known: {', '.join(options)})" if options else ""

@@ -15,6 +15,7 @@ import torch
 from raft_core.conversations import ANSWERS, response, transcript
 from raft_core.errors import ConfigError, DataError, DeviceError, ModelError, RaftError
 from raft_core.machine.devices import resolve_device
+from raft_core.prompt_files.drawing import without_negative
 from raft_core.protocols import Phase, Purpose
 from raft_core.sampling import chunks
 from raft_core.store.checkpoint import policy_hash
@@ -132,12 +133,13 @@ class CausalLM:
         Of the Hub's models that is told when they are loaded, before their weights are.
         """
         self._unchecked = [*train, *held_out]
+        found = without_negative(self._unchecked)
         try:
             if loading.locate(self.model)[0] == "hub":
-                return []
-            return self._prompt_mistakes()
+                return found
+            return found + self._prompt_mistakes()
         except ModelError:  # told by ``check``
-            return []
+            return found
 
     def _prompt_mistakes(self) -> list[str]:
         """Why prompts are refused; those that were checked are not checked again.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raft_core.errors import ConfigError, nearest
+from raft_core.reading.files import excerpt, home_path, is_file
 
 if TYPE_CHECKING:
     from raft_core.config.run_config import Checked
@@ -38,14 +39,16 @@ def find_config(name: str) -> Path:
     Raises:
         ConfigError: neither; names the nearest recipe.
     """
-    path = Path(name).expanduser()
-    if path.is_file():
+    path = home_path(name)
+    if is_file(path):
         return path
     recipes = {str(p.relative_to(folder).with_suffix("")): p for folder in recipe_folders() for p in folder.rglob("*.yaml")}
     bare = name.removeprefix("configs/").removesuffix(".yaml")
     if bare in recipes:
         return recipes[bare]
-    raise ConfigError(f"there is no configuration {name!r}{nearest(bare, recipes)}; name a YAML file or one of the recipes")
+    raise ConfigError(
+        f"there is no configuration {excerpt(name, 200)!r}{nearest(bare, recipes)}; name a YAML file or one of the recipes"
+    )
 
 
 def recipe_folders() -> list[Path]:

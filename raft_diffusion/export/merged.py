@@ -50,8 +50,8 @@ def save_merged(engine: Engine, model: str, path: Path, dtype: torch.dtype) -> l
     tensors = to_ldm(states, pipe)
     if found := differences(tensors, states, pipe):
         raise ModelError(
-            f"the original layout of Stable Diffusion cannot hold this model: {len(found)} tensors would be read otherwise, such "
-            f"as {found[0]}; use the LoRA or the U-Net's folder"
+            f"the original layout of Stable Diffusion cannot hold this model: {len(found)} tensors would be read otherwise, "
+            f"such as {found[0]}; use the LoRA or the U-Net's folder"
         )
     if engine.encodes_size and engine.prediction == "v_prediction":
         tensors[single_file.V_KEY] = torch.zeros(0)  # by which ComfyUI and trainers tell that SDXL predicts v

@@ -117,7 +117,7 @@ def test_trouble_with_one_picture_leaves_that_one_unscored(kind, expected):
     scores = columns["vlm_judge"]
     np.testing.assert_array_equal(scores, [5, 5, expected])
     if math.isnan(expected):
-        said = {"500 for ever": "status 500", "HTML": "a web page", "slow": "did not answer", "garbage": "no chat completion"}
+        said = {"500 for ever": "status 500", "HTML": "a web page", "slow": "did not answer", "garbage": "not UTF-8"}
         assert said.get(kind, "") in failures["vlm_judge"].first_error
         assert "NaN" not in failures["vlm_judge"].first_error
 
