@@ -85,7 +85,9 @@ def tiny_tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=CONTEXT)
 
 
-def _text_encoder(*, act: str, width: int = WIDTH, with_projection: bool = False) -> CLIPTextModel | CLIPTextModelWithProjection:
+def _text_encoder(
+    *, act: str, width: int = WIDTH, with_projection: bool = False
+) -> CLIPTextModel | CLIPTextModelWithProjection:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     tokenizer = tiny_tokenizer()

@@ -47,7 +47,7 @@ def write_run_card(run_folder: Path, folder: Path, place: str | None = None) -> 
         picture=picture,
         draws_first=_first(facts) is not None,
         addons=addons,
-        kohya=KOHYA_FILE if (folder / KOHYA_FILE).is_file() else "",
+        kohya=Markdown(KOHYA_FILE) if lora else "",
         snippet=use(facts, Trained(place or HERE, DIFFUSERS_FILE if lora else None)),
     )
 
