@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raft_core import capabilities
-from raft_core.errors import ConfigError
+from raft_core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from raft_core.config.run_config import Override
@@ -59,11 +59,12 @@ def main(args: argparse.Namespace) -> None:
         raise ConfigError("nothing to generate from: give --prompts FILE or --prompt TEXT")
     from raft_core.config.run_config import parse_overrides
     from raft_core.machine.folders import free_folder
+    from raft_core.prompt_files.drawing import described
     from raft_core.prompts import distinct, read_prompts
     from raft_core.store.create import require_empty
     from raft_core.terminal import progress
     from raft_core.types import Prompt
-    from raft_core.workflows.align import truncated
+    from raft_core.workflows.align import loaded_warnings
     from raft_core.workflows.choose import choose, write_chosen
     from raft_core.workflows.generate import UNSCORED, generate, write_outputs
     from raft_core.workflows.trained import open_source
@@ -77,13 +78,17 @@ def main(args: argparse.Namespace) -> None:
     folder = args.output or free_folder(Path("generated") / source.name.replace(":", "-"))
     require_empty(folder)
     policy, _ = source.build(rewards=False)
+    if mistakes := capabilities.check_prompts(policy, [], prompts):
+        raise DataError(mistakes[0])
     reporter = progress.reporter()
+    for line in described(prompts):
+        reporter.line(line)
     reporter.line(f"{source.load(policy, args.checkpoint)}, {len(prompts)} prompts × {k} samples")
     for part in (scorer, voter):
         capabilities.load(part)
     if scorer is not None:
         scorer.attach(policy)
-    for warning in truncated(policy, prompts):
+    for warning in loaded_warnings(policy, prompts):
         reporter.warn(warning)
     samples = generate(policy, prompts, k=k, seed=args.seed, reporter=reporter, strength=0.0 if args.base else args.strength)
     if scorer is None and voter is None:

@@ -4,10 +4,11 @@
   raft reward eval pick_a_pic.parquet --reward PickScore --reward ClipScore \\
       --reward.model ViT-H-14 --reward.pretrained laion2b_s32b_b79k
 
-Accuracy with its interval, by group too; calibration of σ(Δ), as it is and in
-the best unit; correlation with length or file size, by which a reward that can
-be hacked shows itself; how often the rewards agree with one another. What is
-found is also written as JSON, and the reliability as a plot.
+Accuracy with its interval for further prompts, by group too; calibration of
+σ(Δ), as it is and in the best unit; correlation with length or file size, by
+which a reward that can be hacked shows itself; how often the rewards agree with
+one another. What is found is also written as JSON, and the reliability as a
+plot.
 """
 
 from __future__ import annotations
@@ -107,8 +108,8 @@ def _table(title: str, headings: Sequence[str]) -> Any:
 
 def _verdicts(findings: Findings) -> Any:
     decided = findings.preferences - findings.ties
-    title = f"{decided} preferences (and {findings.ties} ties); chance {findings.chance:.3f}, largest wins "
-    title += f"{findings.larger_wins.value:.3f}"
+    title = f"{decided} preferences (and {findings.ties} ties) about {findings.prompts} prompts; "
+    title += f"chance {findings.chance:.3f}, largest wins {findings.larger_wins.value:.3f}"
     table = _table(title, ("reward", "accuracy", "ECE", "with best unit", f"ρ with {findings.size_unit}", "unscored"))
     for verdict in findings.verdicts:
         table.add_row(

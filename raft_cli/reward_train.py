@@ -70,8 +70,8 @@ def main(args: argparse.Namespace) -> None:
     trained = train_reward(learner, reading.preferences, settings, folder, reporter, reference=reference, device=args.device)
     rate = trained.held_out
     reporter.line(
-        f"held out: accuracy {rate.value:.3f} ({rate.low:.3f} to {rate.high:.3f}, n = {rate.n}), "
-        f"calibration error {trained.calibration.ece:.3f}"
+        f"held out: accuracy {rate.value:.3f} ({rate.low:.3f} to {rate.high:.3f}, {rate.n} choices about {rate.prompts} "
+        f"prompts), calibration error {trained.calibration.ece:.3f}"
     )
     reporter.line(f"the reward is in {folder}; use it by: --reward {folder}")
 

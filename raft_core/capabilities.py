@@ -10,11 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from raft_core.conversations import transcript
+
 if TYPE_CHECKING:
     import torch
 
     from raft_core.protocols import Policy
-    from raft_core.types import Prompt, Request, Sample
+    from raft_core.types import Message, Prompt, Request, Sample, Selection
 
 
 # --- of any part
@@ -35,6 +37,15 @@ class ChecksPrompts(Protocol):
 
     def check_prompts(self, train: Sequence[Prompt], held_out: Sequence[Prompt]) -> list[str]:
         """What these prompts lack, in words; called before a weight is loaded."""
+        ...
+
+
+@runtime_checkable
+class Notes(Protocol):
+    """Knows something that a person should know, though it is no mistake: of its settings, or once loaded of its weights."""
+
+    def notes(self) -> list[str]:
+        """In words; asked when a configuration is checked, and of a policy again when it has been loaded."""
         ...
 
 
@@ -117,6 +128,19 @@ class ComparesLikelihoods(Protocol):
 
 
 @runtime_checkable
+class ReadsMessages(Protocol):
+    """Reads conversations with their roles; any other policy reads their transcripts."""
+
+    def visible_messages(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """The part of a conversation that the model takes in; all of it unless it is longer than it may be.
+
+        Raises:
+            DataError: the conversation is refused.
+        """
+        ...
+
+
+@runtime_checkable
 class Writes(Protocol):
     """Takes responses that were written elsewhere, by a person or a teacher, as samples of its own."""
 
@@ -167,6 +191,15 @@ class Merges(Protocol):
 
 
 @runtime_checkable
+class Divides(Protocol):
+    """A loss, or that of a round, whose batches are divided by something else than their number of items, such as tokens."""
+
+    def divisor(self, samples: Sequence[Sample], part: Any) -> float:
+        """What the sum of the losses of a whole batch ``part`` is divided by, however it is cut up or shared out; > 0."""
+        ...
+
+
+@runtime_checkable
 class ChecksPolicy(Protocol):
     """Says why a policy, not yet loaded, will not do."""
 
@@ -186,6 +219,11 @@ def check_prompts(part: object, train: Sequence[Prompt], held_out: Sequence[Prom
     return list(part.check_prompts(train, held_out)) if isinstance(part, ChecksPrompts) else []
 
 
+def notes(part: object) -> list[str]:
+    """What a person should know of a part."""
+    return list(part.notes()) if isinstance(part, Notes) else []
+
+
 def check_policy(objective: object, policy: Policy) -> list[str]:
     """Why an objective cannot train a policy."""
     return list(objective.suits(policy)) if isinstance(objective, ChecksPolicy) else []
@@ -194,6 +232,11 @@ def check_policy(objective: object, policy: Policy) -> list[str]:
 def check_trace(policy: Policy) -> list[str]:
     """Why a policy cannot be sampled with a trace."""
     return list(policy.check_trace()) if isinstance(policy, ChecksTrace) else []
+
+
+def divisor(loss: object, samples: Sequence[Sample], part: Selection) -> float:
+    """What the sum of a batch's losses is divided by."""
+    return loss.divisor(samples, part) if isinstance(loss, Divides) else float(len(part))
 
 
 def load(part: object) -> None:
@@ -213,6 +256,17 @@ def attach(parts: Iterable[object], policy: Policy) -> None:
     for part in parts:
         if isinstance(part, AttachesPolicy):
             part.attach(policy)
+
+
+def visible(policy: Policy, prompt: Prompt) -> str:
+    """What a policy takes in of a prompt; of a conversation its transcript.
+
+    Raises:
+        DataError: it refuses the prompt.
+    """
+    if prompt.messages is None or not isinstance(policy, ReadsMessages):
+        return policy.visible(prompt.text)
+    return transcript(policy.visible_messages(prompt.messages))
 
 
 def figures(policy: Policy, samples: Sequence[Sample]) -> dict[str, float]:

@@ -19,12 +19,24 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+#: Role, content, and what else a chat template may read of a message.
+Message = Mapping[str, Any]
+#: Where ``Prompt.meta`` holds the conversation that a prompt is.
+MESSAGES = "messages"
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """A prompt and whatever its file says of it besides (a reference answer, a category)."""
 
     text: str
     meta: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def messages(self) -> Sequence[Message] | None:
+        """The conversation that is to be gone on with; ``text`` is then its transcript. None of a plain text."""
+        found = self.meta.get(MESSAGES)
+        return found if isinstance(found, (list, tuple)) and found else None
 
     @property
     def id(self) -> str:

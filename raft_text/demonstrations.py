@@ -11,44 +11,41 @@ from typing import Any
 import numpy as np
 import torch
 
+from raft_core.conversations import ANSWERS, REPLY, response
 from raft_core.errors import ConfigError, DataError, StoreError
 from raft_core.machine.files import write_text
 from raft_core.protocols import Policy, Purpose, RewardInfo
 from raft_core.store.rounds import read_round, rounds_in
-from raft_core.types import Prompt, Request, Sample
+from raft_core.types import MESSAGES, Prompt, Request, Sample
 from raft_text.model.encoding import shortened
-from raft_text.policy import RESPONSES, CausalLM
-
-
-def response(prompt: Prompt) -> str | None:
-    """What the prompts' table says is to be answered; None when it has no such column."""
-    found = next((prompt.meta[name] for name in RESPONSES if name in prompt.meta), None)
-    return found if isinstance(found, str) else None
+from raft_text.policy import CausalLM
 
 
 def lacking_responses(prompts: Sequence[Prompt]) -> list[str]:
     """In words, naming the first, that some of the prompts have no response to learn; empty when all have one."""
-    lacking = [prompt.text for prompt in prompts if response(prompt) is None]
+    lacking = [prompt for prompt in prompts if response(prompt) is None]
     if not lacking:
         return []
     more = f" ({len(lacking)} of {len(prompts)} prompts have none)" if len(lacking) > 1 else ""
-    return [
-        f"the prompt {shortened(lacking[0])!r} has no response to learn{more}: the prompts' table needs a text in the column "
-        f"{' or '.join(RESPONSES)}"
-    ]
+    needed = f"the prompts' table needs a text in the column {' or '.join(ANSWERS)}"
+    if lacking[0].messages is not None:
+        needed = f"a conversation has to end with an assistant's message, or {needed}"
+    return [f"the prompt {shortened(lacking[0].text)!r} has no response to learn{more}: {needed}"]
 
 
 class Demonstrated(CausalLM):
     """A language model that learns the responses in its prompts' table, by a person or by a teacher.
 
-    In the rounds it "draws" the responses (column response, completion, answer or chosen), so K is 1 and all are kept; in
-    comparisons it draws as ``CausalLM`` does. Its arguments are those of ``CausalLM``.
+    In the rounds it "draws" the responses (column response, completion, answer or chosen, or the last message of a
+    conversation), so K is 1 and all are kept; in comparisons it draws as ``CausalLM`` does. Of a conversation every turn of the
+    assistant is learned (``prompting.learned_turns``). Its arguments are those of ``CausalLM``.
     """
 
     def check_prompts(self, train: Sequence[Prompt], held_out: Sequence[Prompt]) -> list[str]:
         """Prompts without a response, which held-out ones do not need, and those of ``CausalLM.check_prompts``."""
         return [*lacking_responses(train), *super().check_prompts(train, held_out)]
 
+    reads_responses = True
     #: Whether samples say how likely the model finds the response that the table gives; ``ResponseLoss`` asks for it.
     measures_responses = False
 
@@ -62,6 +59,12 @@ class Demonstrated(CausalLM):
             drawn = self._given(requests)
             drawn = self._traced(drawn, reference) if trace else drawn
         return self._measured(drawn, reference) if self.measures_responses else drawn
+
+    def render(self, samples: Sequence[Sample]) -> list[Sample]:
+        """Responses as their table has them: a template may write more into a turn, and a tokenizer change a text."""
+        given = [s.meta.get("finish") == "written" for s in samples]
+        drawn = iter(super().render([s for s, each in zip(samples, given, strict=True) if not each]))
+        return [s.with_output(response(s.prompt)) if each else next(drawn) for s, each in zip(samples, given, strict=True)]
 
     def _measured(self, samples: Sequence[Sample], reference: bool) -> list[Sample]:
         """The samples with ``response_loss`` in their meta, nats per token, where there is a response."""
@@ -148,8 +151,9 @@ def write_winners(run: Path, per_prompt: int = 1) -> Path:
             others = found.setdefault(sample.prompt.text, {})
             text = sample.output.strip()
             if text not in others or score > others[text][0]:
-                said = {name: value for name, value in sample.prompt.meta.items() if name not in RESPONSES}
-                others[text] = float(score), {**said, "prompt": sample.prompt.text, "response": sample.output}
+                said = {n: value for n, value in sample.prompt.meta.items() if n not in (*ANSWERS, MESSAGES, REPLY)}
+                asked = sample.prompt.text if sample.prompt.messages is None else sample.prompt.messages
+                others[text] = float(score), {**said, "prompt": asked, "response": sample.output}
     if not found:
         raise StoreError(f"{run} holds no kept samples of text, so there is nothing to learn from it")
     best = [sorted(others.values(), key=lambda one: -one[0])[:per_prompt] for others in found.values()]  # stable

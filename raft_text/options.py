@@ -6,13 +6,15 @@ These dataclasses are the configuration's schema, and their docstrings its help.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
 from raft_core.errors import ConfigError
 
 PLACE = "{prompt}"
+#: Arguments of a chat template that are set for each conversation, and not by a user.
+TEMPLATE_OWN = ("messages", "conversation", "add_generation_prompt", "continue_final_message", "tools", "documents", "tokenize")
 
 
 def _refuse(mistakes: Sequence[str]) -> None:
@@ -54,19 +56,29 @@ class Lora:
 
 @dataclass(frozen=True)
 class Prompting:
-    """How a prompt's text becomes what the model reads.
+    """How a prompt becomes what the model reads.
 
     Args:
-        chat: put the text into the tokenizer's chat template, as the user's message.
-        system: message that goes before it; needs chat.
-        template: text around the prompt, which stands where {prompt} is.
-        max_tokens: longest prompt, without what the templates add; of a longer one the beginning is cut off, and the run says
-            so. null = nothing is ever cut off. In either case a prompt that leaves no room for the completion is refused.
+        chat: put a prompt's text into the tokenizer's chat template, as the user's message. Conversations (prompts with
+            messages) go through it in any case.
+        system: message that goes before a prompt that has no system message of its own; needs chat.
+        system_in_user: put system messages before the user's first message, for templates that know no such role.
+        template: text around the prompt, which stands where {prompt} is; of a conversation, around what the user said last.
+        chat_template_kwargs: arguments of the chat template, such as {enable_thinking: false}. A prompt's table may have its
+            own in a column of this name.
+        learned_turns: which of the assistant's turns in a conversation are learned where its response is: ``all`` but those of
+            weight 0, or the ``last`` one.
+        max_tokens: longest prompt, without what the templates add; of a longer one the beginning is cut off (of a conversation,
+            its oldest exchanges), and the run says so. null = nothing is ever cut off. In either case a prompt that leaves no
+            room for the completion is refused.
     """
 
     chat: bool = False
     system: str | None = None
+    system_in_user: bool = False
     template: str = PLACE
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    learned_turns: Literal["all", "last"] = "all"
     max_tokens: int | None = None
 
     def __post_init__(self) -> None:
@@ -77,6 +89,11 @@ class Prompting:
             mistakes.append("prompting.system is set, but prompting.chat is off: plain prompts have no system message")
         if self.max_tokens is not None and self.max_tokens < 1:
             mistakes.append(f"prompting.max_tokens is {self.max_tokens}, but at least 1 is needed; null cuts nothing off")
+        for name in TEMPLATE_OWN:
+            if name in self.chat_template_kwargs:
+                mistakes.append(
+                    f"prompting.chat_template_kwargs has {name!r}, which is set here for every prompt: leave it out"
+                )
         _refuse(mistakes)
 
 

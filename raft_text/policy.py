@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,22 +12,26 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from raft_core.conversations import ANSWERS, response, transcript
 from raft_core.errors import ConfigError, DataError, DeviceError, ModelError, RaftError
 from raft_core.machine.devices import resolve_device
+from raft_core.prompt_files.drawing import without_negative
 from raft_core.protocols import Phase, Purpose
 from raft_core.sampling import chunks
 from raft_core.store.checkpoint import policy_hash
-from raft_core.types import Prompt, Request, Sample
+from raft_core.types import MESSAGES, Message, Prompt, Request, Sample
 from raft_text import metrics
 from raft_text.export import files as export
 from raft_text.export import merged
 from raft_text.model import device as hardware
 from raft_text.model import loading
 from raft_text.model.critic import ValueHead, load_critic
-from raft_text.model.encoding import PromptEncoder, refusals, surely_fit
+from raft_text.model.encoding import PromptEncoder
 from raft_text.model.engine import Engine, load_draft, room_mistakes
 from raft_text.model.features import ngram_features
 from raft_text.model.likelihood import DrawnScoring, Row, padded, rows_at_once
+from raft_text.model.readable import encoder_of, prompt_mistakes
+from raft_text.model.turns import TURNS, Passages
 from raft_text.options import Critic, Lora, Memory, Prompting, Rejection, Sampling
 from raft_text.process.rejection import Watcher
 from raft_text.process.sampler import Drawn, Task, draw, first_stop
@@ -34,7 +39,6 @@ from raft_text.process.token_choice import Picker, replay_mistakes
 
 #: Batches that are asked for at once, so that prompts of similar length can be put together.
 POOL = 4
-RESPONSES = ("response", "completion", "answer", "chosen")
 
 
 class CausalLM:
@@ -61,6 +65,8 @@ class CausalLM:
     """
 
     modality = "text"
+    #: Whether the responses in the prompts' table are read, and not the prompts alone.
+    reads_responses = False
     on_step: Callable[[int, int], None] | None = None
 
     def __init__(
@@ -93,6 +99,7 @@ class CausalLM:
         self._vllm: Any = None
         self._watcher: Watcher | None = None
         self._references: list[Sample] = []
+        self._unchecked: list[Prompt] = []
 
     def check(self) -> list[str]:
         found = hardware.mistakes(self.device, self.dtype, self.lora, self.sampling, self.memory)
@@ -116,23 +123,45 @@ class CausalLM:
             if place == "hub":
                 return []
             mistakes = loading.folder_mistakes(Path(where), chat=chat)
-            return mistakes or room_mistakes(loading.read_facts(Path(where)).context, self.sampling)
+            mistakes = mistakes or room_mistakes(loading.read_facts(Path(where)).context, self.sampling)
+            return encoder_of(model, self.prompting, self.sampling).chat.mistakes() if chat and not mistakes else mistakes
         except ModelError as error:
             return [str(error)]
 
     def check_prompts(self, train: Sequence[Prompt], held_out: Sequence[Prompt]) -> list[str]:
-        """Prompts that leave no room for a completion; of the Hub's models that is told when they are loaded."""
-        texts = [prompt.text for prompt in (*train, *held_out)]
+        """Prompts that leave no room for a completion, and conversations that the chat template refuses.
+
+        Of the Hub's models that is told when they are loaded, before their weights are.
+        """
+        self._unchecked = [*train, *held_out]
+        found = without_negative(self._unchecked)
         try:
-            place, where = loading.locate(self.model)
-            context = None if place == "hub" else loading.read_facts(Path(where)).context
-            if surely_fit(self.prompting, texts, context, self.sampling.max_new_tokens):
-                return []
-            tokenizer = loading.load_tokenizer(self.model, chat=self.prompting.chat)
+            if loading.locate(self.model)[0] == "hub":
+                return found
+            return found + self._prompt_mistakes()
         except ModelError:  # told by ``check``
-            return []
-        ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-        return refusals(PromptEncoder(tokenizer, self.prompting, context, self.sampling.max_new_tokens, ends), texts)
+            return found
+
+    def _prompt_mistakes(self) -> list[str]:
+        """Why prompts are refused; those that were checked are not checked again.
+
+        Raises:
+            ModelError: the model's folder, or its tokenizer, cannot be read.
+        """
+        prompts, self._unchecked = self._unchecked, []
+        return prompt_mistakes(self.model, self.prompting, self.sampling, prompts, responses=self.reads_responses)
+
+    def _require_readable(self) -> None:
+        """Check what could not be checked before the tokenizer was there.
+
+        Raises:
+            ConfigError: settings that the chat template does not take.
+            DataError: prompts that are refused.
+        """
+        if self.prompting.chat and (mistakes := encoder_of(self.model, self.prompting, self.sampling).chat.mistakes()):
+            raise ConfigError(mistakes)
+        if self._unchecked and (mistakes := self._prompt_mistakes()):
+            raise DataError(mistakes[0])
 
     def load(self) -> None:
         """Load the weights and add fresh adapters.
@@ -140,9 +169,12 @@ class CausalLM:
         Raises:
             ModelError: the model cannot be loaded, adapted or sampled as asked.
             DeviceError: the hardware cannot do what is asked.
+            ConfigError: the chat template does not take what is asked of it.
+            DataError: prompts, checked before, that the model does not take.
         """
         if found := hardware.mistakes(self.device, self.dtype, self.lora, self.sampling, self.memory):
             raise DeviceError("; ".join(found))
+        self._require_readable()
         device = resolve_device(self.device)
         dtype = hardware.pick_dtype(self.dtype, device)
         self._engine = Engine.load(self.model, self.lora, self.prompting, self.sampling, self.memory, device, dtype)
@@ -152,6 +184,10 @@ class CausalLM:
         self._engine.prove_packing(self._value_head)
         self._watcher = self._watch()
         self._references = self._read_references(encode=True)
+
+    def notes(self) -> list[str]:
+        """What a person should know of how the model was loaded, in words; nothing before that."""
+        return [] if self._engine is None else list(self._engine.notes)
 
     def _watch(self) -> Watcher | None:
         return None if self.rejection is None else Watcher(self.rejection)
@@ -166,16 +202,15 @@ class CausalLM:
             prompts = read_prompts(self.references)
         except DataError as error:
             raise DataError(f"references: {error}") from error
-        column = next((name for name in RESPONSES if name in prompts[0].meta), None)
-        if column is None or any(not isinstance(prompt.meta.get(column), str) for prompt in prompts):
+        if any(response(prompt) is None for prompt in prompts):
             raise DataError(
-                f"references: {self.references} needs a text in the column {' or '.join(RESPONSES)} of every row, beside the "
+                f"references: {self.references} needs a text in the column {' or '.join(ANSWERS)} of every row, beside the "
                 "prompt"
             )
         if not encode:
             return []
         requests = [Request(prompt, 0, 0) for prompt in prompts]
-        return self.written(requests, [prompt.meta[column] for prompt in prompts])
+        return self.written(requests, [response(prompt) or "" for prompt in prompts])
 
     @property
     def engine(self) -> Engine:
@@ -201,6 +236,15 @@ class CausalLM:
         self.encode(text)
         return self.encode.visible(text)
 
+    def visible_messages(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """The part of a conversation that the model takes in.
+
+        Raises:
+            DataError: it leaves no room for a completion, or the chat template refuses it.
+        """
+        self.encode(Prompt(transcript(messages), {MESSAGES: list(messages)}))
+        return self.encode.visible_messages(messages)
+
     # ------------------------------------------------------------------ drawing
 
     def check_trace(self) -> list[str]:
@@ -213,11 +257,16 @@ class CausalLM:
         if trace and (mistakes := self.check_trace()):
             raise ConfigError(mistakes)
         engine, reference = self.engine, self._is_reference(strength)
-        prompts = [engine.encode(request.prompt.text) for request in requests]
+        prompts = [engine.encode(request.prompt) for request in requests]
+        chats = [engine.encode.is_chat(request.prompt) for request in requests]
         order = sorted(range(len(requests)), key=lambda i: len(prompts[i]))  # stable: the K of a prompt stay together
+        # Turns of a chat end otherwise than texts do, so the two are not drawn together.
+        parts = [
+            part for chat in (False, True) for part in chunks([i for i in order if chats[i] == chat], self.sampling.batch_size)
+        ]
         drawn: dict[int, Drawn] = {}
         with torch.no_grad(), engine.placed(), engine.version(reference), engine.drawing(trace=trace, reference=reference):
-            for part in chunks(order, self.sampling.batch_size):
+            for part in parts:
                 task = self._task([requests[i] for i in part], [prompts[i] for i in part], purpose, trace)
                 drawn |= dict(zip(part, self._drawn(task, reference), strict=True))
         samples = [self._sample(request, drawn[i]) for i, request in enumerate(requests)]
@@ -240,12 +289,16 @@ class CausalLM:
             texts=[request.prompt.text for request in requests],
             seeds=[request.seed for request in requests],
             sampling=self.sampling.for_comparison() if purpose == "compare" else self.sampling,
-            ends=self.engine.ends,
+            ends=self._ends(self.encode.is_chat(requests[0].prompt)),
             decode=self.encode.text,
             watcher=self._watcher if purpose == "round" else None,
             trace=trace,
             on_step=self.on_step,
         )
+
+    def _ends(self, chat: bool) -> Sequence[int]:
+        """Tokens that end a completion: the engine's, and for a conversation where prompts are texts what ends a turn too."""
+        return self.engine.ends if chat == self.prompting.chat else self.encode.ends(chat=chat)
 
     def _drawn(self, task: Task, reference: bool) -> list[Drawn]:
         if self.sampling.engine == "transformers":
@@ -289,16 +342,19 @@ class CausalLM:
         """
         samples = []
         for request, text in zip(requests, texts, strict=True):
-            tokens = torch.tensor(self.encode.completion(request.prompt.text, text), dtype=torch.int64)
+            turns = self.encode.turns(request.prompt, text)
+            tokens = torch.tensor([token for turn in turns for token in turn], dtype=torch.int64)
+            lengths = {TURNS: torch.tensor([len(turn) for turn in turns])} if len(turns) > 1 else {}
             meta = {"tokens": len(tokens), "finish": "written"}
-            samples.append(Sample(request, output=text, tensors={"tokens": tokens}, meta=meta))
+            samples.append(Sample(request, output=text, tensors={"tokens": tokens, **lengths}, meta=meta))
         return samples
 
     def render(self, samples: Sequence[Sample]) -> list[Sample]:
         return [sample.with_output(self._text(sample)) for sample in samples]
 
     def _text(self, sample: Sample) -> str:
-        text = self.encode.text(sample.tensors["tokens"])
+        tokens = sample.tensors["tokens"]
+        text = self.encode.text(tokens[-int(sample.tensors[TURNS][-1]) :] if TURNS in sample.tensors else tokens)
         return text[: first_stop(text, self.sampling.stop)] if sample.meta.get("finish") == "stop" else text
 
     # ------------------------------------------------------------------ likelihood
@@ -327,17 +383,17 @@ class CausalLM:
         Where top-k or top-p cut tokens off, both are of the tokens that the present policy leaves, and the one that is there:
         the mean over its own samples is then a divergence of what is sampled, and 0 before training.
         """
-        picker = Picker(self.sampling, self.engine.ends)
-        found = []
+        passages = Passages(self.encode, samples)
+        found: list[torch.Tensor] = []
         with torch.no_grad():
-            for rows in self._parts(samples):
+            for rows, picker in self._parts(passages):
                 drawn = DrawnScoring(picker, rows, cut=True)
                 sides = []
                 for reference in (False, True):  # in this order: the policy's own side says what is cut off
                     with self.engine.placed(), self.engine.version(reference):
-                        sides.append(torch.stack([row.sum() for row in self.engine.log_probs(rows, drawn)]))
-                found.append(sides[0] - sides[1])
-        return torch.cat(found)
+                        sides.append(self.engine.log_probs(rows, drawn))
+                found += [own - start for own, start in zip(*sides, strict=True)]
+        return torch.stack([row.sum() for row in passages.of_samples(found)])
 
     @property
     def estimates_values(self) -> bool:
@@ -352,28 +408,33 @@ class CausalLM:
         head = self._value_head
         if head is None:
             raise ModelError("the policy has no critic: give it one with critic: {}")
-        with self.engine.placed(), self.engine.version(False):
-            parts = self._parts(samples)
-            pairs = [pair for part in parts for pair in self.engine.log_probs_and_values(part, head, self._drawn_scoring(part))]
-        log_probs, mask = padded([row for row, _ in pairs])
-        return log_probs, padded([row for _, row in pairs])[0], mask
+        engine, passages = self.engine, Passages(self.encode, samples)
+        with engine.placed(), engine.version(False):
+            parts = self._parts(passages)
+            pairs = [p for rows, picker in parts for p in engine.log_probs_and_values(rows, head, DrawnScoring(picker, rows))]
+        log_probs, mask = padded(passages.of_samples([row for row, _ in pairs]))
+        return log_probs, padded(passages.of_samples([row for _, row in pairs]))[0], mask
 
     def _log_probs(self, samples: Sequence[Sample], reference: bool, *, drawn: bool = False) -> list[torch.Tensor]:
         """[T] log-probs of each sample's tokens: of the model itself, or of what they are drawn from."""
-        engine = self.engine
+        engine, passages = self.engine, Passages(self.encode, samples)
         with engine.placed(), engine.version(reference):
-            parts = [engine.log_probs(part, self._drawn_scoring(part) if drawn else None) for part in self._parts(samples)]
-        return [row for part in parts for row in part]
+            parts = self._parts(passages)
+            scored = [engine.log_probs(rows, DrawnScoring(picker, rows) if drawn else None) for rows, picker in parts]
+        return passages.of_samples([row for part in scored for row in part])
 
-    def _drawn_scoring(self, rows: Sequence[Row]) -> DrawnScoring:
-        return DrawnScoring(Picker(self.sampling, self.engine.ends), rows)
+    def _parts(self, passages: Passages) -> Iterator[tuple[Sequence[Row], Picker]]:
+        """(prompts and completions, how tokens are drawn there), in order. Without gradients a large batch is taken in parts.
 
-    def _parts(self, samples: Sequence[Sample]) -> Iterator[Sequence[Row]]:
-        """Prompts and completions. Without gradients a large batch is taken in parts."""
-        rows = [(self.encode(sample.prompt.text), sample.tensors["tokens"]) for sample in samples]
-        if torch.is_grad_enabled():
-            return chunks(rows, max(len(rows), 1))
-        return chunks(rows, min(self.sampling.batch_size, rows_at_once(rows, self.engine.vocabulary)))
+        A turn of a chat ends otherwise than a text, so a part is of one kind.
+        """
+        for chat, run in itertools.groupby(zip(passages.rows, passages.chats, strict=True), key=lambda row: row[1]):
+            rows = [row for row, _ in run]
+            most = max(len(rows), 1)
+            if not torch.is_grad_enabled():
+                most = min(self.sampling.batch_size, rows_at_once(rows, self.engine.vocabulary))
+            picker = Picker(self.sampling, self._ends(chat))
+            yield from ((part, picker) for part in chunks(rows, most))
 
     # ------------------------------------------------------------------ measuring
 

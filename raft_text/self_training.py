@@ -9,11 +9,11 @@ from typing import ClassVar
 import torch
 
 from raft_core.capabilities import Writes
+from raft_core.conversations import ANSWERS, response
 from raft_core.errors import ConfigError, DataError
 from raft_core.protocols import Policy
 from raft_core.types import Prompt, Request, Sample, Selection, Weighted
-from raft_text.demonstrations import lacking_responses, response
-from raft_text.policy import RESPONSES
+from raft_text.demonstrations import lacking_responses
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,6 @@ def written(request: Request) -> str:
     if text is None:
         raise DataError(
             f"the prompt {request.prompt.text!r} has no written response: the objective SftWithGold needs a text in the column "
-            f"{' or '.join(RESPONSES)} of the prompts' table"
+            f"{' or '.join(ANSWERS)} of the prompts' table"
         )
     return text

@@ -37,7 +37,7 @@ class Comparison:
         higher_is_better: its direction.
         before, after: means over the pairs.
         difference: mean of after − before, with a bootstrap interval over prompts.
-        win_rate: share of pairs in which after is better, ties counted half, with a Wilson interval.
+        win_rate: share of pairs in which after is better, ties counted half, with an interval over prompts.
         pairs: scored on both sides.
         unscored: pairs left out because a side has no score.
     """

@@ -146,8 +146,8 @@ def notes(evaluations: Sequence[Evaluation]) -> list[str]:
         "and every figure compares pair by pair.",
         f"Intervals of differences are {level} BCa bootstrap intervals that resample prompts, since samples of a prompt are "
         "not independent.",
-        f"The win rate is the share of pairs that are better after, ties counted half, with a {level} Wilson interval at the "
-        "effective number of pairs.",
+        f"The win rate is the share of pairs that are better after, ties counted half, with a {level} Wilson interval for as "
+        "many pairs as the prompts' differences leave independent.",
     ]
     few = [e for e in evaluations if len(e.prompts) < FEW_PROMPTS]
     if few:

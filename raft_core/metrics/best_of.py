@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 
 
+@cache
 def expected_max_normal(k: int) -> float:
     """c_K: the expected maximum of k independent standard normals.
 
@@ -49,19 +51,6 @@ def expected_max(values: np.ndarray, k: int) -> float:
     log_subsets = gammaln(i) - gammaln(k) - gammaln(i - k + 1)
     log_all = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
     return float(np.exp(log_subsets - log_all) @ ordered[k - 1 :])
-
-
-def expected_gain(scores: np.ndarray, k: int) -> float:
-    """Mean over prompts of E max of k − mean: what the best sample gains over the average one.
-
-    NaN when no prompt has k samples scored.
-
-    Args:
-        scores: [P, n] of frozen-policy samples, n ≥ k, NaN = not scored; higher is better.
-    """
-    rows = [row[~np.isnan(row)] for row in scores]
-    gains = [expected_max(row, k) - row.mean() for row in rows if len(row) >= k]
-    return float(np.mean(gains)) if gains else math.nan
 
 
 def gaussian_gain(std_within: float, k: int) -> float:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from raft_core.errors import ConfigError, nearest
 from raft_core.protocols import History
 
+ERROR_OF = "se/"  # in front of a metric's name: its standard error
+
 
 def series(history: History, metric: str) -> list[float]:
     """One metric by round; NaN where a round lacks it."""

@@ -6,6 +6,7 @@ what is claimed is about further prompts, not about further samples of the same 
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 
@@ -77,47 +78,116 @@ def wins(before: np.ndarray, after: np.ndarray, higher_is_better: bool = True) -
 
 
 def win_rate(won: np.ndarray, level: float = 0.95) -> Estimate:
-    """Share of pairs won, ties counted half, with a Wilson interval at the effective number of pairs.
+    """Share of pairs won, ties counted half, with an interval that lets the pairs of a prompt win or lose together.
 
     Args:
         won: [P, K] of 0, ½, 1 or NaN, from ``wins``.
         level: coverage aimed at.
-
-    Source: Wilson 1927. Differs: n is divided by the design effect (Kish 1965), since samples of a prompt win or lose together.
     """
-    n = int((~np.isnan(won)).sum())
+    return clustered_rate(won.ravel(), rows_of(won), level)
+
+
+def rows_of(values: np.ndarray) -> np.ndarray:
+    """[P·K] the prompt of each value of [P, K]."""
+    return np.repeat(np.arange(len(values)), values.shape[1])
+
+
+def clustered_rate(hits: np.ndarray, prompts: np.ndarray, level: float = 0.95) -> Estimate:
+    """Mean of values in [0, 1], with Wilson's interval at the number of independent values that they are worth.
+
+    Values of one prompt are right or wrong together, so n of them tell less than n independent ones: n is divided by the design
+    effect. That effect is itself estimated, from the prompts, so Student's quantile replaces the normal one, with the effective
+    number of prompts less one as its degrees of freedom. Where no two values share a prompt this is Wilson's interval.
+
+    Args:
+        hits: [n] in [0, 1], NaN = not counted.
+        prompts: [n] which prompt each value belongs to, as integers.
+        level: coverage aimed at. ``tests/core/metrics/test_statistics.py`` measures what is reached.
+
+    Source: Wilson 1927; Korn and Graubard 1998 for the effective size and its degrees of freedom. Differs: Wilson's interval in
+    place of Clopper and Pearson's, a jackknife variance, and Kish's effective number of prompts, for their sizes may differ
+    widely.
+    """
+    sums, counts = cluster_sums(hits, prompts)
+    n = counts.sum()
     if not n:
         return Estimate(np.nan, np.nan, np.nan)
-    rate = float(np.nanmean(won))
-    return Estimate(rate, *wilson(rate, n / design_effect(won), level))
+    rate = float(np.clip(sums.sum() / n, 0, 1))
+    if counts.max() == 1:
+        return Estimate(rate, *wilson(rate, n, level))
+    freedom = max(n**2 / np.square(counts).sum() - 1, 1)
+    return Estimate(rate, *wilson(rate, n / design_effect(hits, prompts), level, freedom))
 
 
-def design_effect(values: np.ndarray) -> float:
-    """By how much the variance of the mean exceeds that of as many independent values, in [1, mean pairs per prompt].
+def design_effect(hits: np.ndarray, prompts: np.ndarray) -> float:
+    """By how much the variance of a rate exceeds that of as many independent values, in [1, Σ n_p² / n].
 
-    When all values are alike nothing can be estimated and the cautious end is taken: each prompt counts once.
+    The upper end is the effect of prompts whose values are copies of one another. It is also taken where nothing can be
+    estimated, with one prompt or with values that are all alike: each prompt then counts about once.
+
+    Args:
+        hits: [n] in [0, 1], NaN = not counted.
+        prompts: [n] which prompt each value belongs to, as integers.
+
+    Source: Kish 1965.
     """
-    scored = ~np.isnan(values)
-    counts = scored.sum(axis=1)
-    values, scored, counts = values[counts > 0], scored[counts > 0], counts[counts > 0]
-    n, p = counts.sum(), len(counts)
-    largest = float(n / p)
-    spread = np.nanvar(values)
-    if p < 2 or spread < 1e-12:
+    sums, counts = cluster_sums(hits, prompts)
+    n = counts.sum()
+    largest = float(np.square(counts).sum() / n)
+    if len(counts) < 2 or np.nanvar(hits) < 1e-12:
         return largest
-    residual = np.nansum(values - np.nanmean(values), axis=1)  # [P] what each prompt adds to the error of the mean
-    clustered = (residual**2).sum() * p / (p - 1) / n**2
-    return float(np.clip(clustered / (spread / n), 1.0, largest))
+    rate = sums.sum() / n
+    return float(np.clip(jackknife_variance(sums, counts) / (rate * (1 - rate) / n), 1.0, largest))
 
 
-def wilson(rate: float, n: float, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a proportion; n need not be whole.
+def standard_error(values: np.ndarray) -> float:
+    """Standard error of the mean over all scored values as a statement about further prompts; NaN with fewer than two prompts.
+
+    It holds the variance between prompts as well as that within them. From [[1, 3], [4, 6]] the prompts' means are 2 and 5, so
+    √(4.5 / 2) = 1.5.
+
+    Args:
+        values: [P, K], NaN = not scored.
+    """
+    return math.sqrt(jackknife_variance(*cluster_sums(values.ravel(), rows_of(values))))
+
+
+def cluster_sums(values: np.ndarray, clusters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """([P] sum, [P] count) of the values of each cluster that has any; NaN counts nowhere."""
+    scored = ~np.isnan(values)
+    _, members = np.unique(clusters[scored], return_inverse=True)
+    return np.bincount(members, weights=values[scored]).astype(float), np.bincount(members).astype(float)
+
+
+def jackknife_variance(sums: np.ndarray, counts: np.ndarray) -> float:
+    """Variance of Σ sums / Σ counts, each cluster left out in turn; NaN with fewer than two clusters.
+
+    Of equal clusters it is the sample variance of their means over their number. Of unequal ones it is a little larger than the
+    linearised variance, which forgets that a large cluster draws the mean to itself.
+
+    Source: Efron and Stein 1981.
+    """
+    n, p = counts.sum(), len(counts)
+    if p < 2:
+        return math.nan
+    without = (sums.sum() - sums) / (n - counts)  # [P]
+    return float(np.square(without - sums.sum() / n).sum() * (p - 1) / p)
+
+
+def wilson(rate: float, n: float, level: float = 0.95, freedom: float = math.inf) -> tuple[float, float]:
+    """Wilson's score interval of a proportion.
+
+    Args:
+        rate: in [0, 1].
+        n: > 0, need not be whole.
+        level: coverage aimed at.
+        freedom: degrees of freedom of an ``n`` that is itself estimated.
 
     Source: Wilson 1927, eq. 8.
     """
-    from scipy.stats import norm
+    from scipy.stats import t
 
-    z = float(norm.ppf(0.5 + level / 2))
+    z = float(t.ppf(0.5 + level / 2, freedom))
     centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
     return max(0.0, float(centre - half)), min(1.0, float(centre + half))

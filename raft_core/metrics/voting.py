@@ -99,7 +99,7 @@ class Row:
     """A method's accuracy: ``top-1``, ``vote`` or ``rerank``.
 
     Attributes:
-        accuracy: in [0, 1] with its Wilson interval.
+        accuracy: in [0, 1] with its interval over questions.
         questions: on how many.
         samples: of each question that the method looks at.
     """

@@ -9,7 +9,9 @@ import numpy as np
 
 from raft_core import capabilities
 from raft_core.metrics.divergence import kl_to_reference
-from raft_core.metrics.diversity import diversity_within
+from raft_core.metrics.diversity import diversity_within, vendi_within
+from raft_core.metrics.history import ERROR_OF
+from raft_core.metrics.statistics import standard_error
 from raft_core.protocols import Policy
 from raft_core.soundness import failed_mask, sound_of
 from raft_core.types import Grouping, Sample, Scores, Selection
@@ -28,9 +30,12 @@ def measure(policy: Policy, samples: Sequence[Sample], scores: Scores, selection
     judge/NAME                mean of a judge over all samples that it scored
     judge_kept/NAME           the same over the kept ones
     score/NAME                mean of a part of a combined reward
+    se/reward/mean            standard error of the mean as that of further prompts, which differ; se/judge/NAME and
+                              se/score/NAME likewise; left out with a single prompt
     unscored/NAME             sound samples without a score; left out when there are none
     sample/failed             samples that failed, of which nothing else is measured; left out when there are none
     diversity                 mean pairwise 1 − cosine of ``policy.embed`` within a prompt
+    vendi                     effective number of different samples of a prompt, by the same features: from 1 to K
     kl                        mean log π − log π_ref of at most 64 of the samples, in the unit of ``policy.nll``; of a model of
                               text under the distributions that it samples from
     MODALITY/…                what the policy itself says of the samples, by ``policy.figures`` if it has that
@@ -44,12 +49,13 @@ def measure(policy: Policy, samples: Sequence[Sample], scores: Scores, selection
     """
     kept, groups, failed = selection.kept, Grouping.of(samples), failed_mask(samples)
     sound = sound_of(samples)
-    figures = reward_figures(scores, kept, groups) | column_figures(scores, kept, failed)
+    figures = reward_figures(scores, kept, groups) | column_figures(scores, kept, groups, failed)
     figures |= {"sample/failed": int(failed.sum())} if failed.any() else {}
     figures["select/kept"] = len(kept)
     figures["select/kept_fraction"] = len(kept) / len(samples) if samples else math.nan
     if sound:
-        figures["diversity"] = diversity_within(policy.embed(sound), groups.among(~failed))
+        features, own = policy.embed(sound), groups.among(~failed)
+        figures |= {"diversity": diversity_within(features, own), "vendi": vendi_within(features, own)}
         figures["kl"] = kl_to_reference(policy, sound, seed)
         figures |= capabilities.figures(policy, sound)
     return {name: float(value) for name, value in figures.items() if not math.isnan(value)}
@@ -58,7 +64,8 @@ def measure(policy: Policy, samples: Sequence[Sample], scores: Scores, selection
 def reward_figures(scores: Scores, kept: np.ndarray, groups: Grouping | int) -> dict[str, float]:
     """The figures ``reward/…``, NaN where undefined.
 
-    Scores [[1, 3], [2, NaN]], kept 1 and 2: mean 2, best (3 + 2)/2 = 2.5, kept 2.5, std_within √2 from the first prompt alone.
+    Scores [[1, 3], [2, NaN]], kept 1 and 2: mean 2, best (3 + 2)/2 = 2.5, kept 2.5, std_within √2 from the first prompt alone,
+    and a standard error of 0, for both prompts have the mean 2.
     """
     values = scores.columns[scores.reward]
     upward = scores.grid(groups)  # [P, K], higher is better
@@ -66,13 +73,16 @@ def reward_figures(scores: Scores, kept: np.ndarray, groups: Grouping | int) -> 
     rows = [row[~np.isnan(row)] for row in upward]
     return {
         "reward/mean": mean_scored(values),
+        f"{ERROR_OF}reward/mean": standard_error(upward),
         "reward/best": sign * mean_scored(np.array([row.max() for row in rows if len(row)])),
         "reward/kept": mean_scored(values[kept]),
         "reward/std_within": mean_scored(np.array([row.std(ddof=1) for row in rows if len(row) > 1])),
     }
 
 
-def column_figures(scores: Scores, kept: np.ndarray, failed: np.ndarray | None = None) -> dict[str, float]:
+def column_figures(
+    scores: Scores, kept: np.ndarray, groups: Grouping | int, failed: np.ndarray | None = None
+) -> dict[str, float]:
     """The figures of judges, of parts of the reward, and the counts of what was not scored.
 
     Args:
@@ -80,10 +90,11 @@ def column_figures(scores: Scores, kept: np.ndarray, failed: np.ndarray | None =
     """
     figures: dict[str, float] = {}
     for name, values in scores.columns.items():
+        error = standard_error(scores.grid(groups, name))
         if name in scores.parts:
-            figures[f"score/{name}"] = mean_scored(values)
+            figures |= {f"score/{name}": mean_scored(values), f"{ERROR_OF}score/{name}": error}
         elif name != scores.reward:
-            figures[f"judge/{name}"] = mean_scored(values)
+            figures |= {f"judge/{name}": mean_scored(values), f"{ERROR_OF}judge/{name}": error}
             figures[f"judge_kept/{name}"] = mean_scored(values[kept])
         unscored = np.isnan(values) if failed is None else np.isnan(values) & ~failed
         if unscored.any():

@@ -6,12 +6,14 @@ are those of the model as it came; every fall is measured from there.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from raft_core.errors import ConfigError, nearest
-from raft_core.metrics.history import require_metric, series
+from raft_core.metrics.history import ERROR_OF, require_metric, series
+from raft_core.metrics.trend import Trend, trend
 from raft_core.protocols import History
 
 
@@ -22,52 +24,71 @@ def _require(good: bool, mistake: str) -> None:
 
 @dataclass(frozen=True)
 class Plateau:
-    """The reward oscillates at one level: over the last ``rounds`` rounds its mean moved by no more than the tolerance.
+    """The reward keeps its level: it shows no upward trend, and one of more than the tolerance can be excluded.
 
-    Moved = largest − smallest of ``reward/mean`` in these rounds. The tolerance is ``tolerance`` × the spread of the rewards
-    within a prompt in round 1 (``reward/std_within``), so it means the same for every reward; ``absolute`` gives it in reward
-    units.
+    The trend is that of the straight line through the last rounds, ``rounds`` of them or as many more as it takes to tell a
+    trend from chance. It is unsure by how much the samples of a round differ, between prompts as well as within them
+    (``se/…`` of the metric): a round of other prompts has another mean without any training. So a rise that goes on is not
+    stopped because three rounds of it look alike, and noisy rounds need more of them: a run of 10 prompts × 16 samples that
+    has levelled out is stopped after 7 to 15 rounds, by how much prompts differ; tests/core/monitoring/test_monitor.py has the
+    error rates.
 
     Args:
-        rounds: consecutive rounds at one level, ≥ 2.
-        tolerance: in standard deviations within a prompt, ≥ 0. The mean of 160 samples is itself unsure by 0.08 of these, so
-            that at one level three rounds differ by 0.14 on average.
-        absolute: in reward units instead.
+        rounds: at least so many, ≥ 2. The tolerance is a rise from the first to the last of them.
+        tolerance: in standard deviations of the reward within a prompt in round 1 (``reward/std_within``), so that it means the
+            same for every reward, ≥ 0. A larger one stops earlier.
+        absolute: in the metric's own units instead.
         metric: what has to level out.
+        confidence: with which a rise and a fall beyond the tolerance are excluded, each, in (0.5, 1).
+        higher_is_better: by default the metric's own direction; where nobody tells it, as outside of a run, higher.
 
     Source: RAFT (2304.06767): stop when the reward oscillates at one level for three consecutive stages. Differs: "one level"
-    is given a number.
+    is an equivalence test (Schuirmann 1987), and the stages are as many as it needs.
     """
 
     rounds: int = 3
-    tolerance: float = 0.2
+    tolerance: float = 0.1
     absolute: float | None = None
     metric: str = "reward/mean"
+    confidence: float = 0.99
+    higher_is_better: bool | None = None
 
     def __post_init__(self) -> None:
         _require(self.rounds >= 2, f"Plateau.rounds is {self.rounds}, but a level needs at least 2 rounds")
         _require(self.tolerance >= 0, f"Plateau.tolerance is {self.tolerance}, but must be ≥ 0")
         _require(self.absolute is None or self.absolute >= 0, f"Plateau.absolute is {self.absolute}, but must be ≥ 0")
+        _require(0.5 < self.confidence < 1, f"Plateau.confidence is {self.confidence}, but must be between 0.5 and 1")
 
     def settled(self, directions: Mapping[str, bool]) -> Plateau:
-        """The rule itself, if the run measures its metric.
+        """The rule with the metric's own direction where none was given.
 
         Raises:
-            ConfigError: it does not.
+            ConfigError: the run does not measure its metric.
         """
         require_metric("metric", self.metric, directions)
-        return self
+        return replace(self, higher_is_better=directions[self.metric]) if self.higher_is_better is None else self
 
     def __call__(self, history: History) -> str | None:
-        last = series(history, self.metric)[-self.rounds :]
-        if len(last) < self.rounds or not all(map(math.isfinite, last)):
+        values = np.array(series(history, self.metric), dtype=np.float64)
+        if len(values) < self.rounds:
             return None
-        allowed = self.tolerance * series(history, "reward/std_within")[0] if self.absolute is None else self.absolute
-        moved = max(last) - min(last)
-        if not moved <= allowed:  # also when the spread of round 1 is unknown (NaN)
-            return None
-        moved_by = f"{moved:.3g} in the last {self.rounds} rounds (tolerance {allowed:.3g})"
-        return f"{self.metric} has levelled out: it moved by {moved_by}"
+        spread = series(history, "reward/std_within")[0]
+        allowed = self.tolerance * spread if self.absolute is None else self.absolute
+        errors = np.array(series(history, f"{ERROR_OF}{self.metric}"), dtype=np.float64)
+        for length in range(self.rounds, len(values) + 1):
+            if not np.isfinite(values[-length]):
+                return None
+            found = trend(values[-length:], errors[-length:], self.confidence)
+            if found is not None and self._is_level(found, allowed):
+                low, high = (bound * (self.rounds - 1) for bound in (found.low, found.high))
+                bounds = f"{low:+.3g} to {high:+.3g} in {self.rounds} (tolerance {allowed:.3g})"
+                return f"{self.metric} has levelled out: over the last {length} rounds its trend is {bounds}"
+        return None
+
+    def _is_level(self, found: Trend, allowed: float) -> bool:
+        """Whether no improvement is shown, and no change beyond what is allowed is possible; False for an unknown tolerance."""
+        better = found.high < 0 if self.higher_is_better is False else found.low > 0
+        return not better and max(-found.low, found.high) * (self.rounds - 1) <= allowed
 
 
 @dataclass(frozen=True)

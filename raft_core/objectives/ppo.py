@@ -15,6 +15,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from raft_core.errors import ModelError
+from raft_core.objectives.averaging import Average, average_mistakes, divisor
 from raft_core.objectives.clipping import clip_mistakes, clipped_surrogate, refuse
 from raft_core.objectives.gae import TINY, action_rewards, clipped_value_loss, gae, whitened
 from raft_core.objectives.kl_control import KlPenalty
@@ -28,7 +29,7 @@ BETA = "kl_coefficient"
 
 @dataclass(frozen=True)
 class Ppo:
-    """PPO with a critic: clipped surrogate + value_weight × value loss, both means over a sample's own actions.
+    """PPO with a critic: clipped surrogate + value_weight × value loss, of each action.
 
     What the selector gives a sample is its reward, paid at the last action; each action pays β per nat of divergence from the
     reference. Advantages come from the critic by GAE. ``trainer.epochs`` are the epochs of PPO, ``trainer.batch_size`` its
@@ -43,8 +44,11 @@ class Ppo:
         lam: λ of GAE.
         whiten: bring the round's advantages to mean 0 and deviation 1, over all actions.
         kl: the price of divergence.
+        average: over the ``samples``, of each of which the mean over its own actions is taken, or over the ``actions`` of a
+            batch, so that long samples weigh more.
 
-    Source: ReFT (2401.08967), section 3.2, with its values: clip 0.2, weight 5, γ 1, λ 0.95. Schulman et al. 2017.
+    Source: ReFT (2401.08967), section 3.2, with its values: clip 0.2, weight 5, γ 1, λ 0.95; its code averages over samples.
+    Schulman et al. 2017.
     """
 
     clip: float = 0.2
@@ -55,6 +59,7 @@ class Ppo:
     lam: float = 0.95
     whiten: bool = True
     kl: KlPenalty = field(default_factory=KlPenalty)
+    average: Average = "samples"
     consumes: ClassVar[type[Selection]] = Scored
     needs_trace: ClassVar[bool] = True
 
@@ -67,7 +72,7 @@ class Ppo:
             mistakes.append(f"objective.value_weight is {self.value_weight}, but must be positive: the critic has to learn")
         if self.value_clip is not None and not self.value_clip > 0:
             mistakes.append(f"objective.value_clip is {self.value_clip}, but must be positive; null switches it off")
-        refuse(mistakes)
+        refuse([*mistakes, *average_mistakes(self.average)])
 
     def suits(self, policy: Policy) -> list[str]:
         """Why a policy will not do, in words; nothing has to be loaded."""
@@ -196,10 +201,10 @@ class PpoRound:
     targets: Mapping[int, Targets]
     carried: Mapping[str, float]
     measured: Mapping[str, float]
-    _seen: list[tuple[float, float, float]] = field(default_factory=list)
+    _seen: list[tuple[float, ...]] = field(default_factory=list)
 
     def __call__(self, policy: Policy, samples: Sequence[Sample], part: Scored, seeds: Sequence[int]) -> torch.Tensor:
-        """[B] clipped surrogate + value_weight × value loss, each the mean over the sample's actions."""
+        """[B] clipped surrogate + value_weight × value loss, each the mean over the sample's actions, or their sum."""
         s = self.settings
         log_probs, values, mask = cast(Valued, policy).step_log_probs_and_values([samples[i] for i in part.index])
         rows = [self.targets[i] for i in part.index.tolist()]
@@ -213,12 +218,22 @@ class PpoRound:
         moved = (log_prob - old_log_prob).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
         surrogate = clipped_surrogate(moved, torch.zeros_like(moved), advantage, s.clip, s.clip_high)
         error = clipped_value_loss(value, old_value, returned, s.value_clip)
-        policy_loss, value_loss = (torch.stack([x.mean() for x in each.split(lengths)]) for each in (surrogate, error))
+        policy_loss, value_loss = (self._of_samples(each, lengths) for each in (surrogate, error))
         ratio = moved.detach().exp()
         high = s.clip if s.clip_high is None else s.clip_high
         outside = ((ratio < 1 - s.clip) | (ratio > 1 + high)).float().mean()
-        self._seen.append((float(policy_loss.detach().mean()), float(value_loss.detach().mean()), float(outside)))
+        means = ((each.detach().sum() / self.divisor(samples, part)).item() for each in (policy_loss, value_loss))
+        self._seen.append((*means, float(outside)))
         return policy_loss + s.value_weight * value_loss
+
+    def _of_samples(self, losses: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+        """[B] from those of actions [ΣT], sample after sample."""
+        rows = losses.split(list(lengths))
+        return torch.stack([row.sum() if self.settings.average == "actions" else row.mean() for row in rows])
+
+    def divisor(self, samples: Sequence[Sample], part: Scored) -> float:
+        """What the losses of a batch are divided by."""
+        return divisor([len(self.targets[i].advantage) for i in part.index.tolist()], self.settings.average)
 
     def figures(self) -> dict[str, float]:
         """Of the round: means over the calls so far, and of its start."""

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from raft_core.objectives.averaging import Average, average_mistakes
 from raft_core.objectives.clipping import refuse
-from raft_core.objectives.policy_gradient import clip_settings, surrogate_losses
+from raft_core.objectives.policy_gradient import clip_settings, surrogate_divisor, surrogate_losses
 from raft_core.protocols import Policy
 from raft_core.types import Sample, Selection, Weighted
 
@@ -19,25 +20,33 @@ if TYPE_CHECKING:
 class RaftPlusPlus:
     """Reward-ranked fine-tuning by importance sampling, within a trust region. To be used with ``AllBest``.
 
-    The loss of a sample is −weight × mean over its actions of min(s, clip(s, 1 − clip, 1 + clip_high)), s = π/π_drawn of one
-    action: a token, or a denoising step with its log-prob summed over channels and pixels. In a round's first step s is 1 and
-    the gradient that of the likelihood per action; later ones no longer push what has become likelier by ``clip_high`` already.
+    The loss of an action is −weight × min(s, clip(s, 1 − clip, 1 + clip_high)), s = π/π_drawn: of a token, or of a denoising
+    step with its log-prob summed over channels and pixels. In a round's first step s is 1 and the gradient that of the
+    likelihood per action; later ones no longer push what has become likelier by ``clip_high`` already.
 
     Args:
         clip: how far below (and above) 1 the ratio may go; null = never clipped, which the paper finds worse than plain RAFT.
         clip_high: how far above, where it is not the same; the paper's clip-higher, 0.28, keeps entropy longer.
+        average: over the ``actions`` of a batch, so that long samples weigh more, or over the ``samples``, of each of which the
+            mean over its own actions is taken.
 
-    Source: RAFT++ (2504.11343).
+    Source: RAFT++ (2504.11343), whose code averages over tokens. Differs: the code counts the tokens of samples that are not
+    trained on too, takes the mean of each micro-batch and not of the whole batch, and adds 0.001 times a divergence.
     """
 
     clip: float | None = 0.2
     clip_high: float | None = None
+    average: Average = "actions"
     consumes: ClassVar[type[Selection]] = Weighted
     needs_trace: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        refuse(clip_settings(self.clip, self.clip_high))
+        refuse([*clip_settings(self.clip, self.clip_high), *average_mistakes(self.average)])
 
     def __call__(self, policy: Policy, samples: Sequence[Sample], part: Weighted, seeds: Sequence[int]) -> torch.Tensor:
         chosen = [samples[i] for i in part.index]
-        return surrogate_losses(policy, chosen, part.weight.tolist(), self.clip, self.clip_high)
+        return surrogate_losses(policy, chosen, part.weight.tolist(), self.clip, self.clip_high, self.average)
+
+    def divisor(self, samples: Sequence[Sample], part: Weighted) -> float:
+        """What the losses of a batch are divided by."""
+        return surrogate_divisor([samples[i] for i in part.index], self.average)

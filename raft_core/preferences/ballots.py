@@ -1,7 +1,8 @@
 """Ballots: a prompt, its candidates, and room for a choice. A file of them is what a person labels, line by line.
 
 ``{"prompt": "Once", "candidates": ["…", "…", "…", "…"], "best": null}``; ``best`` is an index from 0, several of them for a
-tie, or null while nobody has chosen. ``raft reward train`` reads the same file.
+tie, or null while nobody has chosen. A prompt that is a conversation has that under ``messages`` too. ``raft reward train``
+reads the same file.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from raft_core.preferences.layouts import read_row
 from raft_core.preferences.preference import Item
 from raft_core.preferences.read import content
 from raft_core.preferences.rows import BadRow, Row, is_failed, listed, rows
-from raft_core.types import Prompt, Request, Sample
+from raft_core.types import MESSAGES, Prompt, Request, Sample
 
 SAMPLES, TABLE = "samples.jsonl", "samples.parquet"
 LAYOUT = "ballots"
@@ -32,7 +33,7 @@ class Ballot:
         prompt: what all candidates answer.
         candidates: two or more, all different: texts, or paths of pictures.
         best: indices of the chosen; several for a tie; empty while nobody has chosen.
-        meta: what the prompt's file says besides; not written.
+        meta: what the prompt's file says besides; of that a conversation is written.
     """
 
     prompt: str
@@ -43,7 +44,9 @@ class Ballot:
     def row(self) -> dict[str, Any]:
         """As it stands in a file."""
         best = None if not self.best else self.best[0] if len(self.best) == 1 else list(self.best)
-        return {"prompt": self.prompt, "candidates": list(self.candidates), "best": best}
+        messages = Prompt(self.prompt, self.meta or {}).messages
+        asked = {"prompt": self.prompt} if messages is None else {"prompt": self.prompt, MESSAGES: list(messages)}
+        return {**asked, "candidates": list(self.candidates), "best": best}
 
     def samples(self) -> list[Sample]:
         """The candidates as any reward takes them.
@@ -152,8 +155,11 @@ def _ballot(row: Row) -> Ballot:
         raise BadRow("candidates must be texts, or paths of pictures")
     if len(set(said.candidates)) < len(said.candidates):
         raise BadRow("two candidates are equal: there is nothing to prefer")
+    if any(context != said.contexts[0] for context in said.contexts):
+        raise BadRow("candidates are answers to different conversations: each must be one message")
     best = tuple(i for i, part in enumerate(said.target or ()) if part)
-    return Ballot(said.prompt, tuple(said.candidates), best)
+    meta = None if said.contexts[0] is None else {MESSAGES: list(said.contexts[0])}
+    return Ballot(said.prompt, tuple(said.candidates), best, meta)
 
 
 def write_ballots(path: Path, ballots: Sequence[Ballot]) -> None:

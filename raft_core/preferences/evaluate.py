@@ -60,6 +60,7 @@ class Findings:
 
     Attributes:
         preferences: how many.
+        prompts: how many different ones they are about.
         ties: how many of them nobody won; they do not count for accuracy.
         chance: accuracy of a coin.
         size_unit: of sizes.
@@ -69,6 +70,7 @@ class Findings:
     """
 
     preferences: int
+    prompts: int
     ties: int
     chance: float
     size_unit: str
@@ -100,6 +102,7 @@ def evaluate_rewards(scorers: Sequence[Scorer], preferences: Sequence[Preference
     decided = [p for p in preferences if p.choice is not None]
     return Findings(
         preferences=len(preferences),
+        prompts=len({preference.prompt for preference in preferences}),
         ties=len(preferences) - len(decided),
         chance=float(np.mean([1 / len(p.candidates) for p in decided])) if decided else float("nan"),
         size_unit="words" if isinstance(preferences[0].candidates[0], str) else "kB as JPEG",

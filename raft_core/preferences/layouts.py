@@ -1,8 +1,9 @@
 """The layouts that preferences come in, each as a pure function from a row to what it says.
 
 =================  ==============================================================================================
-pairs              ``prompt, chosen, rejected``; also conversations (a list of ``{role, content}``) as UltraFeedback's
-                   binarised form and TRL have them
+pairs              ``prompt, chosen, rejected``; each a text or a conversation, as UltraFeedback's binarised form and TRL have
+                   them
+conversations      ``chosen, rejected`` as conversations that begin with the prompt (TRL's implicit prompt)
 choices            ``prompt, candidates, choice``: an index from 0, several of them for a tie, or null for a tie of all
 ballots            ``prompt, candidates, best``: as choices, but null says that nobody has chosen yet; passed over
 HH-RLHF            ``chosen, rejected``: whole dialogues, ``\\n\\nHuman: … \\n\\nAssistant: …``, that part in the last answer
@@ -10,7 +11,8 @@ Pick-a-Pic         ``caption, jpg_0, jpg_1, label_0, label_1``; ½ and ½ is a t
 UltraFeedback      ``instruction, completions`` with ``response`` and ``overall_score``; the highest score is the choice
 =================  ==============================================================================================
 
-Any row may also have ``margin`` (≥ 0, reward units) and ``tie`` (true: nobody won).
+Conversations are OpenAI's or ShareGPT's (see ``raft_core.conversations``) and keep their roles; a prompt that is one may also
+stand under ``messages``, beside its text. Any row may have ``margin`` (≥ 0, reward units) and ``tie`` (true: nobody won).
 """
 
 from __future__ import annotations
@@ -18,23 +20,42 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from raft_core.conversations import (
+    ANSWER,
+    BadConversation,
+    exchange,
+    in_common,
+    looks_like_messages,
+    messages_of,
+    shortened,
+    transcript,
+)
 from raft_core.errors import nearest
+from raft_core.preferences.preference import Context
 from raft_core.preferences.rows import BadRow
-
-ANSWER = "\n\nAssistant:"
+from raft_core.types import MESSAGES
 
 
 @dataclass(frozen=True)
 class Said:
-    """What a row says: candidates still as they stand in the file; ``target`` None = it says nothing (no label)."""
+    """What a row says.
+
+    Attributes:
+        prompt: as a text.
+        candidates: as they stand in the file, conversations without all but their last message.
+        target: None = it says nothing (no label).
+        margin: see ``Preference``.
+        contexts: of each candidate, the conversation that it answers; None where the prompt is a text. Empty = of none.
+    """
 
     prompt: str
     candidates: Sequence[Any]
     target: Sequence[float] | None
     margin: float = 0.0
+    contexts: Sequence[Context] = ()
 
 
 def layout_of(columns: Sequence[str]) -> str:
@@ -70,40 +91,85 @@ def read_row(values: Mapping[str, Any], layout: str) -> Said:
     for field in sorted(needed):
         if field not in values:
             raise BadRow(f"the field {field!r} is missing{nearest(field, values)}")
-    said = reader(values)
+    try:
+        said = reader(values)
+    except BadConversation as error:
+        raise BadRow(str(error)) from None
     if said.target is None:
         return said
     target = [1 / len(said.candidates)] * len(said.candidates) if values.get("tie") is True else said.target
     margin = values.get("margin")
     if margin is not None and (not _is_number(margin) or not 0 <= margin < math.inf):
         raise BadRow(f"margin is {margin!r}, but must be a number ≥ 0")
-    return Said(said.prompt, said.candidates, target, float(margin or 0))
+    return replace(said, target=target, margin=float(margin or 0))
 
 
 def _pairs(values: Mapping[str, Any]) -> Said:
-    chosen, rejected = values["chosen"], values["rejected"]
-    prompt = _text_of(values["prompt"], "prompt")
-    return Said(prompt, [_answer(chosen, "chosen"), _answer(rejected, "rejected")], (1.0, 0.0))
+    return _answers_to(values, {name: values[name] for name in ("chosen", "rejected")}, (1.0, 0.0))
 
 
 def _choices(values: Mapping[str, Any]) -> Said:
-    prompt, outputs = _prompt_and_candidates(values)
+    outputs = _candidates(values)
     choice = values["choice"]
-    return Said(prompt, outputs, _chosen(list(range(len(outputs))) if choice is None else choice, len(outputs), "choice"))
+    target = _chosen(list(range(len(outputs))) if choice is None else choice, len(outputs), "choice")
+    return _answers_to(values, outputs, target)
 
 
 def _ballots(values: Mapping[str, Any]) -> Said:
-    prompt, outputs = _prompt_and_candidates(values)
+    outputs = _candidates(values)
     best = values["best"]
-    return Said(prompt, outputs, None if best is None else _chosen(best, len(outputs), "best"))
+    return _answers_to(values, outputs, None if best is None else _chosen(best, len(outputs), "best"))
 
 
-def _prompt_and_candidates(values: Mapping[str, Any]) -> tuple[str, list[Any]]:
+def _candidates(values: Mapping[str, Any]) -> dict[str, Any]:
     candidates = values["candidates"]
     if not isinstance(candidates, list) or len(candidates) < 2:
-        raise BadRow(f"candidates is {_short(candidates)}, but must be a list of two or more")
-    outputs = [_answer(candidate, f"candidates[{i}]") for i, candidate in enumerate(candidates)]
-    return _text_of(values["prompt"], "prompt"), outputs
+        raise BadRow(f"candidates is {shortened(candidates)}, but must be a list of two or more")
+    return {f"candidates[{i}]": candidate for i, candidate in enumerate(candidates)}
+
+
+def _answers_to(values: Mapping[str, Any], candidates: Mapping[str, Any], target: Sequence[float] | None) -> Said:
+    """What a row says of candidates, by their names for messages, for its prompt, each a text or a conversation."""
+    prompt = values["prompt"]
+    whole = prompt if looks_like_messages(prompt) else values.get(MESSAGES)
+    context = messages_of(whole, "prompt") if looks_like_messages(whole) else None
+    if not isinstance(prompt, str):
+        if context is None:
+            raise BadRow(f"prompt is {shortened(prompt)}, but must be a text or a conversation")
+        prompt = transcript(context)
+    answers = [_answer(value, name, prompt, context) for name, value in candidates.items()]
+    return Said(prompt, [answer for _, answer in answers], target, contexts=[before for before, _ in answers])
+
+
+def _answer(value: Any, field: str, prompt: str, context: Context) -> tuple[Context, Any]:
+    """(the conversation that a candidate answers, the candidate): of a conversation its last turn, behind all before that."""
+    if not looks_like_messages(value):
+        if value is None or isinstance(value, (list, bool, int, float)):
+            raise BadRow(f"{field} is {shortened(value)}, but must be a text, a conversation or a picture")
+        return context, value
+    turns = messages_of(value, field)
+    asked = [{"role": "user", "content": prompt}] if context is None else list(context)
+    begins = in_common(turns, asked) == len(asked)  # with the prompt, which is not said again then
+    said = turns[len(asked) :] if begins else turns
+    before = asked if begins or said[0]["role"] == "assistant" else []
+    if not said or said[-1]["role"] != "assistant":
+        raise BadRow(f"{field} does not end with an assistant's message, so there is no answer to prefer")
+    before = [*before, *said[:-1]]
+    return (None if context is None and before == asked else before), said[-1]["content"]
+
+
+def _conversations(values: Mapping[str, Any]) -> Said:
+    """Two conversations: what they begin with is the prompt."""
+    chosen, rejected = (exchange(messages_of(values[name], name), name) for name in ("chosen", "rejected"))
+    if chosen.reply is None or rejected.reply is None:
+        name = "chosen" if chosen.reply is None else "rejected"
+        raise BadRow(f"{name} does not end with an assistant's message, so there is no answer to prefer")
+    alike = in_common(chosen.context, rejected.context)
+    if not alike:
+        raise BadRow("chosen and rejected have not one message in common, so there is no prompt that both answer")
+    prompt = transcript(chosen.context[:alike])
+    answers = [chosen.reply["content"], rejected.reply["content"]]
+    return Said(prompt, answers, (1.0, 0.0), contexts=[chosen.context, rejected.context])
 
 
 def _chosen(choice: Any, n: int, field: str) -> list[float]:
@@ -112,16 +178,18 @@ def _chosen(choice: Any, n: int, field: str) -> list[float]:
     for winner in winners:
         if not isinstance(winner, int) or isinstance(winner, bool):
             meaning = "a tie" if field == "choice" else "not yet chosen"
-            raise BadRow(f"{field} is {_short(choice)}, but must be an index, a list of indices, or null for {meaning}")
+            raise BadRow(f"{field} is {shortened(choice)}, but must be an index, a list of indices, or null for {meaning}")
         if not 0 <= winner < n:
             raise BadRow(f"{field} is {winner}, but there are {n} candidates: 0 to {n - 1}")
     if not winners or len(set(winners)) < len(winners):
-        raise BadRow(f"{field} is {_short(choice)}, but must name candidates, each once")
+        raise BadRow(f"{field} is {shortened(choice)}, but must name candidates, each once")
     return [1 / len(winners) if i in winners else 0.0 for i in range(n)]
 
 
 def _dialogues(values: Mapping[str, Any]) -> Said:
     chosen, rejected = values["chosen"], values["rejected"]
+    if looks_like_messages(chosen) and looks_like_messages(rejected):
+        return _conversations(values)
     if not isinstance(chosen, str) or not isinstance(rejected, str):
         raise BadRow("the field 'prompt' is missing, and chosen and rejected are not both dialogues")
     alike = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False)))
@@ -150,45 +218,20 @@ def _ultra_feedback(values: Mapping[str, Any]) -> Said:
         return Said("", [], None)
     scores = [completion.get("overall_score") for completion in completions]
     if not all(_is_number(score) and math.isfinite(score) for score in scores):
-        raise BadRow(f"overall_score is {_short(scores)}, but every completion needs a number")
+        raise BadRow(f"overall_score is {shortened(scores)}, but every completion needs a number")
     best = [score == max(scores) for score in scores]
     outputs = [_text_of(completion["response"], "response") for completion in completions]
     return Said(_text_of(values["instruction"], "instruction"), outputs, [won / sum(best) for won in best])
 
 
 def _text_of(value: Any, field: str) -> str:
-    """A text, or the turns of a conversation as one."""
     if isinstance(value, str):
         return value
-    if _is_conversation(value):
-        if len(value) == 1:
-            return value[0]["content"]
-        names = {"assistant": "Assistant", "system": "System"}
-        return "".join(f"\n\n{names.get(turn['role'], 'Human')}: {turn['content']}" for turn in value) + ANSWER
-    raise BadRow(f"{field} is {_short(value)}, but must be a text")
-
-
-def _answer(value: Any, field: str) -> Any:
-    """A candidate; of a conversation the last turn, which is the answer."""
-    if _is_conversation(value):
-        return value[-1]["content"]
-    if value is None or isinstance(value, (list, bool, int, float)):
-        raise BadRow(f"{field} is {_short(value)}, but must be a text or a picture")
-    return value
-
-
-def _is_conversation(value: Any) -> bool:
-    turns = value if isinstance(value, list) else []
-    return bool(turns) and all(isinstance(t, Mapping) and "role" in t and isinstance(t.get("content"), str) for t in turns)
+    raise BadRow(f"{field} is {shortened(value)}, but must be a text")
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _short(value: Any, width: int = 60) -> str:
-    text = repr(value)
-    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 # In the order in which they are tried: a layout that needs less comes after one that needs more.
@@ -198,5 +241,5 @@ LAYOUTS: dict[str, tuple[frozenset[str], Callable[[Mapping[str, Any]], Said]]] =
     "ballots": (frozenset({"prompt", "candidates", "best"}), _ballots),
     "Pick-a-Pic": (frozenset({"caption", "jpg_0", "jpg_1", "label_0", "label_1"}), _pick_a_pic),
     "UltraFeedback": (frozenset({"instruction", "completions"}), _ultra_feedback),
-    "HH-RLHF": (frozenset({"chosen", "rejected"}), _dialogues),
+    "HH-RLHF or conversations": (frozenset({"chosen", "rejected"}), _dialogues),
 }

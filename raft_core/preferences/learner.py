@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -52,6 +52,15 @@ class Learner(Protocol):
 
     def sleep(self) -> None:
         """Give the accelerator's memory back."""
+        ...
+
+
+@runtime_checkable
+class ChecksItems(Protocol):
+    """A learner that cannot read every item."""
+
+    def check_items(self, items: Sequence[Item]) -> list[str]:
+        """What it cannot read, in words; asked before a weight is loaded."""
         ...
 
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from raft_core.metrics.statistics import Estimate, wilson
+from raft_core.metrics.statistics import clustered_rate
 from raft_core.preferences.preference import Preference
 
 BINS = 10
@@ -32,36 +32,50 @@ def correct(scores: np.ndarray, preference: Preference) -> float:
 
 @dataclass(frozen=True)
 class Rate:
-    """A proportion of n with its 95 % interval (Wilson)."""
+    """A proportion with its 95 % interval, which holds for further prompts.
+
+    Attributes:
+        n: values that count.
+        prompts: different prompts among them. Values of one prompt agree more than others, so they tell less.
+        value: their mean, in [0, 1].
+        low, high: of the interval; see ``raft_core.metrics.statistics.clustered_rate``.
+    """
 
     n: int
+    prompts: int
     value: float
     low: float
     high: float
 
     @classmethod
-    def of(cls, hits: Sequence[float] | np.ndarray) -> Rate:
-        """Mean of values in [0, 1]; NaN = not counted."""
-        counted = np.asarray(hits, dtype=np.float64)
-        counted = counted[~np.isnan(counted)]
-        if not len(counted):
-            return cls(0, math.nan, math.nan, math.nan)
-        value = float(counted.mean())
-        return cls(len(counted), value, *wilson(value, len(counted)))
+    def of(cls, hits: Sequence[float] | np.ndarray, prompts: Sequence[Hashable]) -> Rate:
+        """Mean of values in [0, 1]; NaN = not counted.
+
+        Args:
+            hits: [n].
+            prompts: [n] what each value is about.
+        """
+        numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
+        owners = np.array([numbers[prompt] for prompt in prompts], dtype=np.int64)
+        values = np.asarray(hits, dtype=np.float64)
+        counted = ~np.isnan(values)
+        estimate = clustered_rate(values, owners)
+        return cls(int(counted.sum()), len(np.unique(owners[counted])), estimate.value, estimate.low, estimate.high)
 
 
 def accuracy(scores: Sequence[np.ndarray], preferences: Sequence[Preference]) -> Rate:
     """How often the chosen candidate is scored highest; ties of the labels do not count."""
-    return Rate.of([correct(row, preference) for row, preference in zip(scores, preferences, strict=True)])
+    hits = [correct(row, preference) for row, preference in zip(scores, preferences, strict=True)]
+    return Rate.of(hits, [preference.prompt for preference in preferences])
 
 
 def by_group(scores: Sequence[np.ndarray], preferences: Sequence[Preference]) -> dict[str, Rate]:
     """Accuracy of each group, the largest first; empty when there are none."""
-    hits: dict[str, list[float]] = {}
-    for row, preference in zip(scores, preferences, strict=True):
+    rows: dict[str, list[int]] = {}
+    for number, preference in enumerate(preferences):
         if preference.group:
-            hits.setdefault(preference.group, []).append(correct(row, preference))
-    rates = {group: Rate.of(values) for group, values in hits.items()}
+            rows.setdefault(preference.group, []).append(number)
+    rates = {group: accuracy([scores[i] for i in own], [preferences[i] for i in own]) for group, own in rows.items()}
     return dict(sorted(rates.items(), key=lambda item: (-item[1].n, item[0])))
 
 
@@ -194,7 +208,3 @@ def _orders(rows: Sequence[np.ndarray]) -> np.ndarray:
 def label_scores(preferences: Sequence[Preference]) -> list[np.ndarray]:
     """The labels as if they were scores, for ``agreement``."""
     return [np.array(preference.target, dtype=np.float64) for preference in preferences]
-
-
-def as_estimate(rate: Rate) -> Estimate:
-    return Estimate(rate.value, rate.low, rate.high)

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from raft_core.conversations import BadConversation, looks_like_messages, messages_of, transcript
 from raft_core.errors import DataError
+from raft_core.media.picture import ENDINGS
 from raft_core.preferences.layouts import layout_of, read_row
 from raft_core.preferences.preference import Item, Picture, Preference
 from raft_core.preferences.rows import BadRow, Row, files_of, is_failed, listed, rows
+from raft_core.reading.files import excerpt, home_path, is_file, is_folder
 from raft_core.rng import seed_for
+from raft_core.types import MESSAGES
 
-PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 GROUPS = ("group", "category", "subset", "source")
 
 
@@ -95,7 +99,8 @@ def _preference(row: Row, group: str | None) -> Preference | None:
     if group is not None and group not in row.values:
         raise BadRow(f"the field {group!r}, by which groups are told apart, is missing")
     name = "" if field is None or row.values[field] is None else str(row.values[field])
-    return Preference(said.prompt, outputs, tuple(said.target), said.margin, name, row.where)
+    contexts = tuple(said.contexts) if any(context is not None for context in said.contexts) else ()
+    return Preference(said.prompt, outputs, tuple(said.target), said.margin, name, row.where, contexts)
 
 
 def content(value: Any, folder: Path) -> str | Picture:
@@ -117,17 +122,17 @@ def content(value: Any, folder: Path) -> str | Picture:
             return Picture(data=base64.b64decode(value.partition(",")[2], validate=True))
         except binascii.Error as error:
             raise BadRow(f"a picture is not base64 ({error})") from None
-    if value.lower().endswith(PICTURE_ENDINGS) and "\n" not in value:
+    if value.lower().endswith(ENDINGS) and "\n" not in value:
         return _file(value, folder)
     return value
 
 
 def _file(name: str, folder: Path) -> Picture:
-    path = Path(name).expanduser()
+    path = home_path(name)
     for candidate in (path, folder / path):
-        if candidate.is_file():
+        if is_file(candidate):
             return Picture(path=candidate.resolve())
-    raise BadRow(f"there is no picture {name} (looked here and in {folder})")
+    raise BadRow(f"there is no picture {excerpt(name, 200)} (looked here and in {folder})")
 
 
 def _sound(preferences: Sequence[Preference]) -> tuple[list[Preference], list[str]]:
@@ -145,7 +150,7 @@ def _wrong_with(preference: Preference) -> str | None:
                 candidate.load()
     except DataError as error:
         return str(error)
-    same = [candidate.digest if isinstance(candidate, Picture) else candidate for candidate in preference.candidates]
+    same = [(i.context, i.output.digest if isinstance(i.output, Picture) else i.output) for i in preference.items]
     for i, one in enumerate(same):
         if one in same[:i]:
             return f"candidates {same.index(one)} and {i} are equal (counted from 0): there is nothing to prefer"
@@ -181,8 +186,8 @@ def read_items(source: str | Path) -> list[Item]:
     Raises:
         DataError: a file that cannot be read, or rows that are wrong, each named by file and line.
     """
-    path = Path(source).expanduser()
-    if path.is_dir():
+    path = home_path(source)
+    if is_folder(path):
         path = next((path / name for name in ("samples.parquet", "samples.jsonl") if (path / name).is_file()), path)
     found: list[Item] = []
     mistakes: list[str] = []
@@ -204,10 +209,23 @@ def read_items(source: str | Path) -> list[Item]:
 
 def _item(row: Row) -> Item:
     field = next((name for name in ("image", "file", "text", "output") if row.values.get(name) is not None), None)
-    if field is None or not isinstance(row.values.get("prompt"), str):
+    prompt = row.values.get("prompt")
+    whole = prompt if looks_like_messages(prompt) else row.values.get(MESSAGES, _stored(row.values.get("prompt_meta")))
+    if field is None or not (isinstance(prompt, str) or looks_like_messages(whole)):
         raise BadRow("a sample needs prompt, and text, image or file")
     output = content(row.values[field], row.folder)
     try:
-        return Item(row.values["prompt"], output if isinstance(output, str) else Picture(data=output.encoded()))
-    except DataError as error:
+        context = messages_of(whole, "prompt") if looks_like_messages(whole) else None
+        asked = prompt if isinstance(prompt, str) else transcript(context or [])
+        return Item(asked, output if isinstance(output, str) else Picture(data=output.encoded()), context)
+    except (DataError, BadConversation) as error:
         raise BadRow(str(error)) from None
+
+
+def _stored(meta: Any) -> Any:
+    """The conversation in what ``samples.parquet`` says of a prompt."""
+    try:
+        found = json.loads(meta) if isinstance(meta, str) else None
+    except ValueError:
+        return None
+    return found.get(MESSAGES) if isinstance(found, dict) else None

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from raft_core.errors import DataError
 from raft_core.preferences.fit import FitSettings, Fitted, fit
 from raft_core.preferences.folder import Recipe, save_reward
-from raft_core.preferences.learner import Learner, raw_scores
+from raft_core.preferences.learner import ChecksItems, Learner, raw_scores
 from raft_core.preferences.metrics import Calibration, Rate, accuracy, calibration, differences
 from raft_core.preferences.preference import Item, Preference, flattened, sliced
 from raft_core.preferences.probe import probe
@@ -52,10 +53,13 @@ def train_reward(
         reference: samples of the reference policy; by default the candidates that are trained on.
 
     Raises:
+        DataError: preferences that the learner cannot read.
         RewardError: nothing to learn from, or a loss that is not finite.
         StoreError: the folder cannot be written to.
     """
     train, held_out = split(preferences, settings.held_out_fraction, settings.seed)
+    if isinstance(learner, ChecksItems) and (mistakes := learner.check_items([*flattened(preferences), *(reference or [])])):
+        raise DataError(mistakes[0])
     learner.load(device)
     try:
         fitted = fit(learner, train, held_out, flattened(train) if reference is None else reference, settings, reporter)

@@ -25,6 +25,15 @@ class AllBest:
     least: float | None = None
     produces: ClassVar[type[Selection]] = Weighted
 
+    def notes(self) -> list[str]:
+        """That mistakes are trained on where nothing says what is right."""
+        if self.least is not None:
+            return []
+        return [
+            "selector.least is null, so of a prompt whose samples are all wrong every one is trained on: with a reward that "
+            "tells right from wrong, set it to the least score of a right sample, such as 1.0"
+        ]
+
     def __call__(self, scores: np.ndarray) -> Weighted:
         best = np.where(np.isnan(scores), -np.inf, scores).max(axis=1, keepdims=True)  # [P, 1]
         chosen = (scores == best) & (best >= (-np.inf if self.least is None else self.least))  # NaN equals nothing

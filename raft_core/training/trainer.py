@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from raft_core.errors import ConfigError, NotFiniteError
+from raft_core import capabilities
+from raft_core.errors import ConfigError, MachineLack, NotFiniteError
 from raft_core.machine.processes import Processes
 from raft_core.protocols import Objective, Policy, RoundLoss, Staged
 from raft_core.reporter import Reporter, Silent
@@ -31,8 +32,9 @@ class Trainer:
     """Minimises an objective on each round's selection.
 
     A batch's loss is the mean over its items of the objective's values: their sum divided by ``batch_size``, whatever their
-    weights and however the batch is cut into micro-batches or spread over processes. Every item of every step has a seed of its
-    own, so 1 × 8, 8 × 1 and two processes with 4 each are the same step up to rounding.
+    weights and however the batch is cut into micro-batches or spread over processes. (An objective that averages over tokens
+    has it divided by the batch's tokens instead, see ``raft_core.capabilities.Divides``.) Every item of every step has a seed
+    of its own, so 1 × 8, 8 × 1 and two processes with 4 each are the same step up to rounding.
 
     Args:
         optimizer: what updates the weights.
@@ -95,7 +97,7 @@ class Trainer:
 
     def check(self) -> list[str]:
         """What this machine cannot do of what is asked, in words; loads nothing."""
-        found = [f"trainer.{mistake}" for mistake in self.optimizer.check()]
+        found: list[str] = [MachineLack(f"trainer.{mistake}") for mistake in self.optimizer.check()]
         if self.mixed_precision == "no":
             return found
         from raft_core.machine.devices import native_bf16, resolve_device
@@ -105,9 +107,11 @@ class Trainer:
             where = (
                 "this CPU emulates bfloat16, hundreds of times slower" if device.type == "cpu" else f"{device} has no bfloat16"
             )
-            found.append(f"trainer.mixed_precision is 'bf16', but {where}: use 'no'")
+            found.append(MachineLack(f"trainer.mixed_precision is 'bf16', but {where}: use 'no'"))
         if self.mixed_precision == "fp16" and device.type == "cpu":
-            found.append("trainer.mixed_precision is 'fp16', which needs an accelerator, and there is only a CPU: use 'no'")
+            found.append(
+                MachineLack("trainer.mixed_precision is 'fp16', which needs an accelerator, and there is only a CPU: use 'no'")
+            )
         return found
 
     def attach(self, policy: Policy, seed: int, rounds: int, reporter: Reporter | None = None) -> None:
@@ -213,7 +217,8 @@ class Trainer:
         def losses(part: Sequence[int]) -> torch.Tensor:
             return objective(policy, samples, share.take(part), [seeds[place] for place in part])
 
-        return self._updater.step(losses, len(share), len(batch), lr)
+        divisor = capabilities.divisor(objective, samples, batch)
+        return self._updater.step(losses, len(share), len(batch), divisor, lr)
 
     def _complain(self, step: Step, tally: Tally, where: str) -> None:
         """Say of a skipped step, and of items left out of one, that they were, once a round; stop when there are too many

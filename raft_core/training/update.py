@@ -83,17 +83,18 @@ class Updater:
     def device(self) -> torch.device:
         return next(iter(self.parameters.values())).device
 
-    def step(self, losses: Losses, share: int, batch_size: int, lr: float) -> Step:
+    def step(self, losses: Losses, share: int, batch_size: int, divisor: float, lr: float) -> Step:
         """Take one step, or none if the loss of every item or the gradient is not finite.
 
         Args:
             losses: of the ``share`` items that this process has of the batch.
-            batch_size: items over all processes; the loss is their sum divided by it.
+            batch_size: items over all processes.
+            divisor: the batch's loss is the sum of its items' over all processes, divided by this.
             lr: learning rate of this step.
         """
         for group in self._optimizer.param_groups:
             group["lr"] = lr
-        totals = self._backward(losses, share, batch_size)
+        totals = self._backward(losses, share, divisor)
         grads = [grad_or_zero(parameter) for parameter in self.parameters.values()]
         if self._processes.count > 1:
             totals = sum_over_processes(totals, grads)
@@ -124,7 +125,7 @@ class Updater:
         if self.ema:
             self.ema.update()
 
-    def _backward(self, losses: Losses, share: int, batch_size: int) -> torch.Tensor:
+    def _backward(self, losses: Losses, share: int, divisor: float) -> torch.Tensor:
         """Accumulate the gradients of this process's items, each exactly once; returns its part of the batch's loss, and how
         many items failed, [2].
 
@@ -133,7 +134,7 @@ class Updater:
         """
         while True:
             try:
-                return self._accumulate(losses, share, batch_size)
+                return self._accumulate(losses, share, divisor)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -141,7 +142,7 @@ class Updater:
             self._optimizer.zero_grad()
             make_room()
 
-    def _accumulate(self, losses: Losses, share: int, batch_size: int) -> torch.Tensor:
+    def _accumulate(self, losses: Losses, share: int, divisor: float) -> torch.Tensor:
         total = torch.zeros((), device=self.device)
         failed = 0
         for start in range(0, share, self.micro_batch_size):
@@ -155,7 +156,7 @@ class Updater:
                 if not part:
                     continue
                 values = self._values(losses, part)
-            loss = values.float().sum() / batch_size
+            loss = values.float().sum() / divisor
             self._scaler.scale(loss).backward()
             total += loss.detach()
         return torch.stack([total, total.new_tensor(failed)])

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from raft_core import capabilities
 from raft_core.capabilities import Exports
 from raft_core.config.run_config import Checked, check, overridden, read_yaml
 from raft_core.errors import DataError, NotFiniteError, StoreError
@@ -139,10 +140,19 @@ def _load(checked: Checked, reporter: Reporter) -> None:
     for note in checked.notes:
         reporter.line(f"note: {note}")
     config.policy.load()
-    for warning in truncated(config.policy, [*checked.prompts.train, *checked.prompts.held_out]):
+    for warning in loaded_warnings(config.policy, [*checked.prompts.train, *checked.prompts.held_out]):
         reporter.warn(warning)
     config.scorer.load()
     config.scorer.attach(config.policy)
+
+
+def loaded_warnings(policy: Policy, prompts: Sequence[Prompt]) -> list[str]:
+    """What a person should know of a loaded policy and of what it sees of these prompts.
+
+    Raises:
+        DataError: prompts that the policy refuses.
+    """
+    return [*capabilities.notes(policy), *truncated(policy, prompts)]
 
 
 def truncated(policy: Policy, prompts: Sequence[Prompt]) -> list[str]:
@@ -155,7 +165,7 @@ def truncated(policy: Policy, prompts: Sequence[Prompt]) -> list[str]:
     refused: list[str] = []
     for prompt in prompts:
         try:
-            seen = policy.visible(prompt.text)
+            seen = capabilities.visible(policy, prompt)
         except DataError as error:
             refused.append(str(error))
         else:

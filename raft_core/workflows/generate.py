@@ -17,7 +17,7 @@ from raft_core.reporter import Reporter
 from raft_core.sampling import rendered, requests, require_strength, sampled
 from raft_core.soundness import require_sound
 from raft_core.store.tables import write_samples
-from raft_core.types import Prompt, Sample, Scores
+from raft_core.types import MESSAGES, Prompt, Sample, Scores
 
 
 def generate(
@@ -67,7 +67,9 @@ def write_outputs(
     """
     files, lines = [], []
     for number, (sample, stem) in enumerate(zip(samples, stems(samples), strict=True)):
-        row = {"prompt": sample.prompt.text, "index": sample.request.index, "seed": sample.seed}
+        row: dict[str, Any] = {"prompt": sample.prompt.text, "index": sample.request.index, "seed": sample.seed}
+        if sample.prompt.messages is not None:
+            row[MESSAGES] = list(sample.prompt.messages)
         if sample.failed:
             row["failed"] = sample.failed
         elif isinstance(sample.output, str):

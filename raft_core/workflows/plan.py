@@ -14,7 +14,8 @@ from raft_core.config.run_config import Checked, RunConfig
 from raft_core.config.schema import parameters
 from raft_core.machine.out_of_memory import in_words
 from raft_core.machine.peak_memory import peak_memory
-from raft_core.metrics.best_of import expected_gain, gaussian_gain
+from raft_core.metrics.gain import deviations, predicted_gain
+from raft_core.metrics.statistics import Estimate
 from raft_core.monitoring.figures import mean_scored
 from raft_core.reporter import Reporter
 from raft_core.sampling import chunks
@@ -22,7 +23,7 @@ from raft_core.soundness import examined, failed_words, render_sound, require_so
 from raft_core.training.trainer import Trainer
 from raft_core.types import Sample, Scores
 
-PROBE_PROMPTS, PROBE_SAMPLES = 4, 4
+PROBE_PROMPTS, PROBE_SAMPLES = 8, 4
 SAMPLING_BUDGET_S = 45.0
 TRAIN_STEPS = 2
 
@@ -115,12 +116,11 @@ class Probe:
     @property
     def spread(self) -> float:
         """Mean over prompts of the reward's standard deviation within a prompt; NaN when no prompt has two scores."""
-        rows = [row[~np.isnan(row)] for row in self.scores]
-        return mean_scored(np.array([row.std(ddof=1) for row in rows if len(row) > 1]))
+        return mean_scored(deviations(self.scores))
 
-    def gain(self, k: int) -> float:
-        """Predicted gain of the best of k over the mean: from the samples themselves, else from their spread."""
-        return expected_gain(self.scores, k) if k <= self.scores.shape[1] else gaussian_gain(self.spread, k)
+    def gain(self, k: int) -> Estimate:
+        """Predicted gain of the best of k over the mean, with its 95 % interval."""
+        return predicted_gain(self.scores, k)
 
 
 def probe(checked: Checked, reporter: Reporter) -> Probe:
@@ -218,7 +218,10 @@ def advice(counts: Counts, found: Probe, config: RunConfig) -> list[str]:
     """What a person should think about before starting, in words."""
     lines = []
     if found.spread == 0:
-        lines.append("all samples of a prompt score alike: there is nothing to select, and training cannot raise the reward")
+        lines.append(
+            f"the {found.drawn} samples of the probe score alike within each prompt: of such there is nothing to select, and "
+            "training cannot raise the reward"
+        )
     if config.k == 1:
         lines.append("with k = 1 there is nothing to choose between for a prompt")
     if counts.held_out == 0:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from raft_core.errors import ConfigError, RewardError
+from raft_core.metrics.divergence import best_of_n_kl
 from raft_core.metrics.statistics import mean_interval
 from raft_core.preferences.fit import FitSettings
 from raft_core.preferences.learner import Learner, Scale
@@ -26,14 +27,6 @@ from raft_core.rewards.scoring import Scorer
 from raft_core.rng import numpy_rng
 from raft_core.soundness import sound_of
 from raft_core.types import Sample
-
-
-def best_of_n_kl(n: int) -> float:
-    """KL of best-of-n from the policy it draws from, nats: log n − (n − 1)/n. 0 for n = 1, 0.1931 for 2, 0.6363 for 4.
-
-    Source: Stiennon et al. 2020 (2009.01325), appendix G.3. Exact when no two scores are alike, an upper bound otherwise.
-    """
-    return math.log(n) - (n - 1) / n
 
 
 def distilled_kl(rounds: int, k: int) -> float:
@@ -169,7 +162,9 @@ def labelled_pairs(samples: Sequence[Sample], gold: np.ndarray, count: int, sett
         z = delta / settings.temperature if settings.temperature else math.copysign(math.inf, delta)
         chance = 1 / (1 + math.exp(-max(z, -700)))
         target = (1.0, 0.0) if draw < chance else (0.0, 1.0)
-        found.append(Preference(samples[a].prompt.text, (samples[a].output, samples[b].output), target))
+        items = [Item.of(samples[i]) for i in (a, b)]
+        contexts = () if items[0].context is None else tuple(item.context for item in items)
+        found.append(Preference(items[0].prompt, tuple(item.output for item in items), target, contexts=contexts))
         if len(found) == count:
             return found
     raise RewardError(

@@ -9,8 +9,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from raft_core.errors import DataError, RaftError
 from raft_core.preferences.metrics import Rate
 from raft_demo.preferences.choices import Choice, Choices
@@ -186,7 +184,7 @@ def agreement(pool: Pool, made: Sequence[Choice], drawn: How | None = None) -> d
             scores = column[[pool.places[key] for key in choice.samples]]
             best = scores == scores.max()  # all False where one is NaN
             hits.append(float(best[choice.best[0]] / best.sum()) if best.any() else math.nan)
-        rates[name] = Rate.of(np.array(hits))
+        rates[name] = Rate.of(hits, [choice.prompt for choice in counted])
     return rates
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from raft_core.errors import DataError, StoreError
 from raft_core.machine.files import replacing
+from raft_core.types import MESSAGES
 from raft_demo.preferences.pool import Pool
 from raft_demo.shared.runs import FOLDER
 
@@ -85,8 +86,10 @@ class Choices:
         outputs = [pool.output(i) for i in samples]
         chosen: Any = None if not best else best[0] if len(best) == 1 else sorted(best)
         with self._held():
+            context = pool.contexts[samples[0]]
             row = {
                 "prompt": pool.prompts[samples[0]],
+                **({} if context is None else {MESSAGES: list(context)}),
                 "candidates": [self._kept(pool.keys[i], output) for i, output in zip(samples, outputs, strict=True)],
                 "best": chosen,
                 "samples": [list(pool.keys[i]) for i in samples],
@@ -136,9 +139,11 @@ class Choices:
                     {"bytes": (self.path.parent / name).read_bytes(), "path": name} for name in row["candidates"]
                 ]
         candidate = pa.struct([("bytes", pa.binary()), ("path", pa.string())]) if pictures else pa.string()
+        contexts = [row.get(MESSAGES) for row in rows]
         schema = pa.schema(
             [
                 ("prompt", pa.string()),
+                *([(MESSAGES, pa.array(contexts).type)] if any(contexts) else []),
                 ("candidates", pa.list_(candidate)),
                 ("best", pa.list_(pa.int64())),
                 ("samples", pa.list_(pa.list_(pa.int64()))),

@@ -83,7 +83,8 @@ def outcome(name: str, told: dict[str, Any]) -> str:
     if rate["n"]:
         tested = (
             f"On choices about held-out prompts it agrees with you in <b>{rate['value']:.0%}</b> "
-            f"<span class=raft-muted>(95 %: {rate['low']:.0%}–{rate['high']:.0%}, n = {rate['n']})</span>."
+            f"<span class=raft-muted>(95 %: {rate['low']:.0%}–{rate['high']:.0%}, {rate['n']} choices about "
+            f"{rate['prompts']} prompts)</span>."
         )
     else:
         tested = "Nothing but ties was held out, so how right it is is not known."

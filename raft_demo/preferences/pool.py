@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -10,13 +11,16 @@ from pathlib import Path
 import numpy as np
 
 from raft_core.errors import StoreError
+from raft_core.preferences.preference import Context
 from raft_core.soundness import failed_of
 from raft_core.store.rounds import SAMPLES, round_folder, rounds_in
 from raft_core.store.tables import SCORE, read_columns
 from raft_core.store.tensors import UnusableError
+from raft_core.types import Prompt
 from raft_demo.preferences.pairs import Scored, standardised
 from raft_demo.shared.runs import Modality
 
+WANTED = ("prompt", "prompt_meta", "text", "meta")
 PICTURES_KEPT = 128  # half a megabyte each at 512 pixels
 
 
@@ -30,6 +34,7 @@ class Pool:
         keys: [N] (round, row of its file) of each.
         texts: [N] the completions, or empty for pictures.
         scored: prompts and scores.
+        contexts: [N] the conversation that each sample's prompt is, None where it is a text.
         stamps: (round, time of its file) of every round.
     """
 
@@ -39,6 +44,7 @@ class Pool:
     texts: Sequence[str]
     scored: Scored
     stamps: tuple[tuple[int, int], ...]
+    contexts: Sequence[Context]
 
     @property
     def prompts(self) -> Sequence[str]:
@@ -75,10 +81,7 @@ def pool_of(folder: Path) -> Pool:
 
 @lru_cache(maxsize=8)
 def _pool(folder: Path, stamps: tuple[tuple[int, int], ...]) -> Pool:
-    read = [
-        (rnd, *_read(folder, rnd, lambda name: name in ("prompt", "text", "meta") or name.startswith(SCORE)))
-        for rnd, _ in stamps
-    ]
+    read = [(rnd, *_read(folder, rnd, lambda name: name in WANTED or name.startswith(SCORE))) for rnd, _ in stamps]
     keys = [(rnd, row) for rnd, columns, _ in read for row in range(len(columns["prompt"]))]
     facts = read[-1][2]
     # What every round has: a score that was added to one alone would set its samples apart from the others.
@@ -101,6 +104,7 @@ def _pool(folder: Path, stamps: tuple[tuple[int, int], ...]) -> Pool:
         texts=[flat["text"][i] for i in place] if "text" in flat else [],
         scored=Scored([flat["prompt"][i] for i in place], units, facts["reward"]),
         stamps=stamps,
+        contexts=[Prompt(flat["prompt"][i], json.loads(flat["prompt_meta"][i])).messages for i in place],
     )
 
 

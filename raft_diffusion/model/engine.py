@@ -19,7 +19,7 @@ from raft_diffusion.model.folders import is_xl_unet
 from raft_diffusion.model.loading import load_pipeline
 from raft_diffusion.model.lora import AdapterReference, add_adapters, folded, put_adapters, trainable
 from raft_diffusion.model.lora_file import ADAPTED, locate_lora
-from raft_diffusion.options import Addons, Lora, Memory, Sampling
+from raft_diffusion.options import Addons, Lora, Memory
 from raft_diffusion.process import schedulers
 from raft_diffusion.process.resolution import pixels_per_latent
 
@@ -135,15 +135,15 @@ class Engine:
             return "sdxl"
         return "sd2" if self.networks["unet"].config.cross_attention_dim >= 1024 else "sd1"
 
-    def latent_shape(self, sampling: Sampling) -> tuple[int, int, int]:
-        """(C, h, w) of a picture as asked for, by default of the size that the model was trained at."""
+    def latent_shape(self, width: int | None, height: int | None) -> tuple[int, int, int]:
+        """(C, h, w) of a picture of so many pixels, by default of the size that the model was trained at."""
         config = self.networks["unet"].config
         size = config.sample_size
         rows, columns = size if isinstance(size, (list, tuple)) else (size, size)
         return (
             config.in_channels,
-            sampling.height // self.pixels_per_latent if sampling.height else rows,
-            sampling.width // self.pixels_per_latent if sampling.width else columns,
+            height // self.pixels_per_latent if height else rows,
+            width // self.pixels_per_latent if width else columns,
         )
 
     @property

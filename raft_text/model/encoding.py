@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
 
+from raft_core.conversations import INSTRUCTIONS, REPLY
 from raft_core.errors import DataError
+from raft_core.types import MESSAGES, Message, Prompt
+from raft_text.model.chat import FOR_TEMPLATE, Chat
 from raft_text.options import PLACE, Prompting
 
 #: Prompts whose tokens are kept, so that a round tokenises each of its own once.
 REMEMBERED = 4096
 #: Tokens that a tokenizer may put around a prompt, with its chat template and without.
 CHAT_ROOM, PLAIN_ROOM = 512, 8
+#: And around each message of a conversation.
+MESSAGE_ROOM = 64
+
+Ids = tuple[int, ...]
 
 
 class PromptEncoder:
-    """Prompts as the model reads them.
+    """Prompts as the model reads them, and completions as it would have to write them.
 
     Args:
         tokenizer: of the model.
@@ -25,104 +33,242 @@ class PromptEncoder:
         context: longest text in tokens that the model takes; None = no limit.
         room: tokens that must be left for the completion.
         ends: ids of end-of-text tokens.
+        name: of the model, for messages.
     """
 
-    def __init__(self, tokenizer: Any, prompting: Prompting, context: int | None, room: int, ends: Sequence[int]):
+    def __init__(
+        self, tokenizer: Any, prompting: Prompting, context: int | None, room: int, ends: Sequence[int], name: str = "the model"
+    ):
         self.tokenizer = tokenizer
         self._prompting = prompting
         self._context = context
         self._room = room
-        self._ends = frozenset(ends)
-        self._known: dict[str, tuple[int, ...]] = {}
+        self._ends = tuple(ends)
+        self._name = name
+        self._known: dict[str, Ids] = {}
 
-    def __call__(self, text: str) -> tuple[int, ...]:
+    @cached_property
+    def chat(self) -> Chat:
+        """The tokenizer's chat template.
+
+        Raises:
+            DataError: it has none.
+        """
+        if not self.tokenizer.chat_template:
+            raise DataError(
+                f"the prompts are conversations, but the tokenizer of {self._name} has no chat template to write them by: "
+                "choose a chat model, or give plain texts"
+            )
+        return Chat(self.tokenizer, self._prompting, self._ends, self._name)
+
+    def is_chat(self, prompt: Prompt | str) -> bool:
+        """Whether a prompt goes through the chat template."""
+        return self._prompting.chat or as_prompt(prompt).messages is not None
+
+    def ends(self, *, chat: bool) -> Ids:
+        """Ids of the tokens that end a completion: those that end a text, and in a chat the one that ends a turn."""
+        turn = self.chat.closing.end if chat else None
+        return self._ends if turn is None or turn in self._ends else (*self._ends, turn)
+
+    # ------------------------------------------------------------------ prompts
+
+    def __call__(self, prompt: Prompt | str) -> Ids:
         """Token ids of a prompt, templates included, at least one.
 
         Raises:
-            DataError: it leaves no room for a completion, or is empty.
+            DataError: it leaves no room for a completion, is empty, or its conversation is refused by the chat template.
         """
-        if text not in self._known:
-            if len(self._known) >= REMEMBERED:
-                self._known.clear()
-            self._known[text] = self._encoded(text)
-        return self._known[text]
-
-    def _encoded(self, text: str) -> tuple[int, ...]:
-        framed = self._prompting.template.replace(PLACE, self.visible(text))
-        ids = self._chat(framed) if self._prompting.chat else self._plain(framed)
+        prompt = as_prompt(prompt)
+        ids = self._known_ids(prompt)
         if not ids:
-            raise DataError(f"the prompt {shortened(text)!r} has no tokens, and the tokenizer adds none: nothing to continue")
+            raise DataError(
+                f"the prompt {shortened(prompt.text)!r} has no tokens, and the tokenizer adds none: nothing to continue"
+            )
         if self._context is not None and len(ids) + self._room > self._context:
             raise DataError(
                 f"a prompt has {len(ids)} tokens, which with max_new_tokens {self._room} exceeds the model's context of "
-                f"{self._context}: {shortened(text)!r}; shorten it, lower sampling.max_new_tokens, or set prompting.max_tokens"
+                f"{self._context}: {shortened(prompt.text)!r}; shorten it, lower sampling.max_new_tokens, or set "
+                "prompting.max_tokens"
             )
-        return tuple(ids)
+        return ids
 
-    def _plain(self, text: str) -> list[int]:
-        ids = list(self._ids(text, add_special_tokens=True))
-        while ids and ids[-1] in self._ends and len(ids) > 1:  # some tokenizers close every text; here it is to go on
+    def _known_ids(self, prompt: Prompt) -> Ids:
+        """Token ids of a prompt, whatever its length; computed once."""
+        key = prompt.id if any(name in prompt.meta for name in (MESSAGES, *FOR_TEMPLATE)) else prompt.text
+        if key not in self._known:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            self._known[key] = tuple(self._ids(self._opened(prompt), whole=not self.is_chat(prompt)))
+        return self._known[key]
+
+    def _opened(self, prompt: Prompt) -> str:
+        """All that stands before the completion, special tokens of a plain text excepted."""
+        if self.is_chat(prompt):
+            return self.chat.opened(self._seen(prompt))
+        return self._prompting.template.replace(PLACE, self.visible(prompt.text))
+
+    def _ids(self, text: str, *, whole: bool = False) -> list[int]:
+        """Token ids; what is too long is told by this class, in its own words.
+
+        Args:
+            whole: with the special tokens that the tokenizer puts around a text, but none at its end: it is to go on.
+        """
+        ids = list(self.tokenizer(text, add_special_tokens=whole, verbose=False)["input_ids"])
+        while whole and len(ids) > 1 and ids[-1] in self._ends:  # some tokenizers close every text
             ids.pop()
         return ids
 
-    def _chat(self, text: str) -> list[int]:
-        system = [{"role": "system", "content": self._prompting.system}] if self._prompting.system is not None else []
-        messages = [*system, {"role": "user", "content": text}]
-        rendered = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        return list(self._ids(rendered))  # the template brings its own special tokens
-
-    def _ids(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
-        """Token ids; what is too long is told by this class, in its own words."""
-        return self.tokenizer(text, add_special_tokens=add_special_tokens, verbose=False)["input_ids"]
+    # ------------------------------------------------------------------ what is too long
 
     def visible(self, text: str) -> str:
         """The part of a prompt that the model takes in: of one longer than ``max_tokens`` its end."""
         limit = self._prompting.max_tokens
-        if limit is None:
-            return text
+        return text if limit is None else self._last(text, limit)
+
+    def _last(self, text: str, limit: int) -> str:
         ids = self._ids(text)
         return text if len(ids) <= limit else self.tokenizer.decode(ids[-limit:])
 
-    def completion(self, prompt: str, text: str) -> tuple[int, ...]:
-        """Token ids of a completion that was written elsewhere, with an end-of-text token.
+    def visible_messages(self, messages: Sequence[Message]) -> list[Message]:
+        """The part of a conversation that the model takes in.
+
+        Of one longer than ``max_tokens`` the oldest exchanges are left out, and if the last is still too long, the beginning of
+        what the user said in it. What instructs the model stays.
 
         Raises:
-            DataError: prompt and completion together exceed the model's context.
+            DataError: all else in the last exchange is too long already.
         """
-        end = self.tokenizer.eos_token_id
-        ids = (*self._ids(text), min(self._ends) if end is None else end)
+        limit = self._prompting.max_tokens
+        if limit is None:
+            return list(messages)
+        sizes = [len(self._ids(message["content"])) for message in messages]
+        begun = [i for i, message in enumerate(messages) if message["role"] == "user"]  # where exchanges begin
+        head = next((i for i, message in enumerate(messages) if message["role"] not in INSTRUCTIONS), 0)
+        start = next((i for i in begun if sum(sizes[:head]) + sum(sizes[i:]) <= limit), begun[-1] if begun else head)
+        start = head if sum(sizes) <= limit else start
+        kept = [*messages[:head], *messages[start:]]
+        excess = sum(sizes[:head]) + sum(sizes[start:]) - limit
+        if excess <= 0:
+            return kept
+        room = sizes[start] - excess
+        if room < 1 or messages[start]["role"] != "user":
+            raise DataError(
+                f"the last exchange of a conversation has {sizes[start] - room + limit} tokens, and prompting.max_tokens is "
+                f"{limit}, with nothing by the user that could be cut: {shortened(messages[-1]['content'])!r}; raise it"
+            )
+        kept[head] = {**kept[head], "content": self._last(kept[head]["content"], room)}
+        return kept
+
+    def _seen(self, prompt: Prompt) -> Prompt:
+        """The prompt with what the model takes in of it."""
+        if prompt.messages is None:
+            return Prompt(self.visible(prompt.text), prompt.meta)
+        return Prompt(prompt.text, {**prompt.meta, MESSAGES: self.visible_messages(prompt.messages)})
+
+    # ------------------------------------------------------------------ completions
+
+    def completion(self, prompt: Prompt | str, reply: str | Message) -> Ids:
+        """Token ids of a completion that was written elsewhere, with the token that ends it.
+
+        Args:
+            reply: its text, or the assistant's message whose content it is.
+
+        Raises:
+            DataError: prompt and completion together exceed the model's context, or the chat template refuses them.
+        """
+        prompt = as_prompt(prompt)
+        message: Message = {"role": "assistant", "content": reply} if isinstance(reply, str) else reply
+        before = self._opened(prompt)
+        if self.is_chat(prompt):
+            ids = self._behind(before, self.chat.reply(self._seen(prompt), message), whole=False)
+            end = self.chat.closing.end
+        else:
+            ids = self._behind(before, message["content"], whole=True)
+            end = None
+        if end is None:  # a template that ends a turn with ordinary text ends it like any text
+            eos = self.tokenizer.eos_token_id
+            ids = [*ids, min(self._ends) if eos is None else eos]
         length = len(self(prompt)) + len(ids)
         if self._context is not None and length > self._context:
             raise DataError(
-                f"prompt and response have {length} tokens, but the model's context is {self._context}: {shortened(text)!r}; "
-                "leave it out or shorten it"
+                f"prompt and response have {length} tokens, but the model's context is {self._context}: "
+                f"{shortened(message['content'])!r}; leave it out or shorten it"
             )
-        return ids
+        return tuple(ids)
+
+    def _behind(self, before: str, text: str, *, whole: bool) -> list[int]:
+        """Token ids of a text that stands behind another, whose tokens are not to change."""
+        first, both = self._ids(before, whole=whole), self._ids(before + text, whole=whole)
+        if both[: len(first)] == first:
+            return both[len(first) :]
+        # Their border lies within a token. The text alone, but behind a line end: some tokenizers put a space before a text.
+        line, both = self._ids("\n"), self._ids("\n" + text)
+        return both[len(line) :] if both[: len(line)] == line else self._ids(text)
+
+    def contexts(self, prompt: Prompt) -> list[Ids]:
+        """What stands before each turn of the assistant that is learned from a prompt; the last is the prompt itself."""
+        return [*(self._known_ids(before) for before, _ in self._earlier(prompt)), self(prompt)]
+
+    def turns(self, prompt: Prompt, text: str) -> list[Ids]:
+        """Token ids of every turn of the assistant that is learned from a prompt with its response; each has its context.
+
+        Each is as the model would draw it: behind what goes before it, as the template opens a turn there.
+
+        Args:
+            text: the response, which is the last of them.
+
+        Raises:
+            DataError: see ``completion``.
+        """
+        reply = prompt.meta.get(REPLY)
+        last: str | Message = reply if isinstance(reply, dict) and reply.get("content") == text else text
+        return [*(self.completion(before, message) for before, message in self._earlier(prompt)), self.completion(prompt, last)]
+
+    def _earlier(self, prompt: Prompt) -> list[tuple[Prompt, Message]]:
+        """The assistant's turns in a conversation that are learned, each behind what goes before it."""
+        if self._prompting.learned_turns == "last":
+            return []
+        messages = list(prompt.messages or [])
+        return [
+            (Prompt(prompt.text, {**prompt.meta, MESSAGES: messages[:i]}), message)
+            for i, message in enumerate(messages[:-1])  # a last one is the beginning of the response
+            if i > 0 and message["role"] == "assistant" and message.get("weight") != 0
+        ]
 
     def text(self, tokens: Sequence[int] | torch.Tensor) -> str:
         """What a person reads of a completion's tokens."""
-        return self.tokenizer.decode(torch.as_tensor(tokens).tolist(), skip_special_tokens=True)
+        ids = torch.as_tensor(tokens).tolist()
+        if ids and ids[-1] == self._turn_end:  # need not be a special token
+            ids.pop()
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
 
-
-def refusals(encode: PromptEncoder, texts: Sequence[str]) -> list[str]:
-    """Why the first of the prompts that cannot be used is refused, and how many others are; empty when all can."""
-    found = []
-    for text in texts:
+    @cached_property
+    def _turn_end(self) -> int | None:
         try:
-            encode(text)
-        except DataError as error:
-            found.append(str(error))
-    more = f" ({len(found)} of {len(texts)} prompts are refused likewise)" if len(found) > 1 else ""
-    return [found[0] + more] if found else []
+            return self.chat.closing.end
+        except DataError:  # no template, or none for chats
+            return None
 
 
-def surely_fit(prompting: Prompting, texts: Sequence[str], context: int | None, room: int) -> bool:
+def as_prompt(prompt: Prompt | str) -> Prompt:
+    return Prompt(prompt) if isinstance(prompt, str) else prompt
+
+
+def surely_fit(prompting: Prompting, prompts: Sequence[Prompt], context: int | None, room: int) -> bool:
     """Whether prompts leave room for their completions whatever the tokenizer: a token is a byte at least."""
     if context is None:
         return True
+    if any(name in prompt.meta for prompt in prompts for name in FOR_TEMPLATE):
+        return False
     around = prompting.template.replace(PLACE, "") + (prompting.system or "")
-    longest = max((len(text.encode()) for text in texts), default=0) + len(around.encode())
-    return longest + (CHAT_ROOM if prompting.chat else PLAIN_ROOM) + room <= context
+    longest = max((_most_tokens(prompt) for prompt in prompts), default=0) + len(around.encode())
+    chat = prompting.chat or any(prompt.messages is not None for prompt in prompts)
+    return longest + (CHAT_ROOM if chat else PLAIN_ROOM) + room <= context
+
+
+def _most_tokens(prompt: Prompt) -> int:
+    messages = prompt.messages or []
+    return max(len(prompt.text.encode()), sum(len(m["content"].encode()) for m in messages)) + MESSAGE_ROOM * len(messages)
 
 
 def shortened(text: str, width: int = 60) -> str:

@@ -22,6 +22,7 @@ from raft_text.model.lora import (
     checkpointed_layers,
     checkpointing,
     folded,
+    tied_notes,
     train_in_full,
     trainable,
 )
@@ -36,13 +37,14 @@ class Engine:
         network: the transformers model, with adapters in it if there are any.
         adapter: peft's configuration of the adapters; None for full fine-tuning.
         encode: prompts to tokens and completions to text.
-        ends: ids of the tokens that end a text.
+        ends: ids of the tokens that end a completion of a plain prompt, as the prompting has it.
         device: where the network works.
         dtype: of the frozen weights; of the computation where everything is trained.
         vocabulary: tokens that the network knows.
         parameters: trained parameters by stable name, float32.
         reference: enters a context in which the network is the frozen start.
         packing: how samples share a row; None = they do not, or ``prove_packing`` has not been called.
+        notes: what a person should know of how the model was loaded.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Engine:
         self.reference = AdapterReference(network) if self.adapter is not None else CopyReference(self.parameters)
         self._folds = lora is not None and self.dtype == torch.float32 and memory.quantize is None
         self.packing: Packing | None = None
+        self.notes = [*attention_notes(network, memory), *tied_notes(network)]
         self._offload = memory.offload and device.type == "cuda"
         self._users = 0
 
@@ -96,8 +99,11 @@ class Engine:
         quantization = hardware.quantization(memory.quantize)
         network = loading.load_model(model, dtype, attention=memory.attention, quantization=quantization)
         ends = loading.end_tokens(tokenizer, network, model)
-        encode = PromptEncoder(tokenizer, prompting, context, sampling.max_new_tokens, ends)
-        return cls(network, encode, ends, lora, memory, device)
+        encode = PromptEncoder(tokenizer, prompting, context, sampling.max_new_tokens, ends, model)
+        turn_ends = encode.ends(chat=prompting.chat)
+        if turn_ends != ends:  # so that what is exported knows where a turn ends
+            network.generation_config.eos_token_id = list(turn_ends)
+        return cls(network, encode, turn_ends, lora, memory, device)
 
     @contextlib.contextmanager
     def placed(self) -> Iterator[None]:
@@ -181,9 +187,21 @@ class Engine:
             "class": type(self.network).__name__,
             "device": str(self.device),
             "dtype": str(self.dtype).removeprefix("torch."),
+            "attention": loading.attention_of(self.network),
             "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
             "trained_parameters": sum(parameter.numel() for parameter in self.parameters.values()),
         }
+
+
+def attention_notes(network: Any, memory: Memory) -> list[str]:
+    """That the model computes attention otherwise than it was asked to."""
+    used = loading.attention_of(network)
+    if used == memory.attention:
+        return []
+    return [
+        f"{type(network).__name__} does not know the attention {memory.attention!r}: {used!r} takes its place, which needs "
+        f"more memory for long texts (memory.attention: {used} says the same)"
+    ]
 
 
 def load_draft(model: str, engine: Engine) -> Any:

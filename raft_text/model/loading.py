@@ -20,6 +20,17 @@ PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 #: What a configuration calls the longest text that the model takes.
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
+#: Kinds of layers, as configurations call them, that keep nothing of the past but keys and values, or nothing at all.
+KEYS_AND_VALUES = {
+    "attention",
+    "full_attention",
+    "sliding_attention",
+    "chunked_attention",
+    "window_attention",
+    "dense",
+    "sparse",
+}
+ONLY_ATTENTION = "only models whose every layer is attention can be sampled here"
 
 
 def locate(model: str) -> tuple[Place, str]:
@@ -143,6 +154,9 @@ def config_mistakes(config: Mapping[str, Any], where: str) -> list[str]:
             f"model: {where} holds a {names[0]}, which is not causal: it does not predict the next token; choose a model whose "
             "class ends in ForCausalLM"
         ]
+    if kinds := sorted({str(kind) for kind in config.get("layer_types") or ()} - KEYS_AND_VALUES):
+        what = names[0] if names else f"model of the type {config.get('model_type')}"
+        return [f"model: {where} holds a {what}, whose layers of the kind {' and '.join(kinds)} keep a state; {ONLY_ATTENTION}"]
     if any(name.startswith("Bert") for name in names) and not config.get("is_decoder"):
         return [f"model: {where} holds a {names[0]} that is no decoder (is_decoder is not set), so it is not causal"]
     return []
@@ -238,6 +252,9 @@ def load_config(model: str) -> Any:
 def load_model(model: str, dtype: Any, *, attention: str = "sdpa", quantization: Any = None) -> Any:
     """The model on the CPU (on CUDA when it is quantised), ready to predict and not to train.
 
+    Args:
+        attention: its implementation; where the model does not know ``sdpa``, ``eager`` takes its place (``attention_of``).
+
     Raises:
         ModelError: it cannot be loaded, or keeps a state that is no attention cache.
     """
@@ -246,11 +263,10 @@ def load_model(model: str, dtype: Any, *, attention: str = "sdpa", quantization:
 
     _, where = locate(model)
     known: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    if getattr(known, "_is_stateful", False) or "linear_attention" in (getattr(config, "layer_types", None) or []):
-        raise ModelError(
-            f"model: {model} is a {known.__name__}, which keeps a recurrent state; only models whose every layer is attention "
-            "can be sampled here"
-        )
+    if getattr(known, "_is_stateful", False):
+        raise ModelError(f"model: {model} is a {known.__name__}, which keeps a recurrent state; {ONLY_ATTENTION}")
+    if attention == "sdpa" and not known._supports_sdpa:
+        attention = "eager"
     placed: dict[str, Any] = {} if quantization is None else {"quantization_config": quantization, "device_map": {"": 0}}
     try:
         with quiet():
@@ -270,6 +286,11 @@ def load_model(model: str, dtype: Any, *, attention: str = "sdpa", quantization:
         raise ModelError(f"model: the weights of {model} lack {missing[0]!r} ({len(missing)} such tensors): fetch them again")
     network.requires_grad_(False)
     return network.eval()
+
+
+def attention_of(network: Any) -> str:
+    """Which implementation of attention a network computes with."""
+    return str(getattr(network.config, "_attn_implementation", None))
 
 
 def context_length(config: Any) -> int | None:

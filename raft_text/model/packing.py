@@ -15,7 +15,7 @@ import torch
 
 from raft_core.errors import ModelError
 from raft_core.rng import torch_rng
-from raft_text.model.loading import context_length
+from raft_text.model.loading import attention_of, context_length
 
 #: [1, L] ids and what else the network is called with → [1, L, D], whatever depends on everything that a token sees.
 Forward = Callable[[torch.Tensor, Mapping[str, Any]], torch.Tensor]
@@ -162,8 +162,3 @@ def _proof_length(config: Any) -> int:
     window = getattr(config, "sliding_window", None) or 0
     wanted = PROOF_TOKENS + (window if window <= WIDEST else 0)
     return min(wanted, (context_length(config) or 2 * wanted) // 2)
-
-
-def attention_of(network: Any) -> str:
-    """Which implementation of attention a network computes with."""
-    return str(getattr(network.config, "_attn_implementation", None))

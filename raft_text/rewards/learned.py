@@ -10,6 +10,8 @@ from raft_core.errors import ConfigError, ModelError, RewardError
 from raft_core.machine.devices import pick_dtype, resolve_device
 from raft_core.machine.torchvision import ensure_importable
 from raft_core.preferences.preference import Item
+from raft_text.model.chat import finished, kind_of, refusals
+from raft_text.model.loading import load_tokenizer
 from raft_text.rewards.models import UNUSED, Loaded, Source, inputs_of, quiet
 from raft_text.rewards.texts import joined
 
@@ -29,6 +31,7 @@ class TextLearner:
             with. Weights are read from safetensors alone.
         format: how prompt and completion are put together: ``chat``, by the tokenizer's chat template; ``plain``, one after the
             other, as HH-RLHF wants it; ``auto``, ``chat`` if there is a template.
+        chat_template_kwargs: arguments of the chat template, such as {enable_thinking: false}.
         lora_rank: rank of LoRA on all linear layers; 0 trains all weights.
         max_tokens: longer texts lose their beginning, for the end of the answer was written last; null = what the model takes.
         batch_size: texts per forward pass when nothing is trained.
@@ -49,6 +52,7 @@ class TextLearner:
         dtype: Literal["auto", "float32", "bfloat16"] = "auto",
         gradient_checkpointing: bool = False,
         seed: int = 0,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ):
         mistakes = []
         if format not in ("auto", "chat", "plain"):
@@ -69,6 +73,7 @@ class TextLearner:
         self.dtype: Literal["auto", "float32", "bfloat16"] = dtype
         self.gradient_checkpointing = gradient_checkpointing
         self.seed = seed
+        self.chat_template_kwargs = dict(chat_template_kwargs or {})
 
     @property
     def lr(self) -> float:
@@ -86,6 +91,7 @@ class TextLearner:
             "dtype": self.dtype,
             "gradient_checkpointing": False,
             "seed": self.seed,
+            "chat_template_kwargs": self.chat_template_kwargs,
         }
 
     def check(self) -> list[str]:
@@ -121,23 +127,42 @@ class TextLearner:
         return {name: p for name, p in self._loaded.model.named_parameters() if p.requires_grad}
 
     def encode(self, items: Sequence[Item]) -> list[Mapping[str, list[int]]]:
-        """Token ids of each, cut to what the model takes."""
+        """Token ids of each, cut to what the model takes.
+
+        Raises:
+            DataError: a conversation that the chat template refuses.
+            RewardError: a sample without a single token.
+        """
         tokenizer = self._loaded.tokenizer
         tokenizer.truncation_side = "left"
         limit = min((n for n in (self.max_tokens, self._loaded.max_tokens) if n is not None), default=None)
-        chat = self.format == "chat" or (self.format == "auto" and bool(tokenizer.chat_template))
+        chat = self._is_chat(tokenizer)
         rows = []
-        for prompt, output in items:
-            if chat:
-                turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": output}]
-                text = tokenizer.apply_chat_template(turns, tokenize=False)
-            else:
-                text = joined(prompt, output)
+        for item in items:
+            text = self._conversation(tokenizer, item) if chat else joined(item.asked().text, item.output)
             # A chat template writes the special tokens itself.
             rows.append(tokenizer(text, add_special_tokens=not chat, truncation=limit is not None, max_length=limit))
             if not rows[-1]["input_ids"]:
                 raise RewardError("a sample has neither a prompt nor a completion: there is no token to score")
         return rows
+
+    def _is_chat(self, tokenizer: Any) -> bool:
+        return self.format == "chat" or (self.format == "auto" and bool(tokenizer.chat_template))
+
+    def _conversation(self, tokenizer: Any, item: Item) -> str:
+        return finished(tokenizer, item.asked(), item.output, self.model, self.chat_template_kwargs)
+
+    def check_items(self, items: Sequence[Item]) -> list[str]:
+        """Conversations that the chat template refuses, before a weight is loaded.
+
+        Raises:
+            ModelError: the tokenizer cannot be loaded.
+        """
+        tokenizer = load_tokenizer(self.model, chat=self.format == "chat")
+        if not self._is_chat(tokenizer):
+            return []
+        of_each_kind = {kind_of(item.asked()): item for item in reversed(items)}
+        return refusals(lambda item: self._conversation(tokenizer, item), list(of_each_kind.values())[::-1])
 
     def __call__(self, encoded: Sequence[Mapping[str, list[int]]]) -> torch.Tensor:
         import torch

@@ -7,10 +7,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from raft_core.errors import ConfigError, ModelError, RaftError, nearest
+from raft_core.errors import ConfigError, DataError, ModelError, RaftError, nearest
 from raft_core.protocols import RewardInfo
 from raft_core.rewards.scoring import told
-from raft_core.types import Sample
+from raft_core.types import Prompt, Sample
+from raft_text.model.chat import finished, kind_of, refusals
+from raft_text.model.loading import load_tokenizer
 from raft_text.rewards.models import Dtype, Loaded, Source, by_length, inputs_of, load
 from raft_text.rewards.texts import completions, encodable, joined
 
@@ -27,12 +29,13 @@ class RewardModel:
     Args:
         model: a folder in transformers' layout, or a name on the Hub. Weights are read from safetensors alone.
         label: name or number of the label whose logit is the score; null for a model that has one output.
-        format: how prompt and completion are put together. ``chat``: as a user's and an assistant's message by the tokenizer's
-            chat template. ``plain``: one after the other. ``pair``: as the tokenizer's two texts, as BERT-like reward models
-            want. ``completion``: without the prompt. ``auto``: ``chat`` if there is a template, else ``plain``. Or a text
-            with ``{prompt}`` and ``{completion}`` in it.
+        format: how prompt and completion are put together. ``chat``: as a conversation (the prompt's own, or a user's message)
+            by the tokenizer's chat template. ``plain``: one after the other. ``pair``: as the tokenizer's two texts, as
+            BERT-like reward models want. ``completion``: without the prompt. ``auto``: ``chat`` if there is a template, else
+            ``plain``. Or a text with ``{prompt}`` and ``{completion}`` in it.
         max_tokens: longer texts are cut; null = what the model takes.
         truncation_side: ``left`` drops the beginning of what is too long, ``right`` the end.
+        chat_template_kwargs: arguments of the chat template, such as {enable_thinking: false}.
         name: column in the store and label in the report.
         batch_size: texts per forward pass.
         dtype: ``auto`` = float32, on a GPU bfloat16 where it is native.
@@ -48,6 +51,7 @@ class RewardModel:
         *,
         max_tokens: int | None = None,
         truncation_side: Side = "left",
+        chat_template_kwargs: Mapping[str, Any] | None = None,
         name: str = "reward_model",
         batch_size: int = 16,
         dtype: Dtype = "auto",
@@ -73,6 +77,7 @@ class RewardModel:
         self.format = format
         self.max_tokens = max_tokens
         self.truncation_side: Side = truncation_side
+        self.chat_template_kwargs = dict(chat_template_kwargs or {})
         self.batch_size = batch_size
         self._loaded: Loaded | None = None
         self._output = 0
@@ -87,6 +92,19 @@ class RewardModel:
         except RaftError as error:
             return [str(error)]
         return []
+
+    def check_prompts(self, train: Sequence[Prompt], held_out: Sequence[Prompt]) -> list[str]:
+        """Prompts that the chat template refuses, as far as the model is in a folder; otherwise such samples are not scored."""
+        if self.source.folder is None or self.format not in ("auto", "chat"):
+            return []
+        try:
+            tokenizer = load_tokenizer(self.source.name, chat=self.format == "chat")
+        except ModelError:  # told by ``check``
+            return []
+        if not tokenizer.chat_template:
+            return []
+        of_each_kind = {kind_of(prompt): prompt for prompt in reversed([*train, *held_out])}
+        return refusals(lambda prompt: self._chat(tokenizer, prompt, "0"), list(of_each_kind.values())[::-1])
 
     def load(self) -> None:
         """Load the model, or take the one that another reward has loaded.
@@ -111,17 +129,26 @@ class RewardModel:
         """[N] scores.
 
         Raises:
-            PartlyScored: some texts have not a single token to read.
+            PartlyScored: some texts have not a single token to read, or the chat template refuses them.
         """
         self.load()
         assert self._loaded is not None
         with self._loaded.lock:
-            return told(self._scores(self._loaded, samples), "the text holds not a single token")
+            rows = [self._readable(self._loaded, *pair) for pair in zip(samples, completions(samples), strict=True)]
+            refused = next((row for row in rows if isinstance(row, str)), None)
+            scores = self._scores(self._loaded, [{"input_ids": []} if isinstance(row, str) else row for row in rows])
+            return told(scores, refused or "the text holds not a single token")
 
-    def _scores(self, loaded: Loaded, samples: Sequence[Sample]) -> np.ndarray:
+    def _readable(self, loaded: Loaded, sample: Sample, completion: str) -> Mapping[str, list[int]] | str:
+        """Token ids of one sample, or why it cannot be read."""
+        try:
+            return self._encoded(loaded, sample.prompt, completion)
+        except DataError as error:
+            return str(error)
+
+    def _scores(self, loaded: Loaded, rows: Sequence[Mapping[str, list[int]]]) -> np.ndarray:
         import torch
 
-        rows = [self._encoded(loaded, s.prompt.text, text) for s, text in zip(samples, completions(samples), strict=True)]
         scores = np.full(len(rows), np.nan)
         readable = [i for i, row in enumerate(rows) if row["input_ids"]]
         model = loaded.wake()
@@ -132,32 +159,39 @@ class RewardModel:
                 scores[chosen] = logits[:, self._output].double().cpu().numpy()
         return scores
 
-    def _encoded(self, loaded: Loaded, prompt: str, completion: str) -> Mapping[str, list[int]]:
-        """Token ids of one sample, cut to what the model takes."""
-        tokenizer, prompt, completion = loaded.tokenizer, encodable(prompt), encodable(completion)
+    def _encoded(self, loaded: Loaded, prompt: Prompt, completion: str) -> Mapping[str, list[int]]:
+        """Token ids of one sample, cut to what the model takes.
+
+        Raises:
+            DataError: the chat template refuses it.
+        """
+        tokenizer, completion = loaded.tokenizer, encodable(completion)
         tokenizer.truncation_side = self.truncation_side
         limit = min((n for n in (self.max_tokens, loaded.max_tokens) if n is not None), default=None)
         cut = {"truncation": limit is not None, "max_length": limit}
         if self.format == "pair":
             # The prompt gives way first: what is judged is the completion.
-            return _pair(tokenizer, prompt, completion, cut)
+            return _pair(tokenizer, encodable(prompt.text), completion, cut)
         text, special = self._text(tokenizer, prompt, completion)
         return tokenizer(text, add_special_tokens=special, **cut)
 
-    def _text(self, tokenizer: Any, prompt: str, completion: str) -> tuple[str, bool]:
+    def _chat(self, tokenizer: Any, prompt: Prompt, completion: str) -> str:
+        return encodable(finished(tokenizer, prompt, completion, self.source.name, self.chat_template_kwargs))
+
+    def _text(self, tokenizer: Any, prompt: Prompt, completion: str) -> tuple[str, bool]:
         """(the whole text, whether the tokenizer still has to add its special tokens)."""
         chat = self.format == "chat" or (self.format == "auto" and bool(tokenizer.chat_template))
         if chat:
-            messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
-            return tokenizer.apply_chat_template(messages, tokenize=False), False  # the template writes them itself
+            return self._chat(tokenizer, prompt, completion), False  # the template writes them itself
+        asked = encodable(prompt.text)
         if self.format == "completion":
             return completion, True
         if self.format in ("auto", "plain"):
-            return joined(prompt, completion), True
+            return joined(asked, completion), True
         # Replaced in one pass: a prompt that holds "{completion}" is text like any other.
         before, _, rest = self.format.partition("{prompt}")
         pieces = [part.replace("{completion}", completion) for part in (before, rest)]
-        return pieces[0] + prompt + pieces[1], True
+        return pieces[0] + asked + pieces[1], True
 
 
 def _pair(tokenizer: Any, prompt: str, completion: str, cut: Mapping[str, Any]) -> Mapping[str, list[int]]:

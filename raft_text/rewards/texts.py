@@ -23,6 +23,11 @@ def completions(samples: Sequence[Sample]) -> list[str]:
     return [sample.output for sample in samples]
 
 
+def is_truncated(sample: Sample) -> bool:
+    """Whether a completion was cut off at its longest length; one that no policy drew is whole."""
+    return sample.meta.get("finish") == "length"
+
+
 def encodable(text: str) -> str:
     """The text without halves of surrogate pairs, which JSON files can hold and tokenizers refuse."""
     return text.encode("utf-8", "replace").decode("utf-8")

@@ -57,6 +57,21 @@ def write_run(folder: Path, *, texts: bool = False, twins: bool = False) -> Path
     return folder
 
 
+def test_choices_between_answers_in_a_conversation_keep_its_roles(tmp_path):
+    folder = tmp_path / "runs" / "chat"
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    prompt = Prompt("transcript", {"messages": messages})
+    samples = [Sample(Request(prompt, i, i), output=text) for i, text in enumerate("xyz")]
+    scores = Scores("taste", {"taste": np.arange(3.0)})
+    write_samples(round_folder(folder, 1) / SAMPLES, samples, scores, np.zeros(3, dtype=bool), rnd=1)
+    choices = Choices(tmp_path / "runs", "chat")
+    choices.add(pool_of(folder), [0, 2], [1], "random")
+    for path in (choices.path, choices.as_parquet(tmp_path / "choices.parquet")):
+        (read,) = read_preferences(path).preferences
+        assert read.candidates == ("x", "z") and read.target == (0, 1)
+        assert [item.context for item in read.items] == [messages] * 2
+
+
 # ---------------------------------------------------------------------- what is asked
 
 
@@ -249,6 +264,7 @@ def test_agreement_is_that_of_the_reward_with_what_was_chosen(tmp_path: Path):
     choices.add(pool, [2, 3], [1], "teaching")
     rates = agreement(pool, choices.read())
     assert (rates["taste"].n, rates["taste"].value) == (4, 0.75)
+    assert rates["taste"].prompts == len({choice.prompt for choice in choices.read()[:3]} | {choices.read()[-1].prompt})
     assert rates["judge"].n == 3  # it has not scored one of them
     assert agreement(pool, choices.read(), "random")["taste"].value == 0.5
 

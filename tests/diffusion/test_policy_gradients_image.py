@@ -17,7 +17,7 @@ from raft_core.types import Advantages, Prompt, Weighted
 def test_ratios_are_one_at_first_and_steps_move_them_as_the_advantages_say(load):
     policy = load(sampling={"eta": 1.0, "guidance_scale": 1.0})
     samples = policy.sample(requests([Prompt("a red star")], 2, 0, 1), trace=True)
-    losses = RaftPlusPlus()(policy, samples, Weighted(np.arange(2), np.ones(2)), [0, 0])
+    losses = RaftPlusPlus(average="samples")(policy, samples, Weighted(np.arange(2), np.ones(2)), [0, 0])
     assert losses.tolist() == pytest.approx([-1.0, -1.0], abs=0.06)  # sums over 1,024 elements
     part = Advantages(np.arange(2), np.array([1.0, -1.0]))
     optimizer = torch.optim.Adam(policy.trainable().values(), lr=1e-3)

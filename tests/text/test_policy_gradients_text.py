@@ -21,26 +21,30 @@ def test_at_first_every_ratio_is_one_whatever_the_temperature(load):
     policy = load("llama", sampling={"temperature": 0.7, "repetition_penalty": 1.2})
     samples = policy.sample(requests([Prompt("say one"), Prompt("say")], 2, 0, 1), trace=True)
     index = np.arange(4)
-    losses = RaftPlusPlus()(policy, samples, Weighted(index, np.ones(4)), [0] * 4)
+    losses = RaftPlusPlus(average="samples")(policy, samples, Weighted(index, np.ones(4)), [0] * 4)
     assert losses.tolist() == pytest.approx([-1.0] * 4, abs=1e-3)
-    signed = PolicyGradient()(policy, samples, Advantages(index, np.array([1.0, -1.0, 1.0, -1.0])), [0] * 4)
+    signed = PolicyGradient(average="samples")(policy, samples, Advantages(index, np.array([1.0, -1.0, 1.0, -1.0])), [0] * 4)
     assert signed.tolist() == pytest.approx([-1.0, 1.0, -1.0, 1.0], abs=1e-3)
 
 
-def test_the_gradient_is_that_of_the_mean_log_likelihood(load):
+@pytest.mark.parametrize("average", ["samples", "actions"])
+def test_the_gradient_is_that_of_the_log_likelihood(load, average):
     policy = load("gpt2", lora=None)
     samples = policy.sample(requests([Prompt("say one")], 2, 0, 1), trace=True)
     lengths = torch.tensor([len(sample.tensors["tokens"]) for sample in samples])
     gradients = []
+    part = Weighted(np.arange(2), np.ones(2))
     for losses in (
-        RaftPlusPlus()(policy, samples, Weighted(np.arange(2), np.ones(2)), [0, 0]),
-        policy.nll(samples, None) / lengths,
+        RaftPlusPlus(average=average)(policy, samples, part, [0, 0]),
+        policy.nll(samples, None) / (lengths if average == "samples" else 1),
     ):
         for parameter in policy.trainable().values():
             parameter.grad = None
         losses.sum().backward()
         gradients.append(torch.cat([p.grad.flatten() for p in policy.trainable().values() if p.grad is not None]))
-    assert torch.allclose(*gradients, atol=1e-3) and gradients[0].norm() > 0.1
+    assert torch.allclose(*gradients, atol=1e-3 * float(gradients[1].abs().max())) and gradients[0].norm() > 0.1
+    whole = RaftPlusPlus(average=average).divisor(samples, part)
+    assert whole == (2 if average == "samples" else int(lengths.sum()))
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from raft_core.metrics.best_of import expected_gain, expected_max, expected_max_normal, gaussian_gain
+from raft_core.metrics.best_of import expected_max, expected_max_normal, gaussian_gain
 from raft_core.metrics.divergence import best_of_n_kl, kl_to_reference, log_ratios
-from raft_core.metrics.diversity import diversity_within, pairwise_distance, vendi
+from raft_core.metrics.diversity import diversity_within, pairwise_distance, vendi, vendi_within
 from raft_core.monitoring.figures import column_figures, measure, reward_figures
 from raft_core.rng import numpy_rng
 from raft_core.sampling import requests
@@ -37,6 +37,7 @@ def test_reward_figures_by_hand():
         "reward/best": 2.5,
         "reward/kept": 2.5,
         "reward/std_within": pytest.approx(math.sqrt(2)),
+        "se/reward/mean": 0.0,
     }
 
 
@@ -49,13 +50,15 @@ def test_where_lower_is_better_the_best_is_the_lowest():
 
 def test_columns_by_hand():
     columns = {"judge": np.array([1, NAN, 3, 6.0]), "part": np.array([0, 1, 2, 3.0]), "dead": np.full(4, NAN)}
-    found = column_figures(scores([[1, 3], [2, NAN]], columns=columns, parts=frozenset({"part"})), np.array([1, 2]))
-    dead = {name: found.pop(name) for name in ("judge/dead", "judge_kept/dead")}
+    found = column_figures(scores([[1, 3], [2, NAN]], columns=columns, parts=frozenset({"part"})), np.array([1, 2]), 2)
+    dead = {name: found.pop(name) for name in ("judge/dead", "judge_kept/dead", "se/judge/dead")}
     assert all(math.isnan(value) for value in dead.values())
     assert found == {
         "judge/judge": pytest.approx(10 / 3),
+        "se/judge/judge": pytest.approx(math.sqrt(((4.5 - 10 / 3) ** 2 + (1 - 10 / 3) ** 2) / 2)),  # each prompt left out
         "judge_kept/judge": 3.0,
         "score/part": 1.5,
+        "se/score/part": 1.0,
         "unscored/r": 1,
         "unscored/judge": 1,
         "unscored/dead": 4,
@@ -164,6 +167,9 @@ def test_vendi_by_hand():
     assert vendi(np.stack([E1, E2, E3])) == pytest.approx(3)
     assert vendi(np.stack([E1, E1, E2])) == pytest.approx(3 / 2 ** (2 / 3))  # exp(−⅔ ln ⅔ − ⅓ ln ⅓)
     assert math.isnan(vendi(np.empty((0, 3))))
+    groups = Grouping(np.array([3, 1, 2]))  # a prompt with a single sample tells nothing
+    assert vendi_within(np.stack([E1, E1, E2, E3, E1, E1]), groups) == pytest.approx((3 / 2 ** (2 / 3) + 1) / 2)
+    assert math.isnan(vendi_within(np.stack([E1, E2]), Grouping(np.array([1, 1]))))
 
 
 # --- best of K
@@ -192,13 +198,6 @@ def test_expected_maximum_of_a_sample_is_unbiased():
 
 def test_expected_maximum_of_large_samples_stays_finite():
     assert expected_max(np.arange(3000.0), 1000) == pytest.approx(1000 * 3001 / 1001 - 1)  # of k of 0 … n − 1
-
-
-def test_expected_gain_is_a_mean_over_prompts_with_enough_scores():
-    grid = np.array([[1, 2, 3.0], [0, 0, 6], [1, NAN, NAN]])
-    # E max of 2 minus mean: 8/3 − 2 and (0 + 6 + 6)/3 − 2.
-    assert expected_gain(grid, 2) == pytest.approx((2 / 3 + 2) / 2)
-    assert math.isnan(expected_gain(grid, 4))
 
 
 @pytest.mark.parametrize("function", [expected_max_normal, lambda k: expected_max(np.ones(2), k)])

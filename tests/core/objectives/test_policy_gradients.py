@@ -1,6 +1,7 @@
 """RAFT++ and Reinforce-Rej against numbers derived by hand, and in the loop."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -58,12 +59,17 @@ def test_raft_plus_plus_by_hand():
     # action, ratio 1, and weight 1/2. The gradient of −s/3 by log π is −s/3 where nothing is clipped, 0 where s > 1.2.
     policy = Replaying(ratios(1.1, 1.5, 0.5), [0.0])
     samples = [drawn(0, 0.0, 0.0, 0.0), drawn(1, 0.0)]
-    losses = RaftPlusPlus()(policy, samples, Weighted(np.array([0, 1]), np.array([1.0, 0.5])), [0, 1])
+    part = Weighted(np.array([0, 1]), np.array([1.0, 0.5]))
+    losses = RaftPlusPlus(average="samples")(policy, samples, part, [0, 1])
     assert losses.tolist() == pytest.approx([-2.8 / 3, -0.5])
     losses.sum().backward()
     assert policy.given.grad is not None
     assert policy.given.grad[0].tolist() == pytest.approx([-1.1 / 3, 0.0, -0.5 / 3])
     assert policy.given.grad[1].tolist() == pytest.approx([-0.5, 0.0, 0.0])
+    # Over actions: the first has 2.8 in 3, the second 0.5 in 1, so a batch of both has −3.3/4; over samples −(2.8/3 + 0.5)/2.
+    by_actions = RaftPlusPlus()
+    assert by_actions(policy, samples, part, [0, 1]).tolist() == pytest.approx([-2.8, -0.5])
+    assert by_actions.divisor(samples, part) == 4 and RaftPlusPlus(average="samples").divisor(samples, part) == 2
 
 
 @pytest.mark.parametrize(
@@ -102,7 +108,7 @@ def test_the_policy_gradient_by_hand(ratio, advantage, loss, gradient):
 def test_actions_that_do_not_count_change_nothing():
     policy = Replaying([math.log(1.1), None], ratios(1.1))
     samples = [drawn(0, 0.0, -50.0), drawn(1, 0.0)]
-    losses = PolicyGradient()(policy, samples, Advantages(np.array([0, 1]), np.ones(2)), [0, 0])
+    losses = PolicyGradient(average="samples")(policy, samples, Advantages(np.array([0, 1]), np.ones(2)), [0, 0])
     assert losses.tolist() == pytest.approx([-1.1, -1.1])
 
 
@@ -141,11 +147,56 @@ def test_samples_without_a_trace_are_refused():
         ({"clip": 0.0}, "clip is 0"),
         ({"clip_high": -1.0}, "clip_high is -1"),
         ({"clip": None, "clip_high": 0.3}, "clip is null"),
+        ({"average": "tokens"}, "average is 'tokens'"),
     ],
 )
 def test_widths_that_are_none(objective, arguments, message):
     with pytest.raises(ConfigError, match=message):
         objective(**arguments)
+
+
+class Long(FakePolicy):
+    """A sample repeats its one action as often as its prompt's text says."""
+
+    def step_log_probs(self, samples, *, reference=False):
+        one, _ = super().step_log_probs(samples, reference=reference)
+        lengths = torch.tensor([int(sample.prompt.text) for sample in samples])
+        return one.expand(-1, int(lengths.max())), torch.arange(int(lengths.max())) < lengths[:, None]
+
+    def _traced(self, samples, reference):
+        kept = zip(super()._traced(samples, reference), *self.step_log_probs(samples), strict=True)
+        return [replace(s, tensors={**s.tensors, "step_log_probs": row[m].detach(), "step_mask": m[m]}) for s, row, m in kept]
+
+
+def stepped(objective, part, **trainer):
+    """Samples, the gradient of one step on all of them, as AdamW's first moment keeps it, and the step's figures."""
+    policy = Long()
+    samples = policy.sample([Request(Prompt(str(n)), 0, n) for n in (1, 2, 4, 9)], trace=True)
+    made = Trainer(Optimizer(betas=(0.9, 0.99)), steps=1, batch_size=4, max_grad_norm=None, **trainer)
+    made.attach(policy, seed=1, rounds=1)
+    figures = made.fit(policy, objective, samples, part, 1)
+    return samples, made.state_dict()[0]["optimizer/mean/exp_avg"] / (1 - 0.9), figures
+
+
+@pytest.mark.parametrize(
+    ("objective", "part"),
+    [
+        (RaftPlusPlus, Weighted(np.arange(4), np.ones(4))),
+        (PolicyGradient, Advantages(np.arange(4), np.array([1.0, -1.0, 1.0, -1.0]))),
+    ],
+)
+@pytest.mark.parametrize("average", ["actions", "samples"])
+def test_a_batch_is_averaged_over_its_actions_or_its_samples_however_it_is_cut(objective, part, average):
+    samples, found, figures = stepped(objective(average=average), part)
+    lengths = torch.tensor([1.0, 2, 4, 9])
+    signs = torch.as_tensor(getattr(part, "weight", None) if objective is RaftPlusPlus else part.advantage).float()
+    factors = signs * (lengths / lengths.sum() if average == "actions" else 0.25)  # of each sample in the batch's loss, s = 1
+    assert figures["train/loss"] == pytest.approx(float(-factors.sum()), abs=1e-6)
+    start = Long()
+    losses = -(factors * start.step_log_probs(samples)[0][:, 0]).sum()
+    (gradient,) = torch.autograd.grad(losses, [start.mean])
+    assert torch.allclose(found, gradient, atol=1e-6) and gradient.abs().max() > 0.01
+    assert torch.allclose(found, stepped(objective(average=average), part, micro_batch_size=1)[1], atol=1e-6)
 
 
 # ---------------------------------------------------------------------- selectors

@@ -83,8 +83,30 @@ def test_the_price_of_divergence_follows_its_target():
     penalty = KlPenalty(beta=0.15, target=6.0)
     assert penalty.adapted(0.15, 12.0, 1000) == pytest.approx(0.153)
     assert penalty.adapted(0.15, 5.4, 1000) == pytest.approx(0.1485)
-    assert penalty.adapted(0.15, 0.0, 1_000_000) == pytest.approx(0.12)  # never below 0
+    assert penalty.adapted(0.15, 0.0, 25_000) == pytest.approx(0.15 * 0.8 * 0.8 * 0.9)
+    assert penalty.adapted(0.15, 60.0, 20_000) == pytest.approx(0.15 * 1.2 * 1.2)
     assert KlPenalty(beta=0.15).adapted(0.15, 100.0, 1000) == 0.15
+
+
+@pytest.mark.parametrize("kl", [0.0, 5.0, 5.7, 6.0, 6.6, 60.0])
+def test_the_price_of_a_large_round_is_that_of_the_same_samples_in_small_ones(kl):
+    """OpenAI's controller multiplies by 1 + clip(kl/target − 1, ±0.2)·n/horizon after each n ≤ horizon."""
+    penalty, beta = KlPenalty(beta=0.15, target=6.0), 0.15
+    for samples in (1000, 9000, 10_000):
+        assert penalty.adapted(beta, kl, samples) == pytest.approx(
+            beta * (1 + min(max(kl / 6 - 1, -0.2), 0.2) * samples / 10_000)
+        )
+    for samples in (20_000, 45_000, 1_000_000):
+        small = beta
+        for start in range(0, samples, 10_000):
+            small = penalty.adapted(small, kl, min(10_000, samples - start))
+        assert penalty.adapted(beta, kl, samples) == pytest.approx(small)
+        assert penalty.adapted(beta, kl, samples) > 0
+
+
+def test_the_price_stays_a_number_however_short_the_horizon():
+    shortest = KlPenalty(beta=0.15, target=6.0, horizon=1)
+    assert 0 < shortest.adapted(0.15, 0.0, 10**9) < 0.15 < shortest.adapted(0.15, 60.0, 10**9) < math.inf
 
 
 @pytest.mark.parametrize(
@@ -163,6 +185,27 @@ def test_the_loss_of_a_round_by_hand():
     figures = begun.figures()
     assert figures["ppo/policy_loss"] == pytest.approx(-0.75) and figures["ppo/value_loss"] == pytest.approx(0.203125)
     assert figures["ppo/clip_fraction"] == 1 and figures["ppo/return"] == 1 and "ppo/kl" not in figures
+
+
+def test_over_actions_a_sample_has_their_sum_and_a_batch_is_divided_by_all():
+    samples = [one_sample([0.0] * n, [0.0] * n) for n in (1, 3)]
+    part, whole = advantages(1.0, 1.0), [0, 1]
+
+    class Ragged(Steps):
+        def step_log_probs(self, asked, *, reference=False):
+            lengths = torch.tensor([len(sample.tensors["x"]) for sample in asked])
+            return torch.zeros(len(asked), 3), torch.arange(3) < lengths[:, None]
+
+    found = {}
+    for average in ("samples", "actions"):
+        begun = Ppo(lam=1.0, whiten=False, value_weight=1.0, kl=KlPenalty(beta=0), average=average).begin(
+            Ragged(), samples, part, {}
+        )
+        losses = begun(Ragged(), samples, part, whole)
+        found[average] = losses.tolist(), begun.divisor(samples, part), begun.figures()["ppo/policy_loss"]
+    # Every action has advantage 1 and return 1, so −1 and ½.
+    assert found["samples"] == (pytest.approx([-0.5, -0.5]), 2, pytest.approx(-1))
+    assert found["actions"] == (pytest.approx([-0.5, -1.5]), 4, pytest.approx(-1))
 
 
 def test_what_is_old_stays_old_while_the_policy_learns():

@@ -15,6 +15,8 @@ import torch
 from PIL import Image
 
 from raft_core.errors import ConfigError, DataError, RewardError
+from raft_core.media.picture import opaque
+from raft_core.metrics.statistics import wilson
 from raft_core.preferences.evaluate import evaluate_rewards
 from raft_core.preferences.fit import FitSettings, fit
 from raft_core.preferences.learner import Scale, raw_scores
@@ -28,7 +30,7 @@ from raft_core.preferences.metrics import (
     calibration,
     within_prompt_correlation,
 )
-from raft_core.preferences.preference import Item, Picture, Preference, flattened, opaque
+from raft_core.preferences.preference import Item, Picture, Preference, flattened
 from raft_core.preferences.read import read_items, read_preferences, split
 from raft_core.protocols import RewardInfo
 from raft_core.reporter import Silent
@@ -331,8 +333,18 @@ def test_accuracy_counts_equal_scores_half_and_ties_of_labels_not():
     scores = [np.array(row, float) for row in ([2, 1], [1, 2], [1, 1], [1, 2], [np.nan, 1])]
     rate = accuracy(scores, preferences)
     assert (rate.n, rate.value) == (3, 0.5)
-    assert Rate.of([1] * 8 + [0] * 2).low == pytest.approx(0.4902, abs=1e-4)  # Wilson's for 8 of 10
-    assert Rate.of([1] * 8 + [0] * 2).high == pytest.approx(0.9433, abs=1e-4)
+    independent = Rate.of([1] * 8 + [0] * 2, range(10))
+    assert (independent.low, independent.high) == pytest.approx((0.4902, 0.9433), abs=1e-4)  # Wilson's for 8 of 10
+
+
+def test_choices_about_one_prompt_tell_less_than_as_many_about_different_ones():
+    """20 prompts of which the reward ranks 14 right, ten pairs each: the interval is that of 20 values, not of 200."""
+    preferences = [pair(prompt=f"p{i}", group="all") for i in range(20) for _ in range(10)]
+    scores = [np.array([1.0, 0.0] if i < 14 else [0.0, 1.0]) for i in range(20) for _ in range(10)]
+    rate = accuracy(scores, preferences)
+    assert (rate.n, rate.prompts, rate.value) == (200, 20, 0.7)
+    assert (rate.low, rate.high) == pytest.approx(wilson(0.7, 20, freedom=19))
+    assert by_group(scores, preferences)["all"] == rate
 
 
 def test_groups_are_told_apart():

@@ -7,6 +7,7 @@ import pytest
 
 from raft_core.config.run_config import check
 from raft_core.metrics.best_of import gaussian_gain
+from raft_core.metrics.gain import c4
 from raft_core.reporter import Silent
 from raft_core.training.trainer import Trainer
 from raft_core.types import Prompt, Request, Sample
@@ -62,9 +63,9 @@ def test_time_is_samples_and_steps(raw):
 def test_gain_is_measured_up_to_the_samples_at_hand_and_extrapolated_beyond():
     found = made_probe(np.array([[1.0, 2.0, 3.0], [2.0, 2.0, np.nan]]))
     # Prompt 1: the best of 2 of {1, 2, 3} is 8/3 on average, the mean 2; prompt 2 gains nothing.
-    assert found.gain(2) == pytest.approx((2 / 3 + 0) / 2)
-    assert found.spread == pytest.approx(0.5)
-    assert found.gain(16) == pytest.approx(gaussian_gain(0.5, 16))
+    assert found.gain(2).value == pytest.approx((2 / 3 + 0) / 2)
+    assert found.spread == pytest.approx(0.5 / c4(3))
+    assert found.gain(16).value == pytest.approx(gaussian_gain(0.5 / c4(3), 16))
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,7 @@ def test_which_logits_give_probabilities():
     assert can_be_drawn_from(logits).tolist() == [True, True, False, False, False, True]
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-@pytest.mark.parametrize("trace", [False, True])
+@pytest.mark.parametrize(("temperature", "trace"), [(0.0, False), (1.0, False), (1.0, True)])
 def test_a_completion_that_cannot_go_on_has_failed_and_the_others_do_not_feel_it(broken, fresh, temperature, trace):
     settings = {"temperature": temperature, "max_new_tokens": 30}
     policy, token = broken(sampling=settings)
