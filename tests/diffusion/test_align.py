@@ -147,6 +147,20 @@ def test_numbers_that_are_not_there_are_a_dash(run, tmp_path):
     assert "| reward | – |" in text
 
 
+def test_the_lines_of_the_card_say_what_the_prompts_row_asked_for(run, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for file in ("config.yaml", "run.json", "evaluation"):
+        (shutil.copytree if (run / file).is_dir() else shutil.copy)(run / file, tmp_path / file)
+    file = tmp_path / "evaluation/heldout.parquet"
+    table = pq.read_table(file)
+    meta = pa.array([json.dumps({"width": 32, "negative_prompt": "blue"})] * len(table))
+    pq.write_table(table.set_column(table.column_names.index("prompt_meta"), "prompt_meta", meta), file)
+    text = write_run_card(tmp_path, tmp_path).read_text()
+    assert "width=32," in text and "height=32," in text and "negative_prompt='blue'," in text
+
+
 def test_a_card_without_an_evaluation(run, tmp_path):
     """Such as of a run that was stopped: the lines draw a picture of any seed."""
     for file in ("config.yaml", "run.json"):
