@@ -118,9 +118,10 @@ def _by_shape(shapes: Mapping[str, Mapping[str, float]]) -> str:
     pictures = next(iter(shapes.values()))["pictures"]
     never = [f"{shape}s" for shape, share in shapes.items() if share["32"] < NEVER]
     rows = [(shape, f"{share['64']:.0%}", f"{share['32']:.0%}") for shape, share in shapes.items()]
-    said = f" At 32² it draws hardly any {' or '.join(never)}, and an alignment cannot lift what is hardly drawn." if never else ""
-    head = f"\nThe same by shape, for held-out captions of a large object ({pictures} pictures of each at 32², guidance 1.5).{said}\n\n"
-    return head + table(("shape", "64²", "32²"), rows)
+    head = f"\nThe same by shape, for held-out captions of a large object ({pictures} pictures of each at 32², guidance 1.5).\n"
+    if never:
+        head += f"At 32² it draws hardly any {' or '.join(never)}, and an alignment cannot lift what is hardly drawn.\n"
+    return head + "\n" + table(("shape", "64²", "32²"), rows)
 
 
 def _reading(gates):
