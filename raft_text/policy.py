@@ -121,8 +121,10 @@ class CausalLM:
                 return []
             mistakes = loading.folder_mistakes(Path(where), chat=chat)
             mistakes = mistakes or room_mistakes(loading.read_facts(Path(where)).context, self.sampling)
+            if self.sampling.stop and model == self.model and not mistakes:
+                loading.stop_tokens(loading.load_tokenizer(model, chat=chat), self.sampling.stop)
             return encoder_of(model, self.prompting, self.sampling).chat.mistakes() if chat and not mistakes else mistakes
-        except ModelError as error:
+        except (ModelError, ConfigError) as error:
             return [str(error)]
 
     def check_prompts(self, train: Sequence[Prompt], held_out: Sequence[Prompt]) -> list[str]:
@@ -285,7 +287,7 @@ class CausalLM:
             texts=[request.prompt.text for request in requests],
             seeds=[request.seed for request in requests],
             sampling=self.sampling.for_comparison() if purpose == "compare" else self.sampling,
-            ends=self.encode.ends(chat=self.encode.is_chat(requests[0].prompt)),
+            ends=self._ends([self.encode.is_chat(requests[0].prompt)]),
             decode=self.encode.text,
             watcher=self._watcher if purpose == "round" else None,
             trace=trace,
@@ -418,8 +420,12 @@ class CausalLM:
 
     def _picker(self, samples: Sequence[Sample]) -> Picker:
         """How the tokens of these samples are drawn; a turn of a chat ends otherwise than a text."""
-        kinds = {self.encode.is_chat(sample.prompt) for sample in samples}
-        return Picker(self.sampling, sorted({end for chat in kinds for end in self.encode.ends(chat=chat)}))
+        return Picker(self.sampling, self._ends([self.encode.is_chat(sample.prompt) for sample in samples]))
+
+    def _ends(self, chats: Sequence[bool]) -> list[int]:
+        """Tokens at which completions of prompts end that are chats, or are not: theirs, and stop texts that are one token."""
+        found = {end for chat in set(chats) for end in self.encode.ends(chat=chat)}
+        return sorted(found | set(loading.stop_tokens(self.encode.tokenizer, self.sampling.stop)))
 
     def _parts(self, rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
         """Prompts and completions. Without gradients a large batch is taken in parts."""

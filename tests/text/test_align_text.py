@@ -231,7 +231,7 @@ def small_run(folder, policy, *, rounds, k, selector, trainer, calls=None):
 
         return called
 
-    for method in ("sample", "render", "nll"):
+    for method in ("sample", "render", "log_ratios", "nll"):
         setattr(policy, method, counted(getattr(policy, method)))
     trainer.attach(policy, 5, rounds)
     begun = (folder / "run.json").exists()
