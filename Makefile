@@ -10,13 +10,14 @@ ARGS ?=
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help align demo test check format clean
+.PHONY: help align demo test check docs format clean
 
 help:
 	@echo 'make align   install, then align the bundled image model (ARGS="--rounds 2" changes settings)'
 	@echo 'make demo    install, then open the app in the browser (ARGS="--port 7861")'
 	@echo 'make test    install with the development tools, then run the tests (ARGS="-k NAME" picks some)'
 	@echo 'make check   ruff, pyright and the arrows between rooms'
+	@echo 'make docs    the documentation as a site, in site/'
 	@echo 'make format  let ruff format and mend'
 	@echo 'make clean   remove caches and build outputs; the virtual environment and runs/ stay'
 
@@ -34,6 +35,10 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports --no-logo
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

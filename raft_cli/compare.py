@@ -31,10 +31,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
+    from raft_core import capabilities
     from raft_core.config.run_config import parse_overrides
+    from raft_core.errors import DataError
     from raft_core.evaluation.evaluate import evaluate
     from raft_core.evaluation.sheet import write_comparison
     from raft_core.machine.folders import free_folder
+    from raft_core.prompt_files.drawing import described
     from raft_core.prompts import distinct, read_prompts
     from raft_core.store.create import require_empty
     from raft_core.terminal import progress
@@ -51,7 +54,11 @@ def main(args: argparse.Namespace) -> None:
     require_empty(folder)
     policy, scorer = source.build(rewards=True)
     assert scorer is not None
+    if mistakes := capabilities.check_prompts(policy, [], prompts):
+        raise DataError(mistakes[0])
     reporter = progress.reporter()
+    for line in described(prompts):
+        reporter.line(line)
     which = source.load(policy, args.checkpoint)
     for warning in loaded_warnings(policy, prompts):
         reporter.warn(warning)

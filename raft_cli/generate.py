@@ -59,6 +59,7 @@ def main(args: argparse.Namespace) -> None:
         raise ConfigError("nothing to generate from: give --prompts FILE or --prompt TEXT")
     from raft_core.config.run_config import parse_overrides
     from raft_core.machine.folders import free_folder
+    from raft_core.prompt_files.drawing import described
     from raft_core.prompts import distinct, read_prompts
     from raft_core.store.create import require_empty
     from raft_core.terminal import progress
@@ -80,6 +81,8 @@ def main(args: argparse.Namespace) -> None:
     if mistakes := capabilities.check_prompts(policy, [], prompts):
         raise DataError(mistakes[0])
     reporter = progress.reporter()
+    for line in described(prompts):
+        reporter.line(line)
     reporter.line(f"{source.load(policy, args.checkpoint)}, {len(prompts)} prompts × {k} samples")
     for part in (scorer, voter):
         capabilities.load(part)

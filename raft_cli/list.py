@@ -89,7 +89,7 @@ def entries(summaries: dict[str, str]) -> Iterator[str]:
 
 def explanation(found: listing.Found) -> Iterator[str]:
     """What a class does and takes, and how it is written in a configuration."""
-    yield f"{found.name}  ({found.class_path})"
+    yield from textwrap.wrap(f"{found.name}  ({found.class_path})", WIDTH, subsequent_indent="  ")
     yield ""
     yield from reflowed(inspect.cleandoc(found.doc).replace("``", ""))
     yield ""
@@ -100,10 +100,26 @@ def explanation(found: listing.Found) -> Iterator[str]:
     yield f"class_path: {found.name}"
     yield "init_args:"
     for argument in arguments:
-        declared, equals, default = argument.partition(" = ")
-        name, _, kind = declared.partition(": ")
-        value = {"None": "null", "True": "true", "False": "false"}.get(default, default) if equals else "(required)"
-        yield f"  {name}: {value}" + (f"  # {kind}" if kind else "")
+        yield from setting(argument)
+
+
+def setting(argument: str) -> Iterator[str]:
+    """``name: type = default`` as a line of a configuration with its type behind it, or above it where that is too wide."""
+    declared, equals, default = argument.partition(" = ")
+    name, _, kind = declared.partition(": ")
+    line = f"  {name}: {as_yaml(default) if equals else '(required)'}"
+    if kind and len(line) + len(kind) + 4 > WIDTH:
+        yield from textwrap.wrap(kind, WIDTH, initial_indent="  # ", subsequent_indent="  # ")
+    elif kind:
+        line += f"  # {kind}"
+    yield line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…"
+
+
+def as_yaml(default: str) -> str:
+    """A default as a configuration would have it; a section of settings with defaults of its own is written {}."""
+    if re.fullmatch(r"field\(default_factory=\w+\)|[A-Z]\w*\(\)", default):
+        return "{}"
+    return {"None": "null", "True": "true", "False": "false", "()": "[]"}.get(default, default)
 
 
 def reflowed(text: str) -> Iterator[str]:

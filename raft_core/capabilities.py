@@ -168,6 +168,25 @@ class Imports(Protocol):
     def load_weights(self, path: Path) -> None: ...
 
 
+@runtime_checkable
+class Merges(Protocol):
+    """Writes the whole model with what was trained in it, for programs that know no adapters."""
+
+    @staticmethod
+    def merge_settings(dtype: str) -> Mapping[str, Any]:
+        """Arguments, by dotted names, under which the policy is loaded to be merged into weights of this precision."""
+        ...
+
+    @staticmethod
+    def merge_mistakes(path: Path) -> list[str]:
+        """Why the whole model cannot be written there, told before anything is loaded."""
+        ...
+
+    def merge(self, path: Path, *, strength: float = 1.0, dtype: str = "float32") -> list[Path]:
+        """Write the whole model, of a loaded policy, what was trained at this strength; returns what was written."""
+        ...
+
+
 # --- of an objective
 
 

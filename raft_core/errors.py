@@ -65,10 +65,17 @@ class MissingDependency(RaftError):  # noqa: N818 - reads better in a message th
         super().__init__(f"{purpose} needs the package {package!r}, which is not installed: pip install {install}")
 
 
+class MachineLack(str):
+    """A mistake in words that is not the configuration's but this machine's: hardware, a package or a key that it lacks.
+
+    It counts like any other where a run is about to begin, and is only remarked upon where one is planned for another machine.
+    """
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`` (did you mean 'x'?)`` with the nearest of ``known``, or all of them when none is near."""
     options = sorted(known)
-    close = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name[:100], options, n=1, cutoff=0.5)  # it may be anything, of any length
     if close:
         return f" (did you mean {close[0]!r}?)"
     return f" (known: {', '.join(options)})" if options else ""

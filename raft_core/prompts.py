@@ -1,14 +1,13 @@
 """Prompts: read from any of the usual files, deduplicated, split once, and drawn the same way in every run.
 
-``source`` is a path (``.txt``, ``.jsonl``, ``.csv``, ``.tsv``, ``.parquet``), ``bundled:NAME`` for a file that ships with the
-toolkit, or ``hub:OWNER/NAME[:SPLIT]`` for a dataset of the Hugging Face Hub.
+``source`` is a path (``.txt``, ``.json``, ``.jsonl``, ``.csv``, ``.tsv``, ``.parquet``), ``bundled:NAME`` for a file that ships
+with the toolkit, ``preset:NAME[:FOLDER]`` for a published set of prompts, or ``hub:OWNER/NAME[:SPLIT]`` for a dataset of the
+Hugging Face Hub.
 """
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,15 @@ from typing import Any
 from raft_core.bundled import bundled_file
 from raft_core.conversations import BadConversation, meta_of, prompt_of
 from raft_core.errors import ConfigError, DataError, MissingDependency, nearest
+from raft_core.machine.files import plain_json
+from raft_core.prompt_files.columns import find_column
+from raft_core.prompt_files.drawing import described, identity, settled
+from raft_core.prompt_files.presets import PREFIX, preset_rows
+from raft_core.prompt_files.rows import READERS, Row, is_text, read_rows
+from raft_core.reading.files import Unreadable, excerpt, home_path, is_file, is_folder
+from raft_core.reading.json_data import holds_half_characters
 from raft_core.rng import numpy_rng
 from raft_core.types import Prompt
-
-USUAL_COLUMNS = ("prompt", "text", "caption", "question")
-READABLE = (".txt", ".jsonl", ".csv", ".tsv", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,11 @@ class PromptFiles:
     """Where the prompts of a run come from.
 
     Args:
-        train: file, ``bundled:NAME`` or ``hub:OWNER/NAME[:SPLIT]`` with the prompts that are trained on, or a list of them.
+        train: file, ``bundled:NAME``, ``preset:NAME[:FOLDER]`` or ``hub:OWNER/NAME[:SPLIT]`` with the prompts that are
+            trained on, or a list of them.
         held_out: the same for the prompts that are only evaluated on; without it a part of ``train`` is held out.
-        column: column of a table that holds the prompt; by default ``prompt``, ``text``, ``caption``, or the only one.
+        column: column of a table that holds the prompt; by default that of a conversation (``messages`` and the like), else
+            ``prompt``, ``text``, ``caption``, ``question``, or the only one.
         held_out_fraction: part of ``train`` to hold out when there is no ``held_out``, in [0, 1).
         per_round: prompts drawn in each round; all of them by default.
         every_row: train on every row that differs in some column, so that a prompt counts once for each response that is
@@ -117,9 +122,14 @@ def gather(files: PromptFiles, seed: int, base: Path | None = None) -> Gathered:
     train = list({prompt.id: prompt for prompt in rows}.values()) if files.every_row else once
     repeated, what = len(rows) - len(train), "rows" if files.every_row else "prompts"
     notes = [f"{repeated} repeated {what} in {_named(files.train)} are used once"] if repeated else []
+    if templates := {prompt.meta["template"] for prompt in train if _is_expanded(prompt)}:
+        count = sum(map(_is_expanded, train))
+        notes.append(f"{len(templates)} templates in {_named(files.train)} stand for {count} prompts")
+    notes += described(train)
     if files.held_out is None:
-        _, held_out = split(once, files.held_out_fraction, seed)
-        out = {prompt.text for prompt in held_out}
+        texts = [Prompt(text) for text in dict.fromkeys(prompt.text for prompt in once)]
+        out = {prompt.text for prompt in split(texts, files.held_out_fraction, seed)[1]}
+        held_out = [prompt for prompt in once if prompt.text in out]
         return Gathered([prompt for prompt in train if prompt.text not in out], held_out, notes)
     held_out, repeated = distinct(_read_source(files.held_out, files.column, base))
     if repeated:
@@ -133,6 +143,10 @@ def gather(files: PromptFiles, seed: int, base: Path | None = None) -> Gathered:
         names = _named(files.held_out), _named(files.train)
         raise DataError(f"every prompt of {names[0]} is also in {names[1]}: held-out prompts have to be others")
     return Gathered(train, unseen, notes)
+
+
+def _is_expanded(prompt: Prompt) -> bool:
+    return set(prompt.meta) == {"template"}  # as a line of text gives it; a table may have a column of this name
 
 
 def _read_source(source: str | list[str], column: str | None, base: Path | None) -> list[Prompt]:
@@ -149,11 +163,11 @@ def _named(source: str | list[str]) -> str:
 
 
 def distinct(prompts: Iterable[Prompt]) -> tuple[list[Prompt], int]:
-    """The first prompt of each text, in order, and how many were dropped."""
+    """The first prompt of each text that is to be drawn in one way, in order, and how many were dropped."""
     prompts = list(prompts)
-    first: dict[str, Prompt] = {}
+    first: dict[tuple[Any, ...], Prompt] = {}
     for prompt in prompts:
-        first.setdefault(prompt.text, prompt)
+        first.setdefault(identity(prompt), prompt)
     return list(first.values()), len(prompts) - len(first)
 
 
@@ -169,8 +183,10 @@ def split(prompts: Sequence[Prompt], fraction: float, seed: int) -> tuple[list[P
 def read_prompts(source: str | Path, *, column: str | None = None, base: Path | None = None) -> list[Prompt]:
     """All prompts of a source in its order, repeats included; other columns become ``Prompt.meta``.
 
+    The columns ``seed``, ``negative_prompt``, ``width`` and ``height`` say how the prompt is drawn.
+
     Args:
-        source: path, ``bundled:NAME`` or ``hub:OWNER/NAME[:SPLIT]``.
+        source: path, ``bundled:NAME``, ``preset:NAME[:FOLDER]`` or ``hub:OWNER/NAME[:SPLIT]``.
         column: the prompt's column in a table; found by its name by default.
         base: folder to look relative paths up in when they are not found here.
 
@@ -180,12 +196,13 @@ def read_prompts(source: str | Path, *, column: str | None = None, base: Path | 
     """
     if str(source).startswith("hub:"):
         prompts = _from_hub(str(source), column)
+    elif str(source).startswith(PREFIX):
+        prompts = _from_rows(preset_rows(str(source), base), column, str(source))
     else:
         path = locate(source, base)
-        readers = {".txt": _from_text, ".jsonl": _from_jsonl, ".csv": _from_csv, ".tsv": _from_csv, ".parquet": _from_parquet}
-        if path.suffix.lower() not in readers:
-            raise DataError(f"prompt file {path} has the ending {path.suffix!r}; readable are {', '.join(READABLE)}")
-        prompts = readers[path.suffix.lower()](path, column)
+        if path.suffix.lower() not in READERS:
+            raise DataError(f"prompt file {path} has the ending {path.suffix!r}; readable are {', '.join(READERS)}")
+        prompts = _from_rows(read_rows(path, column), column, str(path))
     if not prompts:
         raise DataError(f"prompt file {source} has no prompts in it")
     return prompts
@@ -199,54 +216,15 @@ def locate(source: str | Path, base: Path | None = None) -> Path:
     """
     if str(source).startswith("bundled:"):
         return bundled_file(str(source).removeprefix("bundled:"))
-    path = Path(source).expanduser()
+    path = home_path(source)
     for candidate in [path] if base is None else [path, base / path]:
-        if candidate.is_file():
+        if is_file(candidate):
             return candidate
-    if path.is_dir():
+    if is_folder(path):
         raise DataError(f"prompt file {source} is a folder; name a file in it")
-    folder = path.parent if path.parent.is_dir() or base is None else base / path.parent
-    siblings = [p.name for p in folder.iterdir() if p.suffix in READABLE] if folder.is_dir() else []
-    raise DataError(f"prompt file {source} does not exist{nearest(path.name, siblings)}")
-
-
-def _from_text(path: Path, _column: str | None) -> list[Prompt]:
-    return [Prompt(line) for _, line in _lines(path)]
-
-
-def _from_jsonl(path: Path, column: str | None) -> list[Prompt]:
-    rows = []
-    for number, line in _lines(path):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}, line {number}: not JSON ({error.msg} at column {error.colno}): {_short(line)}") from None
-        rows.append((number, {column or "prompt": row} if isinstance(row, str) else row))
-        if not isinstance(rows[-1][1], dict):
-            raise DataError(
-                f'{path}, line {number}: expected an object such as {{"prompt": "…"}} or a string, got {_short(line)}'
-            )
-    return list(_from_rows(rows, column, str(path)))
-
-
-def _from_csv(path: Path, column: str | None) -> list[Prompt]:
-    lines = (line for _, line in _lines(path, keep_blank=True))
-    reader = csv.DictReader(lines, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-    try:
-        return list(_from_rows(((reader.line_num, row) for row in reader), column, str(path)))
-    except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: {error}") from None
-
-
-def _from_parquet(path: Path, column: str | None) -> list[Prompt]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read as Parquet: {error}") from None
-    return list(_from_rows(enumerate(table.to_pylist(), start=1), column, str(path)))
+    folder = path.parent if is_folder(path.parent) or base is None else base / path.parent
+    siblings = [p.name for p in folder.iterdir() if p.suffix in READERS] if is_folder(folder) else []
+    raise DataError(f"prompt file {excerpt(source, 200)} does not exist{nearest(path.name, siblings)}")
 
 
 def _from_hub(source: str, column: str | None) -> list[Prompt]:
@@ -259,61 +237,59 @@ def _from_hub(source: str, column: str | None) -> list[Prompt]:
         rows = datasets.load_dataset(name, split=part or "train")
     except Exception as error:
         raise DataError(f"{source} cannot be loaded: {type(error).__name__}: {error}") from error
-    return list(_from_rows(enumerate(rows, start=1), column, source))  # type: ignore[arg-type] - rows are mappings
+    numbered: Any = enumerate(rows, start=1)  # of mappings
+    return _from_rows((Row(f"row {number}", row) for number, row in numbered), column, source)
 
 
-def _from_rows(rows: Iterable[tuple[int, Mapping[Any, Any]]], column: str | None, source: str) -> Iterator[Prompt]:
-    """Prompts of (line number, row) pairs."""
-    for number, row in rows:
-        if None in row:  # where csv.DictReader puts the fields beyond the heading's
-            raise DataError(f"{source}, line {number}: has more fields than the heading; quote a prompt that holds a separator")
+def _from_rows(rows: Iterable[Row], column: str | None, source: str) -> list[Prompt]:
+    prompts = []
+    for where, values in rows:
+        values = {column or "prompt": values} if isinstance(values, str) else values
+        place = f"{source}, {where}"
         try:
-            conversation = prompt_of(row, column)
+            conversation = prompt_of(values, column)
         except BadConversation as error:
-            raise DataError(f"{source}, line {number}: {error}") from None
+            raise DataError(f"{place}: {error}") from None
         if conversation is not None:
-            yield conversation
+            prompts.append(Prompt(conversation.text, _meta(conversation.meta, place)))
             continue
-        name = column or _usual_column(list(row), source)
-        if name not in row:
-            raise DataError(f"{source}, line {number}: has no column {name!r}{nearest(name, map(str, row))}")
-        text = row[name]
-        if not isinstance(text, str):
-            raise DataError(f"{source}, line {number}: column {name!r} holds {_short(repr(text))}, which is not a text")
+        name = find_column([str(key) for key in values], column)
+        if name is None:
+            name = _only_column(values, column, source, place)
+        text = values[name]
+        if not is_text(text):
+            raise DataError(f"{place}: column {name!r} holds {excerpt(repr(text), 60)}, which is not a text")
         if text.strip():
-            yield Prompt(text.strip(), meta_of(row, name))
+            prompts.append(Prompt(text.strip(), _meta(meta_of(values, name), place, text)))
+    return prompts
 
 
-def _usual_column(columns: list[str], source: str) -> str:
-    for name in USUAL_COLUMNS:
-        if name in columns:
-            return name
-    if len(columns) == 1:
-        return columns[0]
+def _meta(values: Mapping[str, Any], place: str, text: str = "") -> dict[str, Any]:
+    """What a row says besides.
+
+    Raises:
+        DataError: how it is to be drawn is not to be understood, or something is no text.
+    """
+    try:
+        meta = settled(values)
+    except Unreadable as error:
+        raise DataError(f"{place}: {error}") from None
+    if holds_half_characters(text) or holds_half_characters(plain_json(meta)):
+        raise DataError(f"{place}: holds half of a surrogate pair, which is no text: {excerpt(ascii([text, meta]), 60)}")
+    return meta
+
+
+def _only_column(values: Mapping[Any, Any], column: str | None, source: str, place: str) -> str:
+    """The column of prompts where none has a usual name.
+
+    Raises:
+        DataError: it cannot be told which one it is.
+    """
+    if column is not None:
+        raise DataError(f"{place}: has no column {column!r}{nearest(column, map(str, values))}")
+    if len(values) == 1:
+        return next(iter(values))
     raise DataError(
-        f"{source} has the columns {', '.join(map(str, columns))}: say in prompts.column which one holds the prompts"
+        f"{source} has the columns {excerpt(', '.join(map(str, values)), 200)}: say in prompts.column which one holds the "
+        "prompts"
     )
-
-
-def _lines(path: Path, keep_blank: bool = False) -> Iterator[tuple[int, str]]:
-    """(line number from 1, line) without surrounding white space; a byte-order mark is skipped."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"prompt file {path} cannot be read: {error.strerror}") from None
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        number = content[: error.start].count(b"\n") + 1
-        raise DataError(
-            f"{path}, line {number}: byte 0x{content[error.start]:02x} is not UTF-8; save the file in the encoding UTF-8"
-        ) from None
-    for number, line in enumerate(text.split("\n"), start=1):
-        if keep_blank:
-            yield number, line.rstrip("\r") + "\n"
-        elif line.strip():
-            yield number, line.strip()
-
-
-def _short(text: str, width: int = 60) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"

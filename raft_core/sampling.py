@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from raft_core.errors import ConfigError
+from raft_core.prompt_files.drawing import own_seed
 from raft_core.protocols import Policy, Purpose
 from raft_core.rng import seed_for
 from raft_core.soundness import examined, render_sound
@@ -16,8 +17,22 @@ T = TypeVar("T")
 
 
 def requests(prompts: Sequence[Prompt], k: int, seed: int, rnd: int | str) -> list[Request]:
-    """P·K requests, prompt-major; each seed depends on (run seed, round, prompt, index) alone."""
-    return [Request(prompt, index, seed_for(seed, "sample", rnd, prompt.id, index)) for prompt in prompts for index in range(k)]
+    """P·K requests, prompt-major; each seed depends on (run seed, round, prompt, index) alone.
+
+    A prompt with a seed of its own is drawn with that one and those that follow it, whatever the run's seed. In the rounds of
+    a run, which would draw the same noise every time, the seeds follow from it and the round.
+
+    Args:
+        rnd: of a run, or what else is drawn.
+    """
+    return [Request(prompt, index, _seed(prompt, index, seed, rnd)) for prompt in prompts for index in range(k)]
+
+
+def _seed(prompt: Prompt, index: int, seed: int, rnd: int | str) -> int:
+    own = own_seed(prompt, 0 if isinstance(rnd, int) else index)
+    if own is None or isinstance(rnd, int):
+        return seed_for(seed if own is None else own, "sample", rnd, prompt.id, index)
+    return own
 
 
 def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -126,3 +126,25 @@ class FakeReward:
         scores = [float(sample.tensors["x"].mean()) for sample in samples]
         failed = [bool(self.fails_on) and sample.seed % self.fails_on == 0 for sample in samples]
         return np.where(failed, np.nan, scores)
+
+
+def close(found: Any, expected: Any, relative: float = 1e-4) -> None:
+    """Assert that two computations of the same numbers agree up to rounding.
+
+    What float32 loses by adding up in another order (of a batch, with padding, on another processor) is a part of the largest
+    term and not of each result: a difference of two hundreds is unsure in its fifth digit, however small it is. So the
+    largest deviation is held against the largest expected value. 1e-4 is about 1000 roundings, as of a small network's layers.
+
+    Args:
+        found, expected: tensors or arrays of the same shape; NaN in the same places.
+        relative: largest deviation as a part of the largest expected value, > 0.
+
+    Raises:
+        AssertionError: they differ by more, in shape, or in where they are NaN.
+    """
+    a, b = (np.asarray(x.detach().cpu() if isinstance(x, torch.Tensor) else x, dtype=np.float64) for x in (found, expected))
+    assert a.shape == b.shape, f"the shapes {a.shape} and {b.shape} differ"
+    assert (np.isnan(a) == np.isnan(b)).all(), f"NaN in other places:\n{a}\n{b}"
+    if a.size and not np.isnan(a).all():
+        off, scale = float(np.nanmax(np.abs(a - b))), float(np.nanmax(np.abs(b)))
+        assert off <= relative * scale, f"off by {off:.3g}, but {relative:g} of {scale:.3g} is allowed:\n{a}\n{b}"

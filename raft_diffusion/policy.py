@@ -15,8 +15,9 @@ from raft_core.errors import ConfigError, DeviceError, ModelError
 from raft_core.machine.devices import resolve_device
 from raft_core.protocols import Phase, Purpose
 from raft_core.rng import torch_rng
-from raft_core.types import Request, Sample
+from raft_core.types import Prompt, Request, Sample
 from raft_diffusion.export import files as export
+from raft_diffusion.export import merged
 from raft_diffusion.model import addons as additions
 from raft_diffusion.model import device as hardware
 from raft_diffusion.model import loading
@@ -25,7 +26,7 @@ from raft_diffusion.model.engine import Engine, stacked_latents
 from raft_diffusion.model.features import pixel_features
 from raft_diffusion.model.folders import Configs
 from raft_diffusion.options import Addons, DenoisingLoss, Lora, Memory, Sampling
-from raft_diffusion.process import denoise, resolution, schedulers
+from raft_diffusion.process import denoise, resolution, schedulers, wishes
 from raft_diffusion.process.sampler import Trajectory, noise_like, replay
 from raft_diffusion.process.sampler import denoise as run_denoising
 from raft_diffusion.process.schedulers import make_scheduler
@@ -119,6 +120,15 @@ class StableDiffusion:
             *schedulers.mistakes(self.sampling, configs.scheduler),
         ]
 
+    def check_prompts(self, train: Sequence[Prompt], held_out: Sequence[Prompt]) -> list[str]:
+        """Prompts whose rows ask for what cannot be drawn: sizes, and negative prompts where there is no guidance."""
+        try:
+            configs = loading.find_configs(*loading.locate(self.model))
+        except ModelError:  # told by ``check``
+            return []
+        known = ({}, {}) if configs is None else (configs.vae, configs.unet)
+        return wishes.mistakes(train, held_out, self.sampling, *known)
+
     def load(self) -> None:
         """Load the weights, and add adapters: fresh ones, or those of ``lora.init``.
 
@@ -177,19 +187,27 @@ class StableDiffusion:
             self._require_log_probs()
         reference = strength == 0
         engine = self.engine
-        shape = engine.latent_shape(self.sampling)
         drawing = engine.drawing(trace=trace, reference=reference)
+        drawn: dict[int, Sample] = {}
         with torch.no_grad(), self._weights(strength), engine.place("unet"), drawing:
-            latents, trajectory = run_denoising(
-                self._predict([request.prompt.text for request in requests], shape, reference),
-                make_scheduler(engine.pipe.scheduler.config, self.sampling),
-                [request.seed for request in requests],
-                shape,
-                self.sampling,
-                device=engine.device,
-                trace=trace,
-                on_step=self.on_step,
-            )
+            for size, places in wishes.grouped([wishes.size_of(r.prompt, self.sampling) for r in requests]).items():
+                part = [requests[place] for place in places]
+                drawn |= dict(zip(places, self._drawn(part, engine.latent_shape(*size), trace, reference), strict=True))
+        return [drawn[place] for place in range(len(requests))]
+
+    def _drawn(self, requests: Sequence[Request], shape: tuple[int, int, int], trace: bool, reference: bool) -> list[Sample]:
+        """Samples of one size."""
+        engine = self.engine
+        latents, trajectory = run_denoising(
+            self._predict([request.prompt for request in requests], shape, reference),
+            make_scheduler(engine.pipe.scheduler.config, self.sampling),
+            [request.seed for request in requests],
+            shape,
+            self.sampling,
+            device=engine.device,
+            trace=trace,
+            on_step=self.on_step,
+        )
         meta = {"steps": self.sampling.steps, "guidance_scale": self.sampling.guidance_scale}
         return [
             Sample(request, tensors={"latents": row, **_traced(trajectory, index)}, meta=meta)
@@ -206,28 +224,34 @@ class StableDiffusion:
         with torch.no_grad(), reference() if strength == 0 else reference.at(strength):
             yield
 
-    def _predict(self, texts: Sequence[str], latent_shape: Sequence[int], reference: bool) -> Any:
+    def _predict(self, prompts: Sequence[Prompt], latent_shape: Sequence[int], reference: bool) -> Any:
         """(x, timestep) → the guided prediction for these prompts."""
         engine = self.engine
         predictor = engine.predictor(latent_shape, self.sampling.guidance_scale)
         guidance = engine.guidance(self.sampling.guidance_scale, self.sampling.guidance_rescale)
-        condition = engine.conditions(texts, reference=reference)
-        negative = self._negative(len(texts), reference) if guidance.on else condition
+        condition = engine.conditions([prompt.text for prompt in prompts], reference=reference)
+        negative = self._negative(prompts, reference) if guidance.on else condition
         return lambda x, timestep: predictor.guided(x, timestep, condition, negative, guidance)
 
-    def _negative(self, n: int, reference: bool) -> Condition:
-        return self.engine.conditions([self.sampling.negative_prompt] * n, negative=True, reference=reference)
+    def _negative(self, prompts: Sequence[Prompt], reference: bool) -> Condition:
+        texts = [wishes.negative_of(prompt, self.sampling) for prompt in prompts]
+        return self.engine.conditions(texts, negative=True, reference=reference)
 
     def render(self, samples: Sequence[Sample]) -> list[Sample]:
         rendered: list[Sample] = []
         for start in range(0, len(samples), self.batch_size):
-            part = samples[start : start + self.batch_size]
-            pictures = self.engine.decode(stacked_latents(part))
-            rendered += [
-                sample.as_failed(self.engine.overflow_words) if picture is None else sample.with_output(picture)
-                for sample, picture in zip(part, pictures, strict=True)
-            ]
+            rendered += self._rendered(samples[start : start + self.batch_size])
         return rendered
+
+    def _rendered(self, samples: Sequence[Sample]) -> list[Sample]:
+        pictures: dict[int, Any] = {}
+        for places in wishes.grouped([tuple(sample.tensors["latents"].shape) for sample in samples]).values():
+            decoded = self.engine.decode(stacked_latents([samples[place] for place in places]))
+            pictures |= dict(zip(places, decoded, strict=True))
+        return [
+            sample.as_failed(self.engine.overflow_words) if pictures[place] is None else sample.with_output(pictures[place])
+            for place, sample in enumerate(samples)
+        ]
 
     def draw(self, samples: Sequence[Sample], seeds: Sequence[int]) -> Draw:
         generators = [torch_rng(seed) for seed in seeds]
@@ -262,7 +286,7 @@ class StableDiffusion:
         """Conditions with and without the prompt; for a dropped caption both are the empty one's: guidance adds nothing."""
         engine = self.engine
         condition = engine.conditions([sample.prompt.text for sample in samples], reference=reference)
-        negative = self._negative(len(samples), reference) if guided else condition
+        negative = self._negative([sample.prompt for sample in samples], reference) if guided else condition
         if not dropped.any():
             return condition, negative
         mask = dropped.to(engine.device)
@@ -281,7 +305,7 @@ class StableDiffusion:
         mask = torch.stack([sample.tensors["step_mask"] for sample in samples]).to(engine.device)
         with self._weights(0.0 if reference else 1.0), engine.place("unet"):
             log_probs = replay(
-                self._predict([sample.prompt.text for sample in samples], latents.shape, reference),
+                self._predict([sample.prompt for sample in samples], latents.shape, reference),
                 make_scheduler(engine.pipe.scheduler.config, self.sampling),
                 latents,
                 samples[0].tensors["timesteps"],
@@ -322,7 +346,8 @@ class StableDiffusion:
         parts = {"lora": self.lora, "addons": self.addons, "sampling": self.sampling, "loss": self.loss}
         facts |= {name: asdict(part) for name, part in parts.items() if part is not None}
         if self._engine is not None:
-            _, height, width = (side * self._engine.pixels_per_latent for side in self._engine.latent_shape(self.sampling))
+            shape = self._engine.latent_shape(self.sampling.width, self.sampling.height)
+            _, height, width = (side * self._engine.pixels_per_latent for side in shape)
             facts |= {"picture": {"width": width, "height": height}} | self._engine.describe()
         return facts
 
@@ -337,6 +362,19 @@ class StableDiffusion:
         from raft_diffusion.export.card import write_run_card
 
         return write_run_card(Path(run_folder), Path(folder), place)
+
+    @staticmethod
+    def merge_settings(dtype: str) -> Mapping[str, Any]:  # noqa: ARG004 - the U-Net is merged in float32 always
+        return {"dtype": "float32", "device": "cpu", "memory.attention": "sdpa"}
+
+    @staticmethod
+    def merge_mistakes(path: Path) -> list[str]:
+        return merged.mistakes(Path(path))
+
+    def merge(self, path: Path, *, strength: float = 1.0, dtype: str = "float32") -> list[Path]:
+        """Write the whole model as one file in the original layout, and its configuration as a folder; returns the two."""
+        with self._weights(strength):
+            return merged.save_merged(self.engine, self.model, Path(path), getattr(torch, dtype))
 
     @staticmethod
     def arguments_for(path: Path) -> dict[str, Any]:

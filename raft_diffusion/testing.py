@@ -14,6 +14,7 @@ Kind = Literal["sd1", "sd2", "sdxl"]
 
 CONTEXT = 16  # tokens a tiny text encoder takes, start and end included
 WIDTH = 32  # of the text encoder, and of the U-Net's cross-attention
+SECOND_WIDTH = 64  # of SDXL's second text encoder; its U-Net reads both side by side
 
 _SCHEDULE: Mapping[str, Any] = MappingProxyType(
     {
@@ -38,8 +39,8 @@ def tiny_pipeline(folder: Path, kind: Kind = "sd1", *, seed: int = 0) -> Path:
 
     Args:
         folder: where; made if it does not exist.
-        kind: ``sd1`` predicts ε; ``sd2`` predicts v and projects linearly in its attention; ``sdxl`` has two text encoders,
-            pooled embeddings and time ids, and a VAE that must not run in half precision.
+        kind: ``sd1`` predicts ε; ``sd2`` predicts v, projects linearly in its attention and reads an OpenCLIP; ``sdxl`` has
+            two text encoders, pooled embeddings and time ids, and a VAE that must not run in half precision.
         seed: of the weights; the global generator is left as it was.
 
     Returns:
@@ -60,10 +61,11 @@ def tiny_pipeline(folder: Path, kind: Kind = "sd1", *, seed: int = 0) -> Path:
                 **_SCHEDULE, prediction_type="v_prediction" if kind == "sd2" else "epsilon", steps_offset=1
             ),
             "tokenizer": tiny_tokenizer(),
-            "text_encoder": _text_encoder(with_projection=False),
+            "text_encoder": _text_encoder(act="gelu" if kind == "sd2" else "quick_gelu"),
         }
         if kind == "sdxl":
-            parts |= {"text_encoder_2": _text_encoder(with_projection=True), "tokenizer_2": tiny_tokenizer()}
+            second = _text_encoder(act="gelu", width=SECOND_WIDTH, with_projection=True)
+            parts |= {"text_encoder_2": second, "tokenizer_2": tiny_tokenizer()}
             pipe = StableDiffusionXLPipeline(**parts, force_zeros_for_empty_prompt=True)
         else:
             parts |= {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
@@ -83,7 +85,9 @@ def tiny_tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=CONTEXT)
 
 
-def _text_encoder(*, with_projection: bool) -> CLIPTextModel | CLIPTextModelWithProjection:
+def _text_encoder(
+    *, act: str, width: int = WIDTH, with_projection: bool = False
+) -> CLIPTextModel | CLIPTextModelWithProjection:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     tokenizer = tiny_tokenizer()
@@ -92,9 +96,10 @@ def _text_encoder(*, with_projection: bool) -> CLIPTextModel | CLIPTextModelWith
     config = CLIPTextConfig(
         **tokens,
         vocab_size=len(tokenizer),
-        hidden_size=WIDTH,
-        intermediate_size=WIDTH,
-        projection_dim=WIDTH,
+        hidden_size=width,
+        intermediate_size=width,
+        projection_dim=width,
+        hidden_act=act,
         num_hidden_layers=2,
         num_attention_heads=2,
         max_position_embeddings=CONTEXT,
@@ -132,7 +137,7 @@ def _unet(kind: Kind) -> Any:
             "attention_head_dim": (2, 4),
             "addition_embed_type": "text_time",
             "addition_time_embed_dim": 8,
-            "projection_class_embeddings_input_dim": WIDTH + 6 * 8,
+            "projection_class_embeddings_input_dim": SECOND_WIDTH + 6 * 8,
         }
     return UNet2DConditionModel(
         sample_size=16,
@@ -142,7 +147,7 @@ def _unet(kind: Kind) -> Any:
         layers_per_block=1,
         down_block_types=down,
         up_block_types=tuple(name.replace("Down", "Up") for name in reversed(down)),
-        cross_attention_dim=2 * WIDTH if kind == "sdxl" else WIDTH,
+        cross_attention_dim=WIDTH + SECOND_WIDTH if kind == "sdxl" else WIDTH,
         norm_num_groups=4,
         **extra,
     ).eval()

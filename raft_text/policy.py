@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from raft_core.conversations import ANSWERS, response, transcript
 from raft_core.errors import ConfigError, DataError, DeviceError, ModelError, RaftError
 from raft_core.machine.devices import resolve_device
+from raft_core.prompt_files.drawing import without_negative
 from raft_core.protocols import Phase, Purpose
 from raft_core.sampling import chunks
 from raft_core.store.checkpoint import policy_hash
@@ -133,12 +135,13 @@ class CausalLM:
         Of the Hub's models that is told when they are loaded, before their weights are.
         """
         self._unchecked = [*train, *held_out]
+        found = without_negative(self._unchecked)
         try:
             if loading.locate(self.model)[0] == "hub":
-                return []
-            return self._prompt_mistakes()
+                return found
+            return found + self._prompt_mistakes()
         except ModelError:  # told by ``check``
-            return []
+            return found
 
     def _prompt_mistakes(self) -> list[str]:
         """Why prompts are refused; those that were checked are not checked again.
@@ -287,12 +290,18 @@ class CausalLM:
             texts=[request.prompt.text for request in requests],
             seeds=[request.seed for request in requests],
             sampling=self.sampling.for_comparison() if purpose == "compare" else self.sampling,
-            ends=self._ends([self.encode.is_chat(requests[0].prompt)]),
+            ends=self._ends(self.encode.is_chat(requests[0].prompt)),
             decode=self.encode.text,
             watcher=self._watcher if purpose == "round" else None,
             trace=trace,
             on_step=self.on_step,
         )
+
+    def _ends(self, chat: bool) -> Sequence[int]:
+        """Tokens that end a completion: the engine's, for a conversation where prompts are texts what ends a turn too, and
+        those that ``stop`` names."""
+        ends = self.engine.ends if chat == self.prompting.chat else self.encode.ends(chat=chat)
+        return sorted({*ends, *loading.stop_tokens(self.encode.tokenizer, self.sampling.stop)})
 
     def _drawn(self, task: Task, reference: bool) -> list[Drawn]:
         if self.sampling.engine == "transformers":
@@ -377,10 +386,10 @@ class CausalLM:
         Where top-k or top-p cut tokens off, both are of the tokens that the present policy leaves, and the one that is there:
         the mean over its own samples is then a divergence of what is sampled, and 0 before training.
         """
-        picker, passages = self._picker(samples), Passages(self.encode, samples)
+        passages = Passages(self.encode, samples)
         found: list[torch.Tensor] = []
         with torch.no_grad():
-            for rows in self._parts(passages.rows):
+            for rows, picker in self._parts(passages):
                 drawn = DrawnScoring(picker, rows, cut=True)
                 sides = []
                 for reference in (False, True):  # in this order: the policy's own side says what is cut off
@@ -402,36 +411,33 @@ class CausalLM:
         head = self._value_head
         if head is None:
             raise ModelError("the policy has no critic: give it one with critic: {}")
-        picker, passages = self._picker(samples), Passages(self.encode, samples)
-        with self.engine.placed(), self.engine.version(False):
-            parts = self._parts(passages.rows)
-            pairs = [p for part in parts for p in self.engine.log_probs_and_values(part, head, DrawnScoring(picker, part))]
+        engine, passages = self.engine, Passages(self.encode, samples)
+        with engine.placed(), engine.version(False):
+            parts = self._parts(passages)
+            pairs = [p for rows, picker in parts for p in engine.log_probs_and_values(rows, head, DrawnScoring(picker, rows))]
         log_probs, mask = padded(passages.of_samples([row for row, _ in pairs]))
         return log_probs, padded(passages.of_samples([row for _, row in pairs]))[0], mask
 
     def _log_probs(self, samples: Sequence[Sample], reference: bool, *, drawn: bool = False) -> list[torch.Tensor]:
         """[T] log-probs of each sample's tokens: of the model itself, or of what they are drawn from."""
         engine, passages = self.engine, Passages(self.encode, samples)
-        picker = self._picker(samples) if drawn else None
         with engine.placed(), engine.version(reference):
-            parts = self._parts(passages.rows)
-            scored = [engine.log_probs(part, DrawnScoring(picker, part) if picker else None) for part in parts]
+            parts = self._parts(passages)
+            scored = [engine.log_probs(rows, DrawnScoring(picker, rows) if drawn else None) for rows, picker in parts]
         return passages.of_samples([row for part in scored for row in part])
 
-    def _picker(self, samples: Sequence[Sample]) -> Picker:
-        """How the tokens of these samples are drawn; a turn of a chat ends otherwise than a text."""
-        return Picker(self.sampling, self._ends([self.encode.is_chat(sample.prompt) for sample in samples]))
+    def _parts(self, passages: Passages) -> Iterator[tuple[Sequence[Row], Picker]]:
+        """(prompts and completions, how tokens are drawn there), in order. Without gradients a large batch is taken in parts.
 
-    def _ends(self, chats: Sequence[bool]) -> list[int]:
-        """Tokens at which completions of prompts end that are chats, or are not: theirs, and stop texts that are one token."""
-        found = {end for chat in set(chats) for end in self.encode.ends(chat=chat)}
-        return sorted(found | set(loading.stop_tokens(self.encode.tokenizer, self.sampling.stop)))
-
-    def _parts(self, rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
-        """Prompts and completions. Without gradients a large batch is taken in parts."""
-        if torch.is_grad_enabled():
-            return chunks(rows, max(len(rows), 1))
-        return chunks(rows, min(self.sampling.batch_size, rows_at_once(rows, self.engine.vocabulary)))
+        A turn of a chat ends otherwise than a text, so a part is of one kind.
+        """
+        for chat, run in itertools.groupby(zip(passages.rows, passages.chats, strict=True), key=lambda row: row[1]):
+            rows = [row for row, _ in run]
+            most = max(len(rows), 1)
+            if not torch.is_grad_enabled():
+                most = min(self.sampling.batch_size, rows_at_once(rows, self.engine.vocabulary))
+            picker = Picker(self.sampling, self._ends(chat))
+            yield from ((part, picker) for part in chunks(rows, most))
 
     # ------------------------------------------------------------------ measuring
 

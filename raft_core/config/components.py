@@ -17,6 +17,7 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser
 
 from raft_core.capabilities import Checks
+from raft_core.config.conforming import objection
 from raft_core.config.importing import anchored, located, resolve
 from raft_core.config.listing import public_names
 from raft_core.config.schema import (
@@ -31,6 +32,7 @@ from raft_core.config.schema import (
     is_plain,
     is_section,
     known_keys,
+    odd_number,
     parameters,
     plain_default,
     protocol_members,
@@ -41,12 +43,15 @@ from raft_core.config.schema import (
     type_name,
     without_none,
 )
-from raft_core.errors import ConfigError, RaftError, nearest
+from raft_core.errors import ConfigError, MachineLack, RaftError, nearest
 from raft_core.preferences.folder import learned_folder
 from raft_core.protocols import Combinator
+from raft_core.reading.files import BeyondLimitsError, Unreadable, excerpt
+from raft_core.reading.yaml_data import parse_yaml
 from raft_core.rewards.function import FunctionReward
 from raft_core.rewards.spec import RewardSpec
 
+MOST_MISTAKES, MOST_UNKNOWN, MOST_PARTS = 100, 20, 1000  # that are listed, and that a list may hold
 FUNCTION_REWARD = "raft_core.rewards.function.FunctionReward"
 LEARNED_REWARD = "raft_core.preferences.reward.LearnedReward"
 
@@ -79,14 +84,20 @@ class Walk:
 
     def note(self, where: str, messages: str | Sequence[str], owner: Any = None) -> None:
         """Keep mistakes, each once, prefixed with where they are unless they say so themselves."""
-        for message in [messages] if isinstance(messages, str) else messages:
-            head = message.split()[0].split(".")[0].rstrip(":")
+        for message in [messages] if isinstance(messages, str) else map(str, messages):
+            if len(self.mistakes) > MOST_MISTAKES:
+                return
+            if len(self.mistakes) == MOST_MISTAKES:
+                self.mistakes.append("and more, which are not listed")
+                return
+            head = message.partition(" ")[0].split(".")[0].rstrip(":")
             if not where or message.startswith((f"{where}.", f"{where} ", f"{where}:")):
                 text = message
             elif owner is not None and head in parameters(owner):
                 text = f"{where}.{message}"
             else:
                 text = f"{where}: {message}"
+            text = MachineLack(text) if isinstance(message, MachineLack) else text
             if not any(known == text or known.endswith(f" {message}") for known in self.mistakes):
                 self.mistakes.append(text)
 
@@ -120,8 +131,12 @@ class Walk:
         """A plain value, parsed and checked by jsonargparse."""
         if isinstance(raw, Typed) and kind in (Any, inspect.Parameter.empty):
             raw = from_yaml(raw)
+        if odd := odd_number(raw):
+            return self.wrong(where, f"{where} is {odd}")
         if kind in (Any, inspect.Parameter.empty):
             return Part(raw, lambda: raw)
+        if isinstance(raw, str) and not takes_text(kind) and (why := unreadable(raw)):
+            return self.wrong(where, f"{where} cannot be read: {why}")
         if isinstance(raw, Typed) and kind is not str and typing.get_origin(kind) in SEQUENCES and not raw.startswith("["):
             raw = [item.strip() for item in raw.split(",")]
         parser = ArgumentParser(exit_on_error=False)
@@ -132,8 +147,10 @@ class Walk:
         given = str(raw) if isinstance(raw, Typed) else raw
         try:
             parsed = parser.parse_object({"value": given})["value"] if raw is not None else None
-        except ArgumentError:
+        except (ArgumentError, ValueError, TypeError, OverflowError):  # the others are of numbers that are too long
             parsed = None
+        if odd := odd_number(parsed):
+            return self.wrong(where, f"{where} is {odd}")
         if parsed is None:
             choices = [str(choice) for choice in typing.get_args(kind)] if typing.get_origin(kind) is typing.Literal else []
             hint = nearest(str(raw), choices) if choices else ""
@@ -172,6 +189,8 @@ class Walk:
             raw = [raw]
         if not isinstance(raw, Sequence):
             return self.wrong(where, f"{where} is {shown(raw)}, but must be a list")
+        if len(raw) > MOST_PARTS:
+            return self.wrong(where, f"{where} lists {len(raw)} entries, and at most {MOST_PARTS} are taken")
         parts = [of(item, f"{where}.{number}") for number, item in enumerate(raw)]
         return Part([part.plain for part in parts], lambda: build_all(parts))
 
@@ -190,21 +209,21 @@ class Walk:
             )
         for key in raw:
             if key not in ("class_path", "init_args"):
-                self.note(where, f"{where} has {key!r} beside class_path; arguments belong under init_args")
+                self.note(where, f"{where} has {shown(key)} beside class_path; arguments belong under init_args")
         path, arguments = located(str(raw["class_path"]), self.base), raw.get("init_args") or {}
-        if kind == "reward" and isinstance(arguments, Mapping) and (folder := learned_folder(path, self.base)):
+        if not isinstance(arguments, Mapping):
+            return self.wrong(where, f"{where}.init_args is {shown(arguments)}, but must be a mapping")
+        if kind == "reward" and (folder := learned_folder(path, self.base)):
             path, arguments = LEARNED_REWARD, {"folder": folder, **arguments}
         try:
             target, full_path = resolve(path, kind)
-            if kind == "reward" and inspect.isroutine(target):  # a function of prompts and outputs, by whatever path
+            if kind == "reward" and not inspect.isclass(target):  # a function of prompts and outputs, by whatever path
                 arguments = {"path": full_path, **arguments}
                 target, full_path = resolve(FUNCTION_REWARD, kind)
         except ConfigError as error:
             return self.wrong(where, str(error))
-        if not isinstance(arguments, Mapping):
-            return self.wrong(
-                where, f"{where}.init_args is {shown(arguments)}, but must be a mapping with {known_keys(target)}"
-            )
+        if why := objection(target, kind):
+            return self.wrong(where, why)
         parts = self.arguments(target, self._anchored(target, arguments), where)
         plain = {"class_path": full_path, "init_args": plain_arguments(parts)}
         return Part(plain if parts else {"class_path": full_path}, lambda: self.built(target, kind, parts, where))
@@ -237,10 +256,12 @@ class Walk:
         """A part for every argument of a constructor; defaults are filled in."""
         known = parameters(target)
         dot = f"{where}." if where else ""
-        for key in raw:
-            if key not in known:
-                hint = nearest(str(key), known) if known else f" ({target.__name__} takes no arguments)"
-                self.note(where, f"{dot}{key} is not known{hint}")
+        unknown = [key for key in raw if key not in known]
+        for key in unknown[:MOST_UNKNOWN]:
+            hint = nearest(str(key), known) if known else f" ({target.__name__} takes no arguments)"
+            self.note(where, f"{dot}{excerpt(key, 60)} is not known{hint}")
+        if len(unknown) > MOST_UNKNOWN:
+            self.note(where, f"{where or 'the configuration'} has {len(unknown) - MOST_UNKNOWN} more keys that are not known")
         parts: dict[str, Part] = {}
         for name, parameter in known.items():
             default = parameter.default if defaults is None else getattr(defaults, name, parameter.default)
@@ -310,6 +331,17 @@ class Walk:
         except Exception as error:  # noqa: BLE001 - a user's class may raise anything; the other mistakes are wanted too
             self.note(where, f"{type(component).__name__}.check() failed: {type(error).__name__}: {error}")
         raise Unbuilt
+
+
+def unreadable(text: str) -> str | None:
+    """Why a text cannot be taken for a value: it would grow beyond all limits when it is read as YAML; None when it can."""
+    try:
+        parse_yaml(text)
+    except BeyondLimitsError as error:
+        return str(error)
+    except Unreadable:
+        return None
+    return None
 
 
 def _refuse() -> Any:

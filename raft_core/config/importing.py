@@ -9,6 +9,7 @@ from typing import Any
 from raft_core.bundled import PACKAGES
 from raft_core.config.listing import public_names, short_names
 from raft_core.errors import ConfigError, nearest
+from raft_core.reading.files import home_path, is_file
 
 
 def resolve(path: str, kind: str) -> tuple[Any, str]:
@@ -17,7 +18,7 @@ def resolve(path: str, kind: str) -> tuple[Any, str]:
     Raises:
         ConfigError: there is none; names the nearest one.
     """
-    from raft_core.rewards.function import import_file, import_module, split_path
+    from raft_core.rewards.function import import_file, import_module, refuse_standard_library, split_path
 
     if ":" in path:
         place, name = split_path(path)
@@ -30,6 +31,7 @@ def resolve(path: str, kind: str) -> tuple[Any, str]:
     path = present_path(path, kind)
     module_name, _, name = path.rpartition(".")
     look_here()
+    refuse_standard_library(module_name, path)
     try:
         module = import_module(module_name, path)
     except ConfigError as error:
@@ -79,8 +81,8 @@ def located(path: str, base: Path | None) -> str:
     file, colon, name = path.rpartition(":")
     if not colon or not file.endswith(".py"):
         return path
-    candidates = [Path(file).expanduser()] + ([base / file] if base else [])
-    found = next((candidate for candidate in candidates if candidate.is_file()), candidates[0])
+    candidates = [home_path(file)] + ([base / file] if base else [])
+    found = next((candidate for candidate in candidates if is_file(candidate)), candidates[0])
     return f"{found.resolve()}:{name}"
 
 
@@ -90,11 +92,11 @@ def anchored(text: str, base: Path | None) -> str:
     Text counts as a file or folder when there is one, here or else beside the configuration, and it looks like one: it has a
     separator or a suffix, or names a folder with a model in it. A plain word (an architecture, a device) stays a word.
     """
-    if located(text, base) != text and Path(located(text, base).rpartition(":")[0]).is_file():
+    if located(text, base) != text and is_file(located(text, base).rpartition(":")[0]):
         return located(text, base)
     if not text.strip():
         return text
-    path = Path(text).expanduser()
+    path = home_path(text)
     for candidate in (path, base / path) if base else (path,):
         try:
             there = candidate.exists() and (len(path.parts) > 1 or path.suffix or holds_model(candidate))

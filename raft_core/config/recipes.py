@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raft_core.errors import ConfigError, nearest
+from raft_core.reading.files import excerpt, home_path, is_file
 
 if TYPE_CHECKING:
     from raft_core.config.run_config import Checked
@@ -15,11 +16,12 @@ if TYPE_CHECKING:
 DEFAULT = "shapes/resolution"
 
 
-def checked_config(target: str | None, words: Sequence[str], *, begins: bool = False) -> Checked:
+def checked_config(target: str | None, words: Sequence[str], *, begins: bool = False, elsewhere: bool = False) -> Checked:
     """The configuration that a command line names, read, overridden and checked.
 
     Args:
         begins: a run is about to begin, so its output folder must be free.
+        elsewhere: it would be on another machine, so what this one lacks is only noted.
 
     Raises:
         ConfigError: with every mistake that there is.
@@ -27,7 +29,8 @@ def checked_config(target: str | None, words: Sequence[str], *, begins: bool = F
     path = find_config(target or DEFAULT)
     from raft_core.config.run_config import check, overridden, parse_overrides, read_yaml
 
-    return check(overridden(read_yaml(path), parse_overrides(words)), base=path.parent, name=path.stem, begins=begins)
+    raw = overridden(read_yaml(path), parse_overrides(words))
+    return check(raw, base=path.parent, name=path.stem, begins=begins, elsewhere=elsewhere)
 
 
 def find_config(name: str) -> Path:
@@ -36,14 +39,16 @@ def find_config(name: str) -> Path:
     Raises:
         ConfigError: neither; names the nearest recipe.
     """
-    path = Path(name).expanduser()
-    if path.is_file():
+    path = home_path(name)
+    if is_file(path):
         return path
     recipes = {str(p.relative_to(folder).with_suffix("")): p for folder in recipe_folders() for p in folder.rglob("*.yaml")}
     bare = name.removeprefix("configs/").removesuffix(".yaml")
     if bare in recipes:
         return recipes[bare]
-    raise ConfigError(f"there is no configuration {name!r}{nearest(bare, recipes)}; name a YAML file or one of the recipes")
+    raise ConfigError(
+        f"there is no configuration {excerpt(name, 200)!r}{nearest(bare, recipes)}; name a YAML file or one of the recipes"
+    )
 
 
 def recipe_folders() -> list[Path]:

@@ -18,19 +18,24 @@ from raft_core.config.components import Unbuilt, Walk, plain_arguments
 from raft_core.config.listing import with_short_names
 from raft_core.config.metric_directions import settled, settled_plain
 from raft_core.config.schema import Typed, from_yaml
-from raft_core.errors import ConfigError, RaftError, StoreError, nearest
+from raft_core.errors import ConfigError, MachineLack, RaftError, StoreError, nearest
 from raft_core.machine.processes import Processes
 from raft_core.monitoring.stopping import DiversityDrop, Plateau
 from raft_core.monitoring.trackers import TensorBoard
 from raft_core.objectives.sft import Sft
 from raft_core.prompts import Gathered, PromptFiles, PromptSet, gather
 from raft_core.protocols import Objective, Policy, Reward, Rule, Selector, Source, Tracker
+from raft_core.reading.files import Unreadable, excerpt
+from raft_core.reading.yaml_data import read_mapping
 from raft_core.rewards.scoring import Scorer, with_parts
 from raft_core.selectors.best_of_k import BestOfK
 from raft_core.sources.from_policy import FromPolicy
 from raft_core.store.checkpoint import Keep
 from raft_core.store.create import require_empty
 from raft_core.training.trainer import Trainer
+
+DEEPEST = 20  # parts of a setting's path
+MOST_ROUNDS, MOST_SAMPLES = 1_000_000, 10_000_000  # samples of one round; as many as a machine's memory holds the records of
 
 
 @dataclass(frozen=True)
@@ -133,22 +138,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: the file is missing, is no YAML, or holds something else than a mapping.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        return read_mapping(path)
     except FileNotFoundError:
         siblings = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
         hint = nearest(path.name, siblings) if siblings else ""
         raise ConfigError(f"the configuration {path} does not exist{hint}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, Unreadable) as error:
         raise ConfigError(f"the configuration {path} cannot be read: {error}") from None
-    try:
-        from jsonargparse import get_loader
-
-        raw = get_loader("yaml")(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path} must hold a mapping such as `policy: …`, not {type(raw).__name__}")
-    return raw
 
 
 @dataclass(frozen=True)
@@ -192,6 +188,8 @@ def overridden(raw: Mapping[str, Any], overrides: Sequence[Override]) -> dict[st
     """``raw`` with the overrides put in; ``init_args`` may be left out of a path, a number points into a list."""
     result = _copied(raw)
     for override in overrides:
+        if override.path.count(".") > DEEPEST:
+            raise ConfigError(f"--{excerpt(override.path, 60)} leads deeper than any setting lies")
         _put(result, override.path.split("."), override)
     return result
 
@@ -202,12 +200,17 @@ def _copied(value: Any) -> Any:
     return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
+def is_place(key: str) -> bool:
+    """Whether a part of a path is a place in a list."""
+    return key.isascii() and key.isdigit() and len(key) < 6
+
+
 def _put(node: Any, keys: list[str], override: Override) -> None:
     if isinstance(node, dict) and "class_path" in node and keys[0] not in ("class_path", "init_args"):
         keys = ["init_args", *keys]
     key: Any = keys[0]
     if isinstance(node, list):
-        if not key.isdigit() or int(key) >= len(node):
+        if not is_place(key) or int(key) >= len(node):
             raise ConfigError(f"--{override.path}: {key!r} is not one of the {len(node)} places of that list (0 is the first)")
         key = int(key)
     if len(keys) == 1:
@@ -216,7 +219,7 @@ def _put(node: Any, keys: list[str], override: Override) -> None:
     inner = node[key] if isinstance(node, list) else node.get(key)
     if isinstance(inner, Typed) and inner.startswith(("{", "[")):
         inner = from_yaml(inner)
-    if isinstance(inner, str) and keys[1].isdigit():
+    if isinstance(inner, str) and is_place(keys[1]):
         inner = [Typed(item.strip()) for item in inner.split(",")]
     if isinstance(inner, str):
         inner = {"class_path": inner}
@@ -229,7 +232,9 @@ def _put(node: Any, keys: list[str], override: Override) -> None:
 # ---------------------------------------------------------------------- checking
 
 
-def check(raw: Mapping[str, Any], *, base: Path | None = None, name: str = "run", begins: bool = False) -> Checked:
+def check(
+    raw: Mapping[str, Any], *, base: Path | None = None, name: str = "run", begins: bool = False, elsewhere: bool = False
+) -> Checked:
     """Build everything that a configuration names, without loading a weight.
 
     Args:
@@ -237,6 +242,7 @@ def check(raw: Mapping[str, Any], *, base: Path | None = None, name: str = "run"
         base: folder in which relative files are looked up when they are not found here.
         name: of the configuration.
         begins: a run is about to begin, so its output folder must be free.
+        elsewhere: it would be on another machine, so what this one lacks is only noted.
 
     Raises:
         ConfigError: with every mistake that there is.
@@ -271,8 +277,11 @@ def check(raw: Mapping[str, Any], *, base: Path | None = None, name: str = "run"
     if gathered is not None:
         for where, message in unfit_prompts(built, gathered):
             walk.note(where, message)
-    if walk.mistakes or gathered is None or prompts is None:
-        raise ConfigError(walk.mistakes)
+    lacks = [mistake for mistake in walk.mistakes if elsewhere and isinstance(mistake, MachineLack)]
+    mistakes = [mistake for mistake in walk.mistakes if mistake not in lacks]
+    if mistakes or gathered is None or prompts is None:
+        raise ConfigError(mistakes)
+    notes += [f"on this machine it could not run: {lack}" for lack in lacks]
     plain = settled_plain(plain_arguments(parts), given, built)
     plain["prompts"] = absolute_sources(plain["prompts"], base)
     notes += [note for part in built.values() for note in capabilities.notes(part)]
@@ -296,6 +305,9 @@ def disagreements(built: Mapping[str, Any]) -> list[str]:
     for key, why in (("rounds", "at least 1 round"), ("k", "at least 1 sample per prompt")):
         if isinstance(built.get(key), int) and built[key] < 1:
             found.append(f"{key} is {built[key]}, but {why} is needed")
+    for key, most in (("rounds", MOST_ROUNDS), ("k", MOST_SAMPLES)):
+        if isinstance(built.get(key), int) and built[key] > most:
+            found.append(f"{key} is {built[key]}, but at most {most} are possible")
     if isinstance(built.get("seed"), int) and built["seed"] < 0:
         found.append(f"seed is {built['seed']}, but must not be negative")
     if "selector" in built and "objective" in built:
@@ -335,12 +347,18 @@ def prompt_set(gathered: Gathered, files: PromptFiles, seed: int) -> PromptSet:
 
 def absolute_sources(plain: Mapping[str, Any], base: Path | None) -> dict[str, Any]:
     """Prompt settings whose files are found from any folder."""
+    from raft_core.prompt_files.presets import PREFIX, preset_place
     from raft_core.prompts import locate
 
     result = dict(plain)
     for key in ("train", "held_out"):
         source = result.get(key)
-        if isinstance(source, str) and not source.startswith(("hub:", "bundled:")):
+        if not isinstance(source, str):
+            continue
+        if source.startswith(PREFIX):
+            _, place = preset_place(source, base)
+            result[key] = ":".join([*source.split(":")[:2], str(place.resolve())])
+        elif not source.startswith(("hub:", "bundled:")):
             result[key] = str(locate(source, base).resolve())
     return result
 

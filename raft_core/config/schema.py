@@ -6,6 +6,7 @@ import dataclasses
 import enum
 import functools
 import inspect
+import math
 import operator
 import types
 import typing
@@ -13,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from raft_core.protocols import Combinator, Objective, Policy, Reward, Rule, Selector, Source, Tracker
+from raft_core.reading.files import Unreadable, excerpt
+from raft_core.reading.yaml_data import parse_yaml
 
 KIND_OF: dict[Any, str] = {
     Policy: "policy",
@@ -36,6 +37,7 @@ PROTOCOL_OF: dict[str, type] = {
     "rule": Rule,
     "tracker": Tracker,
 }
+LARGEST = 2**63
 SEQUENCES = (list, tuple, Sequence, set, frozenset)
 OMITTED = object()  # the plain form of a default that YAML cannot hold; left to the constructor
 
@@ -147,18 +149,28 @@ def type_name(kind: Any) -> str:
 
 
 def shown(value: Any, width: int = 60) -> str:
-    text = "missing" if value is None else repr(str(value)) if isinstance(value, str) else repr(value)
-    return text if len(text) <= width else text[: width - 1] + "…"
+    return "missing" if value is None else excerpt(repr(str(value)) if isinstance(value, str) else repr(value), width)
 
 
 def from_yaml(text: str) -> Any:
-    """Plain data from YAML as jsonargparse reads it (1e-4 is a number)."""
-    from jsonargparse import get_loader
-
+    """Plain data from YAML; the text itself where it is none."""
     try:
-        return get_loader("yaml")(str(text))
-    except yaml.YAMLError:
+        return parse_yaml(str(text))
+    except Unreadable:
         return str(text)
+
+
+def odd_number(value: Any) -> str | None:
+    """A number in plain data that no setting means: one that is not finite, or beyond 64 bits; None when there is none."""
+    if isinstance(value, Mapping):
+        return next((found for item in value.values() if (found := odd_number(item))), None)
+    if isinstance(value, (list, tuple)):
+        return next((found for item in value if (found := odd_number(item))), None)
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{value}, but must be a finite number"
+    if isinstance(value, int) and abs(value) >= LARGEST:
+        return f"{excerpt(value, 24)}, but whole numbers of at most 64 bits are taken"
+    return None
 
 
 def is_plain(value: Any) -> bool:

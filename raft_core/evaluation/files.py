@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,10 +14,26 @@ from raft_core.errors import StoreError
 from raft_core.evaluation.evaluate import Comparison, Evaluation, Spread
 from raft_core.machine.files import plain_json, write_json
 from raft_core.metrics.statistics import Estimate
-from raft_core.store.tables import IMAGE, read_table, write_table
+from raft_core.reading.files import Unreadable, excerpt
+from raft_core.reading.json_data import read_object
+from raft_core.reading.shapes import NUMBER, require_shape, taken_apart
+from raft_core.store.tables import IMAGE, failures_of, object_of, read_table, require_columns, write_table
 from raft_core.store.tensors import UnusableError, from_png, to_png
-from raft_core.types import Failure, Prompt, Request, Sample, Scores
+from raft_core.types import Prompt, Request, Sample, Scores
 
+LARGEST = 2**28  # bytes of ``evaluation.json``, which repeats the prompts
+ESTIMATE = {"value": NUMBER, "low": NUMBER, "high": NUMBER}
+COMPARISON = {
+    **dict.fromkeys(("name", "role", "scale", "verdict"), str),
+    **dict.fromkeys(("before", "after"), NUMBER),
+    **dict.fromkeys(("difference", "win_rate"), ESTIMATE),
+    **dict.fromkeys(("pairs", "unscored"), int),
+    "higher_is_better": bool,
+}
+SHAPE = {
+    "checkpoint": int,
+    "evaluations": [{"split": str, "k": int, "seed": int, "level": float, "comparisons": [COMPARISON], "prompts": [str]}],
+}
 FOLDER = "evaluation"
 NUMBERS = "evaluation.json"
 
@@ -117,16 +132,23 @@ def read_results(run_folder: Path) -> Results | None:
     if not (folder / NUMBERS).exists():
         return None
     try:
-        found = json.loads((folder / NUMBERS).read_text(encoding="utf-8"))
-        evaluations = [_evaluation(numbers, folder / f"{numbers['split']}.parquet") for numbers in found["evaluations"]]
-        return Results(found["checkpoint"], evaluations)
-    except (OSError, KeyError, TypeError, ValueError, UnusableError) as error:
+        found = require_shape(read_object(folder / NUMBERS, most=LARGEST), SHAPE, "", ("checkpoint", "evaluations"))
+        with taken_apart("it"):
+            evaluations = [_evaluation(numbers, folder) for numbers in found["evaluations"]]
+            return Results(found["checkpoint"], evaluations)
+    except (OSError, Unreadable, UnusableError) as error:
         raise StoreError(f"the evaluation in {folder} cannot be read: {error}; evaluate the run again") from error
 
 
-def _evaluation(numbers: Mapping[str, Any], path: Path) -> Evaluation:
-    table, facts = read_table(path)
+def _evaluation(numbers: Mapping[str, Any], folder: Path) -> Evaluation:
+    split = numbers["split"]
+    if not split or Path(split).name != split:  # it names a file
+        raise Unreadable(f"it names the set of prompts {excerpt(split, 60)!r}, which cannot be the name of a file")
+    table, facts = read_table(folder / f"{split}.parquet")
+    require_columns(table, ("prompt", "prompt_meta", "index", "seed"))
     rows = table.to_pylist()
+    if numbers["k"] < 1 or not rows or len(rows) % numbers["k"]:
+        raise Unreadable(f"{split}.parquet has {len(rows)} pairs, but k is {excerpt(numbers['k'], 20)}")
     before, after = ([_sample(row, side) for row in rows] for side in ("before", "after"))
     scores_before, scores_after = (_scores(table, facts, side) for side in ("before", "after"))
     spread = numbers["diversity"]
@@ -146,9 +168,9 @@ def _evaluation(numbers: Mapping[str, Any], path: Path) -> Evaluation:
 
 def _sample(row: Mapping[str, Any], side: str) -> Sample:
     output = row[side]
-    request = Request(Prompt(row["prompt"], json.loads(row["prompt_meta"])), row["index"], row["seed"])
+    request = Request(Prompt(row["prompt"], object_of(row["prompt_meta"])), row["index"], row["seed"])
     reason = row.get(f"{side}_failed")  # not in files of versions that did not know of failed samples
-    if reason:
+    if isinstance(reason, str) and reason:
         return Sample(request).as_failed(reason)
     return Sample(request, output=output if isinstance(output, str) else from_png(output["bytes"]))
 
@@ -158,7 +180,7 @@ def _scores(table: pa.Table, facts: Mapping[str, Any], side: str) -> Scores:
     return Scores(
         reward=facts["reward"],
         columns={name.removeprefix(f"{side}."): np.array(table[name].to_pylist(), dtype=np.float64) for name in names},
-        failures={name: Failure(*failure) for name, failure in facts["failures"][side].items()},
+        failures=failures_of(facts["failures"][side]),
         descending=frozenset(facts["descending"]),
     )
 

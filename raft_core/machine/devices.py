@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from raft_core.errors import DeviceError
+from raft_core.errors import DeviceError, MachineLack
 
 if TYPE_CHECKING:
     import torch
@@ -79,7 +79,8 @@ def _cpu_has_bf16() -> bool:
 def dtype_mistakes(name: str, device: torch.device) -> list[str]:
     """Why a policy of this dtype cannot run there, in words."""
     if name == "bfloat16" and not native_bf16(device):
-        return [f"dtype is bfloat16, which this {device.type} only emulates, hundreds of times slower; use float32 or auto"]
+        slow = f"dtype is bfloat16, which this {device.type} only emulates, hundreds of times slower; use float32 or auto"
+        return [MachineLack(slow)]
     if name == "float16" and device.type == "cpu":
-        return ["dtype is float16, which is for GPUs; use float32 or auto on this CPU"]
+        return [MachineLack("dtype is float16, which is for GPUs; use float32 or auto on this CPU")]
     return []

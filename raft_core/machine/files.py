@@ -21,6 +21,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from raft_core.errors import StoreError
+from raft_core.reading.files import is_file
 
 SUMS = "SHA256SUMS"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -135,6 +136,8 @@ def damage(folder: Path) -> str | None:
         lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
         for line in lines:
             digest, _, name = line.partition("  ")
+            if not is_file(folder / name) or (folder / name).parent != folder:  # a pipe, or a file elsewhere
+                return f"it cannot be read (there is no file {name[:60]!r})"
             if sha256(folder / name) != digest:
                 return f"the checksum of {name} does not hold"
     except (OSError, UnicodeDecodeError) as error:

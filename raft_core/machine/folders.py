@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from raft_core.errors import StoreError
+
+
+def numbered(folder: Path) -> dict[int, Path]:
+    """Number → the folder in ``folder`` that is called by it, ``0001``, in order. What else lies there is passed over."""
+    try:
+        found = [path for path in folder.iterdir() if re.fullmatch(r"[0-9]{4,9}", path.name) and path.is_dir()]
+    except OSError:  # no such folder
+        return {}
+    numbers = {int(path.name): path for path in sorted(found) if path.name == f"{int(path.name):04d}"}
+    return dict(sorted(numbers.items()))
 
 
 def free_folder(wanted: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,14 @@ from typing import Any
 
 from raft_core.conversations import BadConversation, looks_like_messages, messages_of, transcript
 from raft_core.errors import DataError
-from raft_core.rewards.service.messages import picture
+from raft_core.media.picture import ENDINGS, read_picture
+from raft_core.reading.files import LARGEST_TEXT, Unreadable, excerpt, home_path, is_file, is_folder, read_bytes, read_text
+from raft_core.reading.json_data import parse_json
 from raft_core.types import MESSAGES, Prompt, Request, Sample
 
-PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+PICTURES = frozenset(ENDINGS)
 LINES = frozenset({".jsonl", ".ndjson"})
+LARGEST_CAPTION = 2**20  # bytes
 OUTPUTS = ("image", "text", "output", "completion")
 
 
@@ -48,12 +50,12 @@ def read_rows(target: str, prompt: str | None = None) -> list[Row]:
     Raises:
         DataError: there is nothing to score, or none of it has a prompt.
     """
-    place = Path(target).expanduser()
-    if place.is_dir():
+    place = home_path(target)
+    if is_folder(place):
         rows = [_picture_row(path, prompt) for path in sorted(place.rglob("*")) if path.suffix.lower() in PICTURES]
         if not rows:
             raise DataError(f"{place} holds no pictures ({', '.join(sorted(PICTURES))})")
-    elif not place.is_file():
+    elif not is_file(place):
         raise DataError(f"there is no file or folder {place}")
     elif place.suffix.lower() in PICTURES:
         rows = [_picture_row(place, prompt)]
@@ -71,10 +73,10 @@ def read_rows(target: str, prompt: str | None = None) -> list[Row]:
 def _picture_row(path: Path, prompt: str | None) -> Row:
     sidecar = path.with_suffix(".txt")
     try:
-        caption = sidecar.read_text(encoding="utf-8").strip()
+        caption = read_text(sidecar, LARGEST_CAPTION).strip()
     except FileNotFoundError:
         caption = prompt
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, Unreadable) as error:
         return Row(str(path), None, path, mistake=f"its caption {sidecar.name} cannot be read: {error}")
     if caption is None:
         return Row(str(path), None, path, mistake=f"it has no caption: write {sidecar.name}, or give --prompt for all without")
@@ -83,8 +85,8 @@ def _picture_row(path: Path, prompt: str | None) -> Row:
 
 def _line_rows(file: Path, prompt: str | None) -> Iterator[Row]:
     try:
-        lines = file.read_bytes().split(b"\n")
-    except OSError as error:
+        lines = read_bytes(file, LARGEST_TEXT).split(b"\n")
+    except (OSError, Unreadable) as error:
         raise DataError(f"{file} cannot be read: {error}") from error
     for number, line in enumerate(lines, 1):
         if line.strip():
@@ -93,9 +95,9 @@ def _line_rows(file: Path, prompt: str | None) -> Iterator[Row]:
 
 def _line_row(line: bytes, where: str, folder: Path, prompt: str | None) -> Row:
     try:
-        found = json.loads(line.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        return Row(where, None, mistake=f"the line is not JSON ({' '.join(str(error).split())})")
+        found = parse_json(line)
+    except Unreadable as error:
+        return Row(where, None, mistake=f"the line cannot be read: {error}")
     if not isinstance(found, dict):
         return Row(where, None, mistake="the line is no object")
     own = found.get("prompt", prompt)
@@ -106,7 +108,9 @@ def _line_row(line: bytes, where: str, folder: Path, prompt: str | None) -> Row:
             return Row(where, None, mistake=f"the line is wrong: {error}")
         own = transcript(found[MESSAGES])
     if not isinstance(own, str):
-        told = "has no prompt (give --prompt for all without)" if own is None else f"has the prompt {str(own)[:40]!r}, no text"
+        told = (
+            "has no prompt (give --prompt for all without)" if own is None else f"has the prompt {excerpt(own, 40)!r}, no text"
+        )
         return Row(where, None, mistake=f"the line {told}")
     given = [key for key in OUTPUTS if key in found]
     if len(given) != 1:
@@ -136,10 +140,6 @@ def _output(row: Row) -> tuple[Any, str]:
     if row.mistake or row.path is None:
         return row.text, row.mistake
     try:
-        return picture(row.path.read_bytes(), row.path.name), ""
-    except OSError as error:
-        return None, f"{row.path} cannot be read: {error.strerror or error}"
-    except ValueError as error:  # a null in the name
-        return None, f"the path {str(row.path)[:80]!r} is none: {error}"
+        return read_picture(row.path), ""
     except DataError as error:
         return None, str(error)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from raft_core.errors import MissingDependency, StoreError
+from raft_core.errors import MachineLack, MissingDependency, StoreError
 from raft_core.protocols import History
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class _Accelerated:
         """Accelerate drops a tracker that is not installed without a word; here it is a mistake."""
         if importlib.util.find_spec(self.package):
             return []
-        return [str(MissingDependency(self.package, self.extra, f"the tracker {type(self).__name__}"))]
+        return [MachineLack(MissingDependency(self.package, self.extra, f"the tracker {type(self).__name__}"))]
 
     def attach(self, folder: Path, config: Mapping[str, Any]) -> None:
         """Say which run this is.

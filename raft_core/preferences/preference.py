@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from raft_core.conversations import transcript
-from raft_core.errors import DataError
 from raft_core.media.image import jpeg_kilobytes
+from raft_core.media.picture import open_picture, read_picture_file
 from raft_core.types import MESSAGES, Message, Prompt, Request, Sample
 
 if TYPE_CHECKING:
@@ -46,10 +43,7 @@ class Picture:
         if self.data is not None:
             return self.data
         assert self.path is not None
-        try:
-            return self.path.read_bytes()
-        except OSError as error:
-            raise DataError(f"the picture {self.path} cannot be read: {error.strerror}") from None
+        return read_picture_file(self.path)
 
     @cached_property
     def digest(self) -> str:
@@ -62,66 +56,7 @@ class Picture:
         Raises:
             DataError: it is none.
         """
-        return decoded(self.encoded(), str(self.path or "the picture"))
-
-
-def decoded(data: bytes, name: str) -> Image.Image:
-    """Encoded bytes as an RGB picture, as ``opaque`` makes it.
-
-    Raises:
-        DataError: no picture, a damaged one, one without a pixel, or one that ``opaque`` refuses.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            return opaque(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{name} is no readable picture ({unreadable(data, error)})") from None
-    except DataError as error:
-        raise DataError(f"{name} is no readable picture ({error})") from None
-
-
-def unreadable(data: bytes, error: Exception) -> str:
-    """Why encoded bytes could not be opened, in words."""
-    from PIL import UnidentifiedImageError
-
-    if not data:
-        return "it is empty"
-    if isinstance(error, UnidentifiedImageError):  # names a place in memory
-        return "no format of pictures that is known"
-    return " ".join(str(error).split())
-
-
-def opaque(image: Image.Image) -> Image.Image:
-    """A decoded picture of any mode as 8-bit RGB.
-
-    What is transparent lies on white, as on a page. 16 bits per channel are rounded to 8, palettes and greyscale become
-    colours. Plain conversion shows what transparency hides and clips 16 bits to white.
-
-    Raises:
-        DataError: floating-point pixels, whose range nobody knows, integers beyond 16 bits, or a mode that is no picture's.
-    """
-    from PIL import Image
-
-    if image.mode == "F":
-        raise DataError("a picture of floating-point pixels has no known range: convert it to 8 bits per channel first")
-    if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 0xFFFF:
-            raise DataError(
-                f"a picture of mode {image.mode!r} holds values from {values.min()} to {values.max()}, but greyscale of 16 "
-                "bits ends at 65535: convert it to 8 bits per channel first"
-            )
-        return Image.fromarray(np.rint(values / 257).astype(np.uint8)).convert("RGB")
-    try:
-        if not image.has_transparency_data:
-            return image.convert("RGB")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-    except ValueError as error:
-        raise DataError(f"a picture of mode {image.mode!r} cannot be shown as RGB: {error}") from error
+        return open_picture(self.encoded(), str(self.path or "the picture"))
 
 
 #: A conversation that is answered; None where the prompt is a text.

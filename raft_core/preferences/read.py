@@ -13,13 +13,14 @@ from typing import Any
 
 from raft_core.conversations import BadConversation, looks_like_messages, messages_of, transcript
 from raft_core.errors import DataError
+from raft_core.media.picture import ENDINGS
 from raft_core.preferences.layouts import layout_of, read_row
 from raft_core.preferences.preference import Item, Picture, Preference
 from raft_core.preferences.rows import BadRow, Row, files_of, is_failed, listed, rows
+from raft_core.reading.files import excerpt, home_path, is_file, is_folder
 from raft_core.rng import seed_for
 from raft_core.types import MESSAGES
 
-PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 GROUPS = ("group", "category", "subset", "source")
 
 
@@ -121,17 +122,17 @@ def content(value: Any, folder: Path) -> str | Picture:
             return Picture(data=base64.b64decode(value.partition(",")[2], validate=True))
         except binascii.Error as error:
             raise BadRow(f"a picture is not base64 ({error})") from None
-    if value.lower().endswith(PICTURE_ENDINGS) and "\n" not in value:
+    if value.lower().endswith(ENDINGS) and "\n" not in value:
         return _file(value, folder)
     return value
 
 
 def _file(name: str, folder: Path) -> Picture:
-    path = Path(name).expanduser()
+    path = home_path(name)
     for candidate in (path, folder / path):
-        if candidate.is_file():
+        if is_file(candidate):
             return Picture(path=candidate.resolve())
-    raise BadRow(f"there is no picture {name} (looked here and in {folder})")
+    raise BadRow(f"there is no picture {excerpt(name, 200)} (looked here and in {folder})")
 
 
 def _sound(preferences: Sequence[Preference]) -> tuple[list[Preference], list[str]]:
@@ -185,8 +186,8 @@ def read_items(source: str | Path) -> list[Item]:
     Raises:
         DataError: a file that cannot be read, or rows that are wrong, each named by file and line.
     """
-    path = Path(source).expanduser()
-    if path.is_dir():
+    path = home_path(source)
+    if is_folder(path):
         path = next((path / name for name in ("samples.parquet", "samples.jsonl") if (path / name).is_file()), path)
     found: list[Item] = []
     mistakes: list[str] = []

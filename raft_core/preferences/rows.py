@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import gzip
-import json
+import itertools
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from raft_core.errors import DataError, nearest
+from raft_core.reading.files import Unreadable, home_path, is_file, is_folder, open_regular
+from raft_core.reading.json_data import parse_json
+from raft_core.reading.parquet import parquet_rows
 from raft_core.soundness import failed_of
 
+LONGEST_LINE = 2**28  # bytes; a line may hold pictures
 ENDINGS = (".jsonl", ".jsonl.gz", ".parquet")
 
 
@@ -38,14 +43,14 @@ def files_of(source: str | Path) -> list[Path]:
     Raises:
         DataError: there is none that can be read.
     """
-    path = Path(source).expanduser()
-    if path.is_dir():
+    path = home_path(source)
+    if is_folder(path):
         found = sorted(file for file in path.rglob("*") if file.name.endswith(ENDINGS))
         if not found:
             raise DataError(f"the folder {path} holds no file of preferences (looked for {', '.join(ENDINGS)})")
         return found
-    if not path.is_file():
-        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    if not is_file(path):
+        siblings = [p.name for p in path.parent.iterdir()] if is_folder(path.parent) else []
         near = nearest(path.name, [name for name in siblings if name.endswith(ENDINGS)])
         raise DataError(f"the file {path} does not exist{near}")
     if not path.name.endswith(ENDINGS):
@@ -67,36 +72,32 @@ def rows(path: Path) -> Iterator[Row | tuple[str, str]]:
 
 def _json_lines(path: Path) -> Iterator[Row | tuple[str, str]]:
     try:
-        with gzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
+        with open_regular(path) as raw, gzip.open(raw) if path.name.endswith(".gz") else raw as file:
+            for number in itertools.count(1):
+                line = file.readline(LONGEST_LINE + 1)
+                if not line:
+                    return
                 where = f"{path}, line {number}"
+                if len(line) > LONGEST_LINE:
+                    raise Unreadable(f"line {number} is longer than {LONGEST_LINE // 2**20} MB")
                 if not line.strip():
                     continue
                 try:
-                    values = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-                except UnicodeDecodeError as error:
-                    yield where, f"byte 0x{line[error.start]:02x} is not UTF-8"
-                except json.JSONDecodeError as error:
-                    yield where, f"not JSON ({error.msg} at column {error.colno})"
+                    values = parse_json(line)
+                except Unreadable as error:
+                    yield where, str(error)
                 else:
                     yield Row(where, values, path.parent) if isinstance(values, dict) else (where, "is no JSON object")
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error, Unreadable) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
 
 
 def _parquet(path: Path) -> Iterator[Row]:
-    import pyarrow
-    import pyarrow.parquet
-
-    number = 0
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=64):
-                for values in batch.to_pylist():
-                    number += 1
-                    yield Row(f"{path}, row {number}", values, path.parent)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read as Parquet: {error}") from None
+        for number, values in enumerate(parquet_rows(path), start=1):
+            yield Row(f"{path}, row {number}", values, path.parent)
+    except (OSError, Unreadable) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
 
 
 def listed(mistakes: list[str], what: str, shown: int = 10) -> str:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from raft_core.evaluation.files import as_plain
 from raft_core.evaluation.table import Row, notes, rows, sentences, split_name
-from raft_core.format import duration, size
+from raft_core.format import duration
 from raft_core.machine.files import write_json, write_text
 from raft_core.report.data import FailureLine, PhaseCost, RunData, alarms, charts, costs, failures, read_run_data
+from raft_core.report.facts import component, policy_facts
 from raft_core.report.pictures import PairView, Sheet, best_median_worst, first_of_each, sheet
 from raft_core.report.plots import Chart, Whisker, whisker
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
+from raft_core.report.render import render_page
 
 PAGE, NUMBERS = "index.html", "report.json"
 
@@ -57,33 +55,8 @@ def write_report(run_folder: Path) -> Path:
     data = read_run_data(Path(run_folder))
     page = page_of(data)
     write_json(folder / NUMBERS, numbers_of(data, page))
-    write_text(folder / PAGE, render(page))
+    write_text(folder / PAGE, render_page(page))
     return folder / PAGE
-
-
-def render(page: Page) -> str:
-    """The page as one self-contained HTML file."""
-    return _templates().get_template("report.html.j2").render(page=page)
-
-
-def render_chart(drawn: Chart) -> str:
-    """A chart alone, as an HTML figure with an SVG; its colours are what the page around it sets (``.chart`` in report.css)."""
-    return str(_templates().get_template("parts.html.j2").module.chart_svg(drawn))  # type: ignore[attr-defined] - a macro
-
-
-@cache
-def _templates() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("raft_core.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"duration": duration, "size": size}
-    return environment
 
 
 def page_of(data: RunData) -> Page:
@@ -180,23 +153,15 @@ def facts(data: RunData) -> dict[str, str]:
         "Ended because": ending(data),
         "Seed": str(run.get("seed", "")),
         "Reward": reward_name(data),
-        "Selector": short_name(config.get("selector")),
-        "Objective": short_name(config.get("objective")),
+        "Selector": component(config.get("selector")),
+        "Objective": component(config.get("objective")),
         "Rounds": f"{len(data.history)} of at most {config['rounds']}" if "rounds" in config else str(len(data.history)),
         "Compared checkpoint": f"after round {data.checkpoint}" if data.checkpoint is not None else "",
         "Started": str(run.get("started", "")),
         "Ended": str(run.get("ended", "")) if ending(data) else "",
     }
-    found |= {f"Policy: {name}": str(value) for name, value in run.get("policy", {}).items()}
+    found |= policy_facts(run.get("policy", {}))
     return {name: value for name, value in found.items() if value}
-
-
-def short_name(component: Any) -> str:
-    """``BestOfK`` of a component's entry in the configuration, with its arguments if it has some."""
-    if not isinstance(component, Mapping) or "class_path" not in component:
-        return str(component or "")
-    arguments = ", ".join(f"{name}={value}" for name, value in (component.get("init_args") or {}).items())
-    return component["class_path"].rpartition(".")[2] + (f"({arguments})" if arguments else "")
 
 
 def prompts(data: RunData) -> dict[str, list[str]]:

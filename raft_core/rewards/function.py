@@ -9,12 +9,17 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from raft_core.errors import ConfigError, RaftError, nearest
 from raft_core.protocols import RewardInfo
+from raft_core.reading.files import home_path, is_file
 from raft_core.types import Sample
+
+PROMPT_NAMES = frozenset({"prompt", "caption", "text_prompt", "question"})
+OUTPUT_NAMES = frozenset({"image", "output", "picture", "img", "pil_image", "sample", "completion", "response", "video"})
 
 
 class FunctionReward:
@@ -50,8 +55,8 @@ class FunctionReward:
     def of(cls, function: Callable[[list[str], list], Sequence[float]]) -> FunctionReward:
         """A function that is there already. A run resumes from its folder alone if a file or a module holds the function."""
         file = getattr(sys.modules.get(function.__module__), "__file__", None)
-        script = file and function.__module__ == "__main__"
-        reward = cls(f"{Path(file).resolve() if script else function.__module__}:{function.__name__}")
+        place = str(Path(file).resolve()) if file and function.__module__ == "__main__" else function.__module__
+        reward = cls(f"{place}:{function.__name__}")
         check_signature(function, reward.path)
         reward._call = function
         return reward
@@ -76,8 +81,12 @@ class FunctionReward:
     def __call__(self, samples: Sequence[Sample]) -> np.ndarray:
         self.load()
         assert self._call is not None
-        # Whatever comes back, the scorer checks it.
-        return self._call([sample.prompt.text for sample in samples], [sample.output for sample in samples])  # type: ignore
+        try:
+            # Whatever comes back, the scorer checks it.
+            return self._call([sample.prompt.text for sample in samples], [sample.output for sample in samples])  # type: ignore
+        except (TypeError, AttributeError) as error:  # what taking one argument for the other ends in
+            error.args = (f"{error} (it was called with (prompts, outputs), in this order)",)
+            raise
 
 
 def split_path(path: str) -> tuple[str, str]:
@@ -109,8 +118,23 @@ def find_function(path: str) -> Callable[[list[str], list], object]:
         own = [key for key, value in vars(module).items() if inspect.isfunction(value) and not key.startswith("_")]
         what = "has no" if found is None else "has something that cannot be called in place of a"
         raise ConfigError(f"the reward {path!r}: {place} {what} function {name!r}{nearest(name, own)}")
+    require_own(found, path)
     check_signature(found, path)
     return found
+
+
+def require_own(function: Any, path: str) -> None:
+    """Refuse what was written for something else: it would be called with prompts, whatever it then does.
+
+    Raises:
+        ConfigError: it is a class, is built in, or comes from Python's standard library.
+    """
+    if inspect.isclass(function):
+        raise ConfigError(f"the reward {path!r} is a class, not a function: give its path as the reward itself")
+    kind = function if inspect.isroutine(function) else type(function)
+    home = (getattr(inspect.unwrap(kind), "__module__", None) or "builtins").partition(".")[0]
+    if inspect.isbuiltin(function) or (home in sys.stdlib_module_names and home not in ("__main__", "functools")):
+        raise ConfigError(f"the reward {path!r} is {function!r} of Python itself, which is no function of prompts and outputs")
 
 
 def check_signature(function: Callable, path: str) -> None:
@@ -123,6 +147,12 @@ def check_signature(function: Callable, path: str) -> None:
         signature = inspect.signature(function)
     except ValueError:  # a builtin that does not tell
         return
+    names = [name.lower().rstrip("s") for name in signature.parameters][:2]
+    if len(names) == 2 and names[0] in OUTPUT_NAMES and names[1] in PROMPT_NAMES:
+        raise ConfigError(
+            f"the reward {path!r} takes {signature}, but is called with (prompts, outputs), in this order: swap its first two "
+            "parameters"
+        )
     try:
         signature.bind([], [])
     except TypeError as error:
@@ -137,8 +167,8 @@ def import_file(file: Path, path: str) -> ModuleType:
     Raises:
         ConfigError: no such file, or it fails on import.
     """
-    file = file.expanduser().resolve()
-    if not file.is_file():
+    file = home_path(file).resolve()
+    if not is_file(file):
         neighbours = [other.name for other in file.parent.glob("*.py")] if file.parent.is_dir() else []
         near = nearest(file.name, neighbours) if neighbours else ""
         raise ConfigError(f"{path!r}: there is no file {file}{near}")
@@ -165,8 +195,9 @@ def import_module(name: str, path: str) -> ModuleType:
     """An importable module.
 
     Raises:
-        ConfigError: there is none, or it fails on import.
+        ConfigError: there is none, it is Python's own, or it fails on import.
     """
+    refuse_standard_library(name, path)
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:
@@ -174,3 +205,17 @@ def import_module(name: str, path: str) -> ModuleType:
         why = f"there is no module {name!r}" if missing else f"{name} fails on import with {type(error).__name__}: {error}"
         hint = " (a file is named with its .py: my_file.py:my_function)" if missing else ""
         raise ConfigError(f"{path!r}: {why}{hint}") from error
+
+
+def refuse_standard_library(name: str, path: str) -> None:
+    """Python's own modules hold no parts of a run, and importing some of them does things.
+
+    Raises:
+        ConfigError: this module is one of them.
+    """
+    top = name.partition(".")[0]
+    if top in sys.stdlib_module_names:
+        raise ConfigError(
+            f"{path!r} is in Python's standard library, which holds no part of a run; a file of your own is named with its "
+            f".py: {top}.py:NAME"
+        )

@@ -9,19 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from raft_core.errors import ConfigError, StoreError
 from raft_core.machine.files import damage, publishing, remove
+from raft_core.machine.folders import numbered
 from raft_core.metrics.history import best_round, require_metric
 from raft_core.protocols import Policy
-from raft_core.store.manifest import read_history, read_run
+from raft_core.reading.files import Unreadable, excerpt
+from raft_core.reading.json_data import read_object
+from raft_core.reading.shapes import require_shape
+from raft_core.store.manifest import RUN, read_history, read_run
 from raft_core.store.tensors import hexdigest
 
 WEIGHTS = "weights.safetensors"
 TRAINER = "trainer.safetensors"
 STATE = "state.json"
+LARGEST_STATE = 2**28  # bytes
 AVERAGE = "ema/"  # before the parameter's name, among the tensors of the trainer
 
 
@@ -60,6 +65,18 @@ class Keep:
         return replace(self, best_is_highest=directions[self.best]) if self.best_is_highest is None else self
 
 
+def kept_by(run: Mapping[str, Any]) -> Keep:
+    """What a run was told to keep, from its ``run.json``.
+
+    Raises:
+        StoreError: it does not say, or says what nobody knows.
+    """
+    try:
+        return Keep(**run["keep"])
+    except (KeyError, TypeError, ConfigError) as error:
+        raise StoreError(f"{RUN} does not say what the run is to keep: {excerpt(error)}") from error
+
+
 def policy_hash(policy: Policy) -> str:
     """16 hex digits of SHA-256 over the names and bytes of what training changes."""
     return hexdigest(policy.trainable().items())[:16]
@@ -71,7 +88,7 @@ def checkpoint_folder(folder: Path, rnd: int) -> Path:
 
 def checkpoints_in(folder: Path) -> list[int]:
     """Numbers of the rounds that have a checkpoint, in order; 0 is the policy before the first."""
-    return sorted(int(path.name) for path in Path(folder).glob("checkpoints/[0-9]*") if path.is_dir())
+    return list(numbered(Path(folder) / "checkpoints"))
 
 
 def save_checkpoint(
@@ -104,8 +121,17 @@ def _owned(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def read_state(folder: Path, rnd: int) -> dict[str, Any]:
-    """``state.json`` of a checkpoint."""
-    return json.loads((checkpoint_folder(folder, rnd) / STATE).read_text(encoding="utf-8"))
+    """``state.json`` of a checkpoint.
+
+    Raises:
+        StoreError: it is damaged.
+    """
+    path = checkpoint_folder(folder, rnd) / STATE
+    try:
+        state = read_object(path, most=LARGEST_STATE)
+        return require_shape(state, {"round": int, "history": [{"round": int}], "trainer": dict}, "", ("history", "trainer"))
+    except (OSError, Unreadable) as error:
+        raise StoreError(f"{path} cannot be read: {error}; is it a checkpoint of this program?") from error
 
 
 def newest_whole(folder: Path) -> tuple[int | None, list[str]]:
@@ -146,9 +172,8 @@ def load_weights(folder: Path, rnd: int, policy: Policy, *, averaged: bool = Fal
 
 def moving_average(folder: Path, rnd: int) -> dict[str, torch.Tensor]:
     """The moving average of the weights that the trainer of a checkpoint kept, by parameter; empty when it kept none."""
-    with safe_open(checkpoint_folder(folder, rnd) / TRAINER, "pt") as file:
-        names = [name for name in file.keys() if name.startswith(AVERAGE)]  # noqa: SIM118 - not a dict
-        return {name.removeprefix(AVERAGE): file.get_tensor(name) for name in names}
+    tensors = read_tensors(checkpoint_folder(folder, rnd) / TRAINER)
+    return {name.removeprefix(AVERAGE): tensor for name, tensor in tensors.items() if name.startswith(AVERAGE)}
 
 
 def _mismatch(stored: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> str | None:
@@ -163,8 +188,16 @@ def _mismatch(stored: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    with safe_open(path, "pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    """All tensors of a checkpoint's file.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (OSError, SafetensorError, ValueError) as error:
+        raise StoreError(f"{path} cannot be read: {excerpt(error)}") from error
 
 
 def best_checkpoint(history: Sequence[Mapping[str, Any]], keep: Keep) -> int | None:
@@ -222,7 +255,7 @@ def _chosen(folder: Path, rnd: int | str) -> int:
             raise StoreError("; ".join([f"{folder} holds no whole checkpoint", *complaints]))
         return newest
     if rnd == "best":
-        keep = Keep(**read_run(folder)["keep"])
+        keep = kept_by(read_run(folder))
         best = taken_as_best(read_history(folder), keep)
         if best is None:
             raise StoreError(f"{folder} has no best checkpoint: no finished round has the metric {keep.best!r}")

@@ -9,6 +9,7 @@ from typing import Any
 
 from raft_core.errors import StoreError
 from raft_core.machine.files import remove, sweep, write_json
+from raft_core.machine.folders import numbered
 from raft_core.machine.lock import NAME as LOCK
 from raft_core.machine.lock import Lock
 from raft_core.store.checkpoint import Keep, newest_whole
@@ -71,7 +72,7 @@ def take_over(folder: Path, config: Mapping[str, Any] | None, keep: Keep | None,
     try:
         sweep(folder)
         wanted = read_config(folder) if config is None else config
-        if changed := changes(read_run(folder)["config"], wanted):
+        if changed := changes(read_run(folder).get("config", {}), wanted):
             accept_changes(folder, wanted, changed, force)
         run = read_run(folder)
         kept = {"keep": asdict(keep)} if keep else {}
@@ -127,8 +128,8 @@ def accept_changes(folder: Path, config: Mapping[str, Any], changed: list[str], 
             "Resume without changes, or go on with them by --force; the result is then not that of either configuration alone"
         )
     last = newest_whole(folder)[0] or 0
-    for path in (folder / "rounds").glob("[0-9]*"):
-        if int(path.name) > last:
+    for rnd, path in numbered(folder / "rounds").items():
+        if rnd > last:
             remove(path)
     run = read_run(folder)
     entry = {"at": now(), "after_round": last, "changed": changed}

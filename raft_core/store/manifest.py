@@ -16,9 +16,34 @@ import yaml
 
 from raft_core.errors import StoreError
 from raft_core.machine.files import write_text
+from raft_core.reading.files import Unreadable, excerpt
+from raft_core.reading.json_data import json_lines, read_object
+from raft_core.reading.shapes import require_shape
+from raft_core.reading.yaml_data import read_mapping
 
 FORMAT = 2  # of a run folder; 1 named classes by their modules, and had no number
 CONFIG, RUN, METRICS = "config.yaml", "run.json", "metrics.jsonl"
+MOST_ROUNDS = 10**9
+METRIC = (int, float, str, bool, type(None))
+#: What ``run.json`` holds where it holds it; other keys are a policy's own.
+SHAPE: dict[str, Any] = {
+    **dict.fromkeys(("format", "seed"), int),
+    **dict.fromkeys(("status", "started", "ended", "modality"), str),
+    "reason": (str, type(None)),
+    **dict.fromkeys(("versions", "machine", "config", "policy"), dict),
+    "keep": {
+        "checkpoints": (int, type(None)),
+        "best": str,
+        "best_is_highest": (bool, type(None)),
+        "latents": bool,
+        "images": bool,
+    },
+    "prompts": object,
+    "checkpoint": (int, str, type(None)),
+    "exported": [str],
+    "resumed": [str],
+    "changes": [{"at": str, "after_round": int, "changed": [str]}],
+}
 PACKAGES = ("raft-align", "torch", "numpy", "accelerate", "diffusers", "transformers", "peft", "open_clip_torch", "pyarrow")
 
 
@@ -35,16 +60,13 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     """The resolved configuration of a run, with whatever its user has changed in ``config.yaml`` since.
 
     Raises:
-        StoreError: ``config.yaml`` is missing or is no YAML.
+        StoreError: ``config.yaml`` is missing, or holds no names with values.
     """
     path = Path(folder) / CONFIG
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        return read_mapping(path)
+    except (OSError, Unreadable) as error:
         raise StoreError(f"{path} cannot be read: {error}") from error
-    if not isinstance(config, dict):
-        raise StoreError(f"{path} is not a configuration: it holds no names with values")
-    return config
 
 
 def read_run(folder: str | Path) -> dict[str, Any]:
@@ -54,26 +76,54 @@ def read_run(folder: str | Path) -> dict[str, Any]:
         StoreError: no run is there, or its ``run.json`` is damaged.
     """
     try:
-        run = json.loads((Path(folder) / RUN).read_text(encoding="utf-8"))
+        run = require_shape(read_object(Path(folder) / RUN), SHAPE, "")
     except FileNotFoundError as error:
         raise StoreError(f"{folder} holds no run ({RUN} is missing)") from error
-    except (OSError, ValueError) as error:
+    except (OSError, Unreadable) as error:
         raise StoreError(f"{Path(folder) / RUN} cannot be read: {error}") from error
     if run.get("format", 1) > FORMAT:
         raise StoreError(
-            f"{folder} is of format {run['format']}, and this version reads up to {FORMAT}: use the version that made it, "
-            f"raft-align {run.get('versions', {}).get('raft-align', '(unknown)')} or newer"
+            f"{folder} is of format {excerpt(run['format'], 20)}, and this version reads up to {FORMAT}: use the version that "
+            f"made it, raft-align {excerpt(run.get('versions', {}).get('raft-align', '(unknown)'), 20)} or newer"
         )
     return run
 
 
 def read_history(folder: str | Path) -> list[dict[str, Any]]:
-    """Metrics of a run's finished rounds, oldest first; a null is NaN again."""
+    """Metrics of a run's finished rounds, oldest first; a null is NaN again.
+
+    Raises:
+        StoreError: ``metrics.jsonl`` is damaged; names the line.
+    """
     path = Path(folder) / METRICS
-    if not path.exists():
+    rows: list[dict[str, Any]] = []
+    try:
+        for number, row in json_lines(path):
+            if isinstance(row, Unreadable):
+                raise StoreError(f"{path}, line {number}: {row}")
+            rows.append(_metrics(row, f"{path}, line {number}", rows))
+    except FileNotFoundError:
         return []
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [{name: math.nan if value is None else value for name, value in row.items()} for row in rows]
+    except (OSError, Unreadable) as error:
+        raise StoreError(f"{path} cannot be read: {error}") from error
+    return rows
+
+
+def _metrics(row: Any, where: str, before: list[dict[str, Any]]) -> dict[str, Any]:
+    """The metrics of a round.
+
+    Raises:
+        StoreError: they are none.
+    """
+    try:
+        require_shape(row, {"round": int}, "", needs=("round",))
+        for name, value in row.items():
+            require_shape(value, METRIC, name)
+    except Unreadable as error:
+        raise StoreError(f"{where}: {error}") from None
+    if not 0 < row["round"] < MOST_ROUNDS or (before and row["round"] <= before[-1]["round"]):
+        raise StoreError(f"{where}: round {excerpt(row['round'], 20)} does not follow the one before")
+    return {name: math.nan if value is None else value for name, value in row.items()}
 
 
 def flat(value: Any, name: str = "") -> dict[str, Any]:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from raft_core.errors import StoreError
 from raft_core.machine.files import remove
-from raft_core.store.tables import SCORE, numbers, read_samples, read_table, write_samples, write_table
+from raft_core.machine.folders import numbered
+from raft_core.reading.files import is_file
+from raft_core.store.tables import SCORE, read_columns, read_samples, read_table, write_samples, write_table
 from raft_core.store.tensors import UnusableError, load_tensors, save_tensors
 from raft_core.types import Request, Sample, Scores, Selection
 
@@ -116,7 +117,7 @@ def round_folder(folder: Path, rnd: int) -> Path:
 
 def rounds_in(folder: Path) -> list[int]:
     """Numbers of the rounds of a run whose samples are stored, in order."""
-    return sorted(int(path.parent.name) for path in Path(folder).glob(f"rounds/[0-9]*/{SAMPLES}"))
+    return [rnd for rnd, place in numbered(Path(folder) / "rounds").items() if is_file(place / SAMPLES)]
 
 
 def read_round(folder: Path, rnd: int, *, tensors: bool = False) -> tuple[list[Sample], Scores, np.ndarray]:
@@ -159,12 +160,10 @@ def earlier_scores(folder: Path, before: int | None = None) -> list[dict[str, np
     found = []
     for rnd in numbers_of:
         try:
-            with pq.ParquetFile(round_folder(folder, rnd) / SAMPLES, page_checksum_verification=True) as file:
-                names = [name for name in file.schema_arrow.names if name.startswith(SCORE)]
-                table = file.read(columns=names)
-        except (OSError, pa.ArrowException) as error:
+            columns, _ = read_columns(round_folder(folder, rnd) / SAMPLES, lambda name: name.startswith(SCORE))
+            found.append({name.removeprefix(SCORE): np.array(values, dtype=np.float64) for name, values in columns.items()})
+        except (UnusableError, TypeError, ValueError) as error:
             raise StoreError(f"the scores of round {rnd} of {folder} cannot be read: {error}") from error
-        found.append({name.removeprefix(SCORE): numbers(table[name]) for name in names})
     return found
 
 

@@ -15,15 +15,19 @@ import pyarrow as pa
 
 from raft_core.errors import StoreError
 from raft_core.machine.files import remove, strict, write_json, write_text
+from raft_core.machine.folders import numbered
 from raft_core.machine.lock import Lock
 from raft_core.machine.processes import Processes
 from raft_core.protocols import Policy
+from raft_core.reading.files import Unreadable
+from raft_core.reading.shapes import taken_apart
 from raft_core.reporter import Reporter, Warner
 from raft_core.store.checkpoint import (
     TRAINER,
     Keep,
     checkpoint_folder,
     checkpoints_in,
+    kept_by,
     load_checkpoint,
     load_weights,
     newest_whole,
@@ -69,8 +73,10 @@ class Store:
         self._lock = lock
         self._processes = processes
         run = read_run(folder)
+        if "seed" not in run:
+            raise StoreError(f"{folder / RUN} names no seed, from which every draw of the run follows")
         self.seed: int = run["seed"]
-        self.keep = Keep(**run["keep"])
+        self.keep = kept_by(run)
         self.config: dict[str, Any] = read_config(folder)
         self._last, complaints = newest_whole(folder)
         self._history: list[dict[str, Any]] = read_state(folder, self._last)["history"] if self._last else []
@@ -178,7 +184,12 @@ class Store:
         load_weights(self.folder, self._last, policy)
         if self._last > 0:
             place = checkpoint_folder(self.folder, self._last)
-            trainer.load_state_dict(read_tensors(place / TRAINER), read_state(self.folder, self._last)["trainer"])
+            tensors, state = read_tensors(place / TRAINER), read_state(self.folder, self._last)["trainer"]
+            try:
+                with taken_apart("it"):
+                    trainer.load_state_dict(tensors, state)
+            except Unreadable as error:
+                raise StoreError(f"{place} does not fit this trainer: {error}") from error
         self._hash = policy_hash(policy)
         return self._last
 
@@ -237,9 +248,9 @@ class Store:
         for rnd in checkpoints_in(self.folder):
             if self._last is None or rnd > self._last:
                 remove(checkpoint_folder(self.folder, rnd))
-        for path in self.folder.glob("rounds/[0-9]*/metrics.json"):
-            if int(path.parent.name) > (self._last or 0):
-                remove(path)
+        for rnd, place in numbered(self.folder / "rounds").items():
+            if rnd > (self._last or 0):
+                remove(place / "metrics.json")
         self._write_metrics()
 
     def _write_metrics(self) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raft_core.machine.files import plain_json, replacing
+from raft_core.reading.files import Unreadable, excerpt, open_regular
+from raft_core.reading.json_data import parse_json
+from raft_core.reading.shapes import require_shape, taken_apart
 from raft_core.store.tensors import UnusableError, from_png, identity, to_png
 from raft_core.types import Failure, Prompt, Request, Sample, Scores
 
@@ -103,14 +107,71 @@ def read_table(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     Raises:
         UnusableError: the file is damaged or is no table of samples.
     """
+    with _opened(path) as file:
+        table = file.read()
+        return table, _facts(file)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    """A table, open; whatever goes wrong inside is told as its damage.
+
+    Raises:
+        UnusableError: it is damaged.
+    """
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            table = file.read()
-        return table, json.loads((table.schema.metadata or {})[b"raft"])
-    except KeyError as error:
-        raise UnusableError(f"{path.name} is not a file of samples") from error
-    except (OSError, pa.ArrowException, ValueError) as error:
-        raise UnusableError(f"{path.name} is damaged ({error})") from error
+        with open_regular(path) as source, pq.ParquetFile(source, page_checksum_verification=True) as file:
+            yield file
+    except (UnusableError, MemoryError):
+        raise
+    except Exception as error:
+        raise UnusableError(f"{path.name} is damaged ({excerpt(error, 200) or type(error).__name__})") from error
+
+
+def _facts(file: pq.ParquetFile) -> dict[str, Any]:
+    """What is stored with a table."""
+    stored = (file.schema_arrow.metadata or {}).get(b"raft")
+    if stored is None:
+        raise UnusableError("it is not a file of samples")
+    return require_shape(parse_json(stored), FACTS, "its facts")
+
+
+#: What is stored with the samples of a round, and with the pairs of an evaluation.
+FACTS = {"reward": str, "policy_hash": str, "split": str, "round": int, "descending": [str], "parts": [str], "failures": dict}
+KINDS = {
+    **dict.fromkeys(("prompt", "prompt_id", "prompt_meta", "policy_hash", "meta"), pa.string()),
+    **dict.fromkeys(("index", "seed", "round"), pa.int64()),
+    "kept": pa.bool_(),
+}
+
+
+def require_columns(table: pa.Table, names: Iterable[str]) -> None:
+    """Whether columns are there, and are what ``write_samples`` makes them.
+
+    Raises:
+        UnusableError: one is not.
+    """
+    for name in names:
+        if name not in table.column_names:
+            raise UnusableError(f"it has no column {name!r}")
+        if table[name].type != KINDS[name] or table[name].null_count:
+            raise UnusableError(
+                f"its column {name!r} holds {table[name].type}, or nothing in places, but must be {KINDS[name]}"
+            )
+
+
+def failures_of(stored: Mapping[str, Any]) -> dict[str, Failure]:
+    """name → what could not be scored, from the facts of a table.
+
+    Raises:
+        Unreadable: they are none.
+    """
+    for name, failure in stored.items():
+        if not (isinstance(failure, list) and len(failure) == 2):
+            raise Unreadable(f"the failures of {excerpt(name, 40)} are {excerpt(failure, 40)}")
+        require_shape(failure[0], int, f"failures.{name}")
+        require_shape(failure[1], str, f"failures.{name}")
+    return {name: Failure(*failure) for name, failure in stored.items()}
 
 
 def numbers(column: pa.ChunkedArray) -> np.ndarray:
@@ -135,7 +196,8 @@ def read_samples(
         UnusableError: the file is damaged, is no table of samples, or answers other requests.
     """
     table, facts = read_table(path)
-    try:
+    with _told_of(path), taken_apart("it"):
+        require_columns(table, ("prompt", "prompt_id", "prompt_meta", "index", "seed", "meta", "kept"))
         if requests is not None:
             _check_requests(path, table, requests)
         rows = table.select(_sample_columns(table)).to_pylist()
@@ -143,14 +205,20 @@ def read_samples(
         scores = Scores(
             reward=facts["reward"],
             columns={name.removeprefix(SCORE): numbers(table[name]) for name in table.column_names if name.startswith(SCORE)},
-            failures={name: Failure(*failure) for name, failure in facts["failures"].items()},
+            failures=failures_of(facts["failures"]),
             descending=frozenset(facts["descending"]),
             parts=frozenset(facts["parts"]),
         )
-        kept = flags(table["kept"])
-    except (OSError, KeyError, TypeError, ValueError) as error:
+        return samples, scores, flags(table["kept"]), facts
+
+
+@contextlib.contextmanager
+def _told_of(path: Path) -> Iterator[None]:
+    """What cannot be read, as samples that cannot be used."""
+    try:
+        yield
+    except Unreadable as error:
         raise UnusableError(f"{path.name} is damaged ({error})") from error
-    return samples, scores, kept, facts
 
 
 def read_columns(
@@ -167,16 +235,11 @@ def read_columns(
     Raises:
         UnusableError: the file is damaged, is no table of samples, or has no such row.
     """
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            names = [name for name in file.schema_arrow.names if wanted(name)]
-            table = file.read(columns=names) if rows is None else _rows(file, names, sorted(rows))
-            facts = json.loads((file.schema_arrow.metadata or {})[b"raft"])
-    except KeyError as error:
-        raise UnusableError(f"{path.name} is not a file of samples") from error
-    except (OSError, IndexError, pa.ArrowException, ValueError) as error:
-        raise UnusableError(f"{path.name} is damaged ({error})") from error
-    return table.to_pydict(), facts
+    with _opened(path) as file:
+        names = [name for name in file.schema_arrow.names if wanted(name)]
+        table = file.read(columns=names) if rows is None else _rows(file, names, sorted(rows))
+        require_columns(table, [name for name in names if name in KINDS])
+        return table.to_pydict(), _facts(file)
 
 
 def _rows(file: pq.ParquetFile, names: list[str], rows: Sequence[int]) -> pa.Table:
@@ -205,8 +268,17 @@ def _check_requests(path: Path, table: pa.Table, requests: Sequence[Request]) ->
         raise UnusableError(f"{path.name} answers other prompts or seeds")
 
 
+def object_of(text: str) -> dict[str, Any]:
+    """The object that a JSON text holds.
+
+    Raises:
+        Unreadable: it holds none.
+    """
+    return require_shape(parse_json(text, repeated_keys=True), dict, "it")
+
+
 def _sample(row: Mapping[str, Any], request: Request | None) -> Sample:
-    request = request or Request(Prompt(row["prompt"], json.loads(row["prompt_meta"])), row["index"], row["seed"])
+    request = request or Request(Prompt(row["prompt"], object_of(row["prompt_meta"])), row["index"], row["seed"])
     image = row.get("image")
     output = from_png(image["bytes"]) if image else row.get("text")
-    return Sample(request, output=output, meta=json.loads(row["meta"]))
+    return Sample(request, output=output, meta=object_of(row["meta"]))

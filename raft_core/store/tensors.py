@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from raft_core.machine.files import plain_json, replacing
+from raft_core.reading.files import Unreadable, excerpt
+from raft_core.reading.json_data import parse_json
+from raft_core.reading.shapes import require_shape, taken_apart
 from raft_core.types import Request, Sample
 
 if TYPE_CHECKING:
@@ -74,8 +77,12 @@ def load_tensors(path: Path, requests: Sequence[Request], facts: Mapping[str, An
         raise UnusableError(f"{path.name} was made by another policy or in another round")
     if [row[:3] for row in rows] != [identity(request) for request in requests]:
         raise UnusableError(f"{path.name} answers other prompts or seeds")
-    kept = _unstacked(tensors, len(rows))
-    return [Sample(r, tensors=t, meta=row[3]) for r, t, row in zip(requests, kept, rows, strict=True)]
+    try:
+        with taken_apart(path.name):
+            kept = _unstacked(tensors, len(rows))
+            return [Sample(r, tensors=t, meta=row[3]) for r, t, row in zip(requests, kept, rows, strict=True)]
+    except Unreadable as error:
+        raise UnusableError(str(error)) from error
 
 
 def read_checked(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -86,13 +93,18 @@ def read_checked(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """
     try:
         with safe_open(path, "pt") as file:
-            digest, header = json.loads((file.metadata() or {})["raft"])
+            digest, header = parse_json((file.metadata() or {})["raft"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise UnusableError(f"{path.name} is damaged ({error})") from error
+            if not isinstance(header, str):
+                raise Unreadable("it has no header")
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise UnusableError(f"{path.name} is damaged ({excerpt(error, 200)})") from error
     if digest != hexdigest(tensors.items(), header):
         raise UnusableError(f"{path.name} is damaged (its checksum does not hold)")
-    return tensors, json.loads(header)
+    try:
+        return tensors, require_shape(parse_json(header), {"facts": dict, "samples": [list]}, "", ("facts", "samples"))
+    except Unreadable as error:
+        raise UnusableError(f"{path.name} is damaged ({error})") from error
 
 
 def _stacked(samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
@@ -144,7 +156,13 @@ def to_png(image: Image.Image) -> bytes:
 
 
 def from_png(data: bytes) -> Image.Image:
-    from PIL import Image
+    """The RGB picture of a stored PNG. Run folders travel, so it is opened with the same care as any other.
 
-    with Image.open(io.BytesIO(data)) as image:
-        return image.convert("RGB")
+    Raises:
+        Unreadable: it is none.
+    """
+    from raft_core.media.picture import decode_picture
+
+    if not isinstance(data, bytes):
+        raise Unreadable(f"a stored picture is {excerpt(repr(data), 40)}, but must be the bytes of a PNG")
+    return decode_picture(data, formats=("PNG",))

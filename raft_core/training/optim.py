@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from raft_core.errors import MachineLack
+
 if TYPE_CHECKING:
     import torch
 
@@ -55,11 +57,15 @@ class Optimizer:
 
         found = []
         if not torch.cuda.is_available():
-            found.append("optimizer.name is 'adamw8bit', which needs a CUDA device, and torch sees none: use 'adamw'")
+            found.append(
+                MachineLack("optimizer.name is 'adamw8bit', which needs a CUDA device, and torch sees none: use 'adamw'")
+            )
         if importlib.util.find_spec("bitsandbytes") is None:
             found.append(
-                "optimizer.name is 'adamw8bit', which needs the package 'bitsandbytes', which is not installed: "
-                "pip install 'raft-align[bitsandbytes]', or use 'adamw'"
+                MachineLack(
+                    "optimizer.name is 'adamw8bit', which needs the package 'bitsandbytes', which is not installed: "
+                    "pip install 'raft-align[bitsandbytes]', or use 'adamw'"
+                )
             )
         return found
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from raft_core import capabilities
-from raft_core.errors import ConfigError, NotFiniteError
+from raft_core.errors import ConfigError, MachineLack, NotFiniteError
 from raft_core.machine.processes import Processes
 from raft_core.protocols import Objective, Policy, RoundLoss, Staged
 from raft_core.reporter import Reporter, Silent
@@ -97,7 +97,7 @@ class Trainer:
 
     def check(self) -> list[str]:
         """What this machine cannot do of what is asked, in words; loads nothing."""
-        found = [f"trainer.{mistake}" for mistake in self.optimizer.check()]
+        found: list[str] = [MachineLack(f"trainer.{mistake}") for mistake in self.optimizer.check()]
         if self.mixed_precision == "no":
             return found
         from raft_core.machine.devices import native_bf16, resolve_device
@@ -107,9 +107,11 @@ class Trainer:
             where = (
                 "this CPU emulates bfloat16, hundreds of times slower" if device.type == "cpu" else f"{device} has no bfloat16"
             )
-            found.append(f"trainer.mixed_precision is 'bf16', but {where}: use 'no'")
+            found.append(MachineLack(f"trainer.mixed_precision is 'bf16', but {where}: use 'no'"))
         if self.mixed_precision == "fp16" and device.type == "cpu":
-            found.append("trainer.mixed_precision is 'fp16', which needs an accelerator, and there is only a CPU: use 'no'")
+            found.append(
+                MachineLack("trainer.mixed_precision is 'fp16', which needs an accelerator, and there is only a CPU: use 'no'")
+            )
         return found
 
     def attach(self, policy: Policy, seed: int, rounds: int, reporter: Reporter | None = None) -> None:

@@ -16,6 +16,23 @@ if TYPE_CHECKING:
 PHASES = ("sampling", "rendering", "scoring", "training")
 
 
+def summary_lines(checked: Checked, counts: Counts, found: Probe) -> Iterator[tuple[str, str]]:
+    """What a person decides by, in four lines, as (label, text)."""
+    config = checked.config
+    per_round, evaluation = found.round_s(counts), found.evaluation_s(counts)
+    yield (
+        "work",
+        f"at most {config.rounds} rounds of {counts.per_round} prompts × {config.k} samples, {counts.kept} of them kept, and "
+        f"{counts.steps} training steps",
+    )
+    total = config.rounds * per_round + evaluation
+    yield "the run", f"{duration(total)} at most: {duration(per_round)} a round, {duration(evaluation)} to compare at the end"
+    largest = max(found.memory_bytes, key=lambda phase: found.memory_bytes[phase])
+    yield "memory", f"{found.memory_bytes[largest] / 2**30:.2f} GiB at the peak (phase {largest})"
+    reward = config.reward.info.name
+    yield "gain", f"{gain_text(found.gain(config.k))} of {reward} by the best of {config.k} over the mean, 95 % interval"
+
+
 def count_lines(checked: Checked, counts: Counts, found: Probe | None = None) -> Iterator[tuple[str, str]]:
     """The work of a run in numbers, as (label, text)."""
     config = checked.config
@@ -30,17 +47,15 @@ def count_lines(checked: Checked, counts: Counts, found: Probe | None = None) ->
 def probe_lines(checked: Checked, counts: Counts, found: Probe) -> Iterator[tuple[str, str]]:
     """Time, memory and gain, from the probe, as (label, text)."""
     config = checked.config
-    per_round, evaluation = found.round_s(counts), found.evaluation_s(counts)
+    per_round = found.round_s(counts)
     drawn = [seconds * counts.samples for seconds in (found.sample_s, found.render_s, found.score_s)]
     parts = zip(PHASES, [*drawn, found.step_s * counts.steps], strict=True)
     yield "a round", f"{duration(per_round)}: " + ", ".join(f"{name} {duration(s)}" for name, s in parts)
-    total = config.rounds * per_round + evaluation
-    yield "the run", f"{duration(total)} at most, {duration(evaluation)} of it the comparison at the end"
     peaks = ", ".join(f"{phase} {size / 2**30:.2f} GiB" for phase, size in found.memory_bytes.items())
-    yield "memory", f"peaks: {peaks}"
+    yield "peaks", f"of memory: {peaks}"
     yield "spread", f"{figure(found.spread)} standard deviation of {config.reward.info.name} within a prompt"
     ks = sorted({2, 4, 8, 16, 32, config.k} - {1})
-    yield "gain", "of the best of k over the mean, predicted: " + ", ".join(f"{k}: {gain_text(found.gain(k))}" for k in ks)
+    yield "gain by k", "of the best of k over the mean, predicted: " + ", ".join(f"{k}: {gain_text(found.gain(k))}" for k in ks)
 
 
 def gain_text(gain: Estimate) -> str:

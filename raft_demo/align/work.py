@@ -32,7 +32,7 @@ def plan(raw: Mapping[str, Any], recipe: Path, prompts: Sequence[str] | None) ->
     from raft_core.machine.out_of_memory import make_room
     from raft_core.workflows.align import loaded_warnings
     from raft_core.workflows.plan import advice, count, probe
-    from raft_core.workflows.plan_words import count_lines, probe_lines
+    from raft_core.workflows.plan_words import count_lines, probe_lines, summary_lines
 
     with tempfile.TemporaryDirectory() as folder:
         checked = _checked(raw, recipe, prompts, Path(folder) / "prompts.txt")
@@ -42,7 +42,7 @@ def plan(raw: Mapping[str, Any], recipe: Path, prompts: Sequence[str] | None) ->
     try:
         found = probe(checked, PageReporter())
         cut = loaded_warnings(checked.config.policy, [*checked.prompts.train, *checked.prompts.held_out])
-        lines = [*count_lines(checked, counts, found), *probe_lines(checked, counts, found)]
+        lines = [line for part in (summary_lines, count_lines, probe_lines) for line in part(checked, counts, found)]
         notes = [*checked.notes, *cut, *advice(counts, found, checked.config)]
     finally:
         del checked

@@ -15,7 +15,7 @@ scored counts nothing, so a run without scores is sampled at random.
 
 The prompt with the fewest choices so far comes next. Every other time (``EXPLORED``) the most valuable of ``ENTRANTS`` random
 pairs of it that nobody has compared is taken, else any one of them: labels of valuable pairs alone teach less of what all agree
-on, and say nothing of how well a reward does on ordinary ones (docs/preferences.md has figures).
+on, and say nothing of how well a reward does on ordinary ones (docs/guides/learn_a_reward.md has figures).
 """
 
 from __future__ import annotations

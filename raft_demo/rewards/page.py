@@ -11,7 +11,8 @@ import gradio as gr
 from gradio.context import Context
 
 from raft_core.errors import DataError
-from raft_demo.rewards.uploads import ENDINGS, lines, one_each
+from raft_core.media.picture import ENDINGS
+from raft_demo.rewards.uploads import lines, one_each
 from raft_demo.rewards.view import guide, table
 from raft_demo.shared.errors import spoken
 from raft_demo.shared.offered import Offer, offer, offers

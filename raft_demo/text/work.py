@@ -17,7 +17,7 @@ from raft_core.evaluation.evaluate import column_roles, scored_together
 from raft_core.metrics.voting import Voter, groups
 from raft_core.reporter import Silent
 from raft_core.rewards.scoring import Scorer
-from raft_core.soundness import sound_of
+from raft_core.soundness import failed_words, sound_of
 from raft_core.types import Prompt, Sample
 from raft_core.workflows.align import truncated
 from raft_core.workflows.choose import Chosen, choose, voter_of
@@ -50,7 +50,9 @@ def complete(asked: Asked) -> Iterator[Completions]:
     yield first
     after = _drawn(policy, [asked.prompt], asked, "after training", reference=False)
     seconds = (time.perf_counter() - begun) / (2 * asked.k)
-    both = replace(first, after=[_completion(policy, sample) for sample in after], seconds=seconds)
+    sides = {"before training": before, "after training": after}
+    notes = [*notes, *(f"{side}: {words}" for side, samples in sides.items() if (words := failed_words(samples)))]
+    both = replace(first, after=[_completion(policy, sample) for sample in after], seconds=seconds, notes=notes)
     yield both
     tell(Progress("scoring", 1, 2))
     scored = _scored(source, policy, both, before, after)

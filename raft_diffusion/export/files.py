@@ -58,7 +58,7 @@ def save_network(engine: Engine, model: str, folder: Path) -> list[Path]:
 
 def kohya_metadata(engine: Engine, update: Mapping[str, Factors], model: str) -> dict[str, str]:
     """What ComfyUI and A1111 read to tell which base model a LoRA is for, and to show it to a person."""
-    family = _family(engine)
+    family = engine.family
     wide = {layer for layer, part in update.items() if part.down.ndim == 4 and part.down.shape[-1] > 1}
     conv = _rank_and_alpha([update[layer] for layer in update if layer in wide])
     rank, alpha = _rank_and_alpha([update[layer] for layer in update if layer not in wide]) or conv or ("0", "0")
@@ -88,13 +88,6 @@ def _rank_and_alpha(parts: Sequence[Factors]) -> tuple[str, str] | None:
         return None
     ranks, alphas = {part.rank for part in parts}, {part.effective_alpha for part in parts}
     return tuple(str(values.pop()) if len(values) == 1 else "Dynamic" for values in (ranks, alphas))  # type: ignore[return-value]
-
-
-def _family(engine: Engine) -> str:
-    """SDXL is told the picture's size; SD 2.x reads OpenCLIP's text states, which are wider than SD 1.x's."""
-    if engine.encodes_size:
-        return "sdxl"
-    return "sd2" if engine.networks["unet"].config.cross_attention_dim >= 1024 else "sd1"
 
 
 def find_weights(path: Path) -> Path:

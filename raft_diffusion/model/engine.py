@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -19,7 +19,7 @@ from raft_diffusion.model.folders import is_xl_unet
 from raft_diffusion.model.loading import load_pipeline
 from raft_diffusion.model.lora import AdapterReference, add_adapters, folded, put_adapters, trainable
 from raft_diffusion.model.lora_file import ADAPTED, locate_lora
-from raft_diffusion.options import Addons, Lora, Memory, Sampling
+from raft_diffusion.options import Addons, Lora, Memory
 from raft_diffusion.process import schedulers
 from raft_diffusion.process.resolution import pixels_per_latent
 
@@ -36,6 +36,7 @@ class Engine:
         reference: enters a context in which the networks are the frozen start.
         place: enters a context in which the named networks are on the device.
         encode: prompts to conditions.
+        words: of each text encoder's vocabulary, without those that were added.
         alpha_bar: [T] cumulated signal power of the noise schedule, float32, on the device.
         prediction: what the U-Net predicts: epsilon, v_prediction or sample.
     """
@@ -53,6 +54,9 @@ class Engine:
         self.device = device
         self.dtype = dtype
         self.networks = {name: module for name in ADAPTED if (module := getattr(pipe, name, None)) is not None}
+        self.words = {
+            name: module.get_input_embeddings().num_embeddings for name, module in self.networks.items() if name != "unet"
+        }
         additions.put_into(pipe, addons, self.networks, dtype)
         self.parameters = self._adapt(lora)
         self.trains_text = any(not name.startswith("unet.") for name in self.parameters)
@@ -124,15 +128,22 @@ class Engine:
         """Whether the U-Net is told the picture's size, as SDXL's is."""
         return is_xl_unet(self.networks["unet"].config)
 
-    def latent_shape(self, sampling: Sampling) -> tuple[int, int, int]:
-        """(C, h, w) of a picture as asked for, by default of the size that the model was trained at."""
+    @property
+    def family(self) -> Literal["sd1", "sd2", "sdxl"]:
+        """SDXL is told the picture's size; SD 2.x reads OpenCLIP's text states, which are wider than SD 1.x's."""
+        if self.encodes_size:
+            return "sdxl"
+        return "sd2" if self.networks["unet"].config.cross_attention_dim >= 1024 else "sd1"
+
+    def latent_shape(self, width: int | None, height: int | None) -> tuple[int, int, int]:
+        """(C, h, w) of a picture of so many pixels, by default of the size that the model was trained at."""
         config = self.networks["unet"].config
         size = config.sample_size
         rows, columns = size if isinstance(size, (list, tuple)) else (size, size)
         return (
             config.in_channels,
-            sampling.height // self.pixels_per_latent if sampling.height else rows,
-            sampling.width // self.pixels_per_latent if sampling.width else columns,
+            height // self.pixels_per_latent if height else rows,
+            width // self.pixels_per_latent if width else columns,
         )
 
     @property

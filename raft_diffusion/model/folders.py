@@ -14,6 +14,7 @@ from raft_diffusion.model.weights_file import check_whole
 INDEX = "model_index.json"
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
+LIBRARIES = ("diffusers", "transformers")
 PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 #: What is read of a configuration before anything is loaded.
 _FIELDS: Mapping[str, Mapping[str, type]] = {
@@ -62,6 +63,10 @@ def read_index(folder: Path) -> dict[str, Any]:
     needed = {*NETWORKS, "tokenizer", "scheduler"} - (set() if is_xl(index) else {"text_encoder_2"})
     if lacking := sorted(part for part in needed if not _named(index.get(part))):
         raise ModelError(f"model: {file} names no library and class for {', '.join(lacking)}")
+    if strange := sorted(part for part in needed if index[part][0] not in LIBRARIES):  # loading would import whatever is named
+        raise ModelError(
+            f"model: {file} names the library {index[strange[0]][0]!r} for {strange[0]}, but {LIBRARIES} are known"
+        )
     return index
 
 

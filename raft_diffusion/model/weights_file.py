@@ -13,28 +13,44 @@ import torch
 from raft_core.errors import ModelError
 from raft_core.machine.files import replacing
 
+#: Kinds of numbers by their names in the format.
+_DTYPES = {
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 LARGEST_HEADER = 100_000_000  # bytes, the format's own limit
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> Path:
     """Write tensors and metadata, whole or not at all; returns ``path``.
 
-    The library writes several entries of metadata in random order; here they are put into its header by their names.
+    The library writes several entries of metadata in random order, and holds all tensors a second time while it writes; here
+    metadata stand in the header by their names, and tensors, each kind of number by itself, go to the file one by one.
 
     Raises:
         StoreError: a full disk, a folder that cannot be written to.
-    """
-    from safetensors.torch import save
 
-    data = save({name: tensor.contiguous() for name, tensor in tensors.items()})
-    (size,) = struct.unpack("<Q", data[:8])
-    entries = json.loads(data[8 : 8 + size])
-    header = json.dumps({"__metadata__": dict(sorted(metadata.items())), **entries}).encode()
+    Source: the format of safetensors, https://github.com/huggingface/safetensors#format.
+    """
+    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), str(tensors[name].dtype), name))
+    entries: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
+    end = 0
+    for name in order:
+        tensor, start = tensors[name], end
+        end += tensor.numel() * tensor.element_size()
+        entries[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+    header = json.dumps(entries).encode()
     header += b" " * (-len(header) % 8)  # tensors begin at a multiple of 8 bytes
     with replacing(path) as temporary, temporary.open("wb") as file:
         file.write(struct.pack("<Q", len(header)))
         file.write(header)
-        file.write(memoryview(data)[8 + size :])
+        for name in order:
+            file.write(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return path
 
 

@@ -71,7 +71,7 @@ def scheduler_class(name: str, sampling: Sampling) -> Any:
     import diffusers
 
     cls = getattr(diffusers, name, None)
-    if cls is None:
+    if not inspect.isclass(cls):
         known = [known for known in dir(diffusers) if known.endswith("Scheduler")]
         raise ModelError(f"sampling.scheduler: diffusers has no {name!r}{nearest(name, known)}")
     if name in OWN_NOISE:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from raft_core.errors import ConfigError, MissingDependency
+from raft_core.errors import ConfigError, MachineLack, MissingDependency
 from raft_core.protocols import RewardInfo
 from raft_core.rewards.scoring import told
 from raft_core.types import Sample
@@ -63,7 +63,7 @@ class Ocr:
 
     def check(self) -> list[str]:
         missing = _missing()
-        return [str(missing)] if missing else []
+        return [MachineLack(missing)] if missing else []
 
     def load(self) -> None:
         """Load the engine.

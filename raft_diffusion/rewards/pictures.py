@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import numpy as np
 
 from raft_core.errors import DataError, RewardError
-from raft_core.preferences.preference import opaque
+from raft_core.media.picture import opaque, upright
 from raft_core.rewards.scoring import PartlyScored, checked
 from raft_core.types import Sample
 
@@ -66,7 +66,7 @@ def bad_pictures_unscored(
 
 
 def rgb(picture: object) -> Image:
-    """The picture as 8-bit RGB: itself if it is that already, else a conversion that is kept for as long as it lives.
+    """The picture as upright 8-bit RGB: itself if it is that already, else a conversion that is kept for as long as it lives.
 
     ``opaque`` says what is converted how: what is transparent lies on white, where the models' own code shows what it hides.
 
@@ -86,11 +86,14 @@ def rgb(picture: object) -> Image:
         picture.load()  # files are read late
     except (OSError, SyntaxError, ValueError) as error:
         raise RewardError(f"a picture cannot be read: {error}") from error
-    if picture.mode == "RGB" and "transparency" not in picture.info:
+    if picture in _converted:
+        return _converted[picture]
+    turned = upright(picture)
+    if turned is picture and picture.mode == "RGB" and "transparency" not in picture.info:
         return picture
     if picture not in _converted:
         try:
-            _converted[picture] = opaque(picture)
+            _converted[picture] = opaque(turned)
         except DataError as error:
             raise RewardError(str(error)) from error
     return _converted[picture]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
-from raft_core.errors import DeviceError
+from raft_core.errors import DeviceError, MachineLack
 from raft_core.machine import devices
 from raft_core.machine.devices import dtype_mistakes, resolve_device
 from raft_text.options import Lora, Memory, Sampling
@@ -24,7 +24,7 @@ def mistakes(device: str, dtype: str, lora: Lora | None, sampling: Sampling, mem
     try:
         resolved = resolve_device(device)
     except DeviceError as error:
-        return [str(error)]
+        return [MachineLack(error)]
     kind, found = resolved.type, dtype_mistakes(dtype, resolved)
     found += _extra(kind, "memory.quantize", memory.quantize, "bitsandbytes")
     if memory.quantize and lora is None:
@@ -43,10 +43,11 @@ def _extra(kind: str, setting: str, value: str | None, package: str, module: str
     if value is None:
         return []
     if kind != "cuda":
-        return [f"{setting} is {value}, which works on CUDA alone, and the device is {kind}: leave it at its default"]
+        only = f"{setting} is {value}, which works on CUDA alone, and the device is {kind}: leave it at its default"
+        return [MachineLack(only)]
     if importlib.util.find_spec(module or package) is None:
         named = f"'raft-align[{package}]'" if module is None else package
-        return [f"{setting} is {value}, which needs the package {package}: pip install {named}"]
+        return [MachineLack(f"{setting} is {value}, which needs the package {package}: pip install {named}")]
     return []
 
 

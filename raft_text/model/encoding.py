@@ -88,16 +88,7 @@ class PromptEncoder:
             DataError: it leaves no room for a completion, is empty, or its conversation is refused by the chat template.
         """
         prompt = as_prompt(prompt)
-        key = prompt.id if any(name in prompt.meta for name in (MESSAGES, *FOR_TEMPLATE)) else prompt.text
-        if key not in self._known:
-            if len(self._known) >= REMEMBERED:
-                self._known.clear()
-            self._known[key] = self._encoded(prompt)
-        return self._known[key]
-
-    def _encoded(self, prompt: Prompt) -> Ids:
-        text = self._opened(prompt)
-        ids = self._ids(text, whole=not self.is_chat(prompt))
+        ids = self._known_ids(prompt)
         if not ids:
             raise DataError(
                 f"the prompt {shortened(prompt.text)!r} has no tokens, and the tokenizer adds none: nothing to continue"
@@ -109,7 +100,16 @@ class PromptEncoder:
                 f"{self._context}: {shortened(prompt.text)!r}; shorten it, lower sampling.max_new_tokens, or set "
                 "prompting.max_tokens"
             )
-        return tuple(ids)
+        return ids
+
+    def _known_ids(self, prompt: Prompt) -> Ids:
+        """Token ids of a prompt, whatever its length; computed once."""
+        key = prompt.id if any(name in prompt.meta for name in (MESSAGES, *FOR_TEMPLATE)) else prompt.text
+        if key not in self._known:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            self._known[key] = tuple(self._ids(self._opened(prompt), whole=not self.is_chat(prompt)))
+        return self._known[key]
 
     def _require_known(self, ids: Sequence[int], text: str) -> None:
         """A tokenizer to which tokens were added may give ids that the model's embedding does not have.
@@ -233,7 +233,7 @@ class PromptEncoder:
 
     def contexts(self, prompt: Prompt) -> list[Ids]:
         """What stands before each turn of the assistant that is learned from a prompt; the last is the prompt itself."""
-        return [*(tuple(self._ids(self._opened(before))) for before, _ in self._earlier(prompt)), self(prompt)]
+        return [*(self._known_ids(before) for before, _ in self._earlier(prompt)), self(prompt)]
 
     def turns(self, prompt: Prompt, text: str) -> list[Ids]:
         """Token ids of every turn of the assistant that is learned from a prompt with its response; each has its context.

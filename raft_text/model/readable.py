@@ -47,6 +47,8 @@ def prompt_mistakes(
         # Whether a template takes a conversation is a matter of its roles: one of each kind will do.
         prompts = list({kind_of(prompt): prompt for prompt in reversed(prompts)}.values())[::-1]
     encode = encoder_of(model, prompting, sampling, context)
+    if prompting.chat and encode.chat.mistakes():  # told with the model's, for it is not the prompts' doing
+        return []
 
     def tokens(prompt: Prompt) -> list[Ids]:
         text = response(prompt) if responses else None

@@ -29,16 +29,19 @@ class Passages:
 
     Attributes:
         rows: (what stands before, all tokens behind it) of each.
+        chats: whether each is of a conversation.
     """
 
     def __init__(self, encode: PromptEncoder, samples: Sequence[Sample]):
         self.rows: list[Row] = []
+        self.chats: list[bool] = []
         self._spans: list[list[tuple[int, slice]]] = []  # of each sample: row, and which of its tokens count
         for sample in samples:
             spans: list[tuple[int, slice]] = []
             for row, parts in _joined(_turns(encode, sample)):
                 spans += [(len(self.rows), part) for part in parts]
                 self.rows.append(row)
+                self.chats.append(encode.is_chat(sample.prompt))
             self._spans.append(spans)
 
     def of_samples(self, values: Sequence[torch.Tensor]) -> list[torch.Tensor]:

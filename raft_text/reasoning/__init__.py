@@ -1,1 +1,1 @@
-"""Reasoning: answers, programs in a sandbox, data sets, voting; see ``docs/reasoning.md``."""
+"""Reasoning: answers, programs in a sandbox, data sets, voting; see ``docs/guides/reasoning.md``."""

@@ -23,7 +23,8 @@ from typing import Any, Literal
 
 from raft_core.errors import DataError
 from raft_core.machine.files import replacing
-from raft_text.reasoning.answers import as_text, number
+from raft_text.reasoning.numbers import number
+from raft_text.reasoning.numerals import as_text
 from raft_text.reasoning.templates import program, words
 
 Layout = Literal["plain", "gsm8k", "svamp", "mathqa"]

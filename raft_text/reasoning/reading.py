@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from raft_text.reasoning.answers import TOLERANCE, choice, extract_choice, extract_number, final, literal, number, same_number
+from raft_core.types import Sample
+from raft_text.reasoning.answers import TOLERANCE, choice, same_number
+from raft_text.reasoning.numbers import number
+from raft_text.reasoning.numerals import literal
 from raft_text.reasoning.sandbox import Outcome, Sandbox
+from raft_text.reasoning.stated import final
+from raft_text.reasoning.symbolic import formula
 from raft_text.reasoning.templates import program_of
+from raft_text.rewards.texts import completions
 
-Form = Literal["number", "choice"]
+Form = Literal["number", "choice", "symbolic"]
 Reasoning = Literal["words", "program"]
-# A number, a letter, None = states no answer, NaN = could not be read because the sandbox broke down.
+# A number, a letter or a formula, None = states no answer, NaN = could not be read because the sandbox broke down.
 Answer = float | str | None
+
+# From a stated answer to the answer.
+READ: dict[Form, Callable[[str], Answer]] = {"number": number, "choice": choice, "symbolic": formula}
 
 
 @dataclass(frozen=True)
@@ -22,8 +31,8 @@ class Reader:
     """Reads final answers.
 
     Args:
-        form: ``number``, or ``choice`` = one of the letters A to E.
-        reasoning: ``words`` that end in the answer, or a ``program`` whose ``solution()`` returns it.
+        form: ``number``, ``choice`` = one of the letters A to E, or ``symbolic`` = a formula.
+        reasoning: ``words`` that end in the answer, or a ``program`` whose ``solution()`` returns it (no formula).
         sandbox: what programs run in; needed for programs alone.
     """
 
@@ -32,9 +41,9 @@ class Reader:
     sandbox: Sandbox | None = None
 
     def __call__(self, texts: Sequence[str]) -> list[Answer]:
-        """The answer of each text: a number, an upper-case letter, None where there is none, NaN where it is not known."""
+        """The answer of each text: a number, an upper-case letter, a formula; None where there is none, NaN = not known."""
         if self.reasoning == "words":
-            return [extract_number(text) if self.form == "number" else extract_choice(text) for text in texts]
+            return [None if (stated := final(text)) is None else READ[self.form](stated) for text in texts]
         assert self.sandbox is not None
         return [self._returned(outcome) for outcome in self.sandbox.run([program_of(text) for text in texts])]
 
@@ -49,8 +58,25 @@ class Reader:
         """The answer that a data file states, as a number or as a text (``72``, ``1,234``, ``b``, ``… #### 72``); else None."""
         if isinstance(value, bool) or not isinstance(value, (int, float, str)):
             return None
-        text = str(value) if not isinstance(value, str) else final(value) or value
-        return number(text) if self.form == "number" else choice(text)
+        return READ[self.form](str(value) if not isinstance(value, str) else final(value) or value)
+
+
+def concluded(samples: Sequence[Sample]) -> list[str]:
+    """Completions as answers are read from: one that was cut off at its longest has not come to its final answer, and is "".
+
+    The stop text ``</answer>``, which a policy takes off the end, is put back.
+
+    Raises:
+        RewardError: an output that is no string.
+    """
+    return [_concluded(text, sample.meta.get("finish")) for text, sample in zip(completions(samples), samples, strict=True)]
+
+
+def _concluded(text: str, finish: object) -> str:
+    if finish == "length":
+        return ""
+    opened = text.lower().rfind("<answer>")
+    return text + "</answer>" if finish == "stop" and "</answer>" not in text[opened:].lower() and opened >= 0 else text
 
 
 def is_right(answer: Answer, reference: Answer, tolerance: float = TOLERANCE) -> bool:

@@ -8,9 +8,10 @@ import numpy as np
 
 from raft_core.protocols import RewardInfo
 from raft_core.types import Sample
-from raft_text.reasoning.answers import MARKER, TOLERANCE, extract_choice, number
-from raft_text.reasoning.reading import Reader, is_right
-from raft_text.rewards.texts import completions
+from raft_text.reasoning.answers import TOLERANCE, choice
+from raft_text.reasoning.numbers import result
+from raft_text.reasoning.reading import Reader, concluded, is_right
+from raft_text.reasoning.stated import statement
 
 
 class WrongReason:
@@ -42,14 +43,14 @@ class WrongReason:
 
     def __call__(self, samples: Sequence[Sample]) -> np.ndarray:
         """[N]"""
-        return np.array([self._one(*pair) for pair in zip(completions(samples), samples, strict=True)], dtype=np.float64)
+        return np.array([self._one(*pair) for pair in zip(concluded(samples), samples, strict=True)], dtype=np.float64)
 
     def _one(self, text: str, sample: Sample) -> float:
         letter = Reader("choice").reference(sample.prompt.meta.get(self.letter))
         value = Reader("number").reference(sample.prompt.meta.get(self.value))
         if letter is None or value is None:
             return np.nan
-        if extract_choice(text) != letter:
+        stated = statement(text)
+        if stated is None or choice(stated.text) != letter:
             return 0.0
-        chain = text[: list(MARKER.finditer(text))[-1].start()]
-        return float(not is_right(number(chain), value, self.tolerance))
+        return float(not is_right(result(text[: stated.start]), value, self.tolerance))

@@ -1,6 +1,7 @@
 """Rewards that read texts. Importing them is cheap; models are loaded by ``load()`` and shared within the process."""
 
 from raft_text.rewards.embedding import EmbeddingSimilarity
+from raft_text.rewards.instructions import VerifiableInstructions
 from raft_text.rewards.length import Length
 from raft_text.rewards.llm_judge import LlmJudge
 from raft_text.rewards.pattern import Pattern
@@ -18,4 +19,5 @@ __all__ = [
     "RewardModel",
     "SelfJudge",
     "Sentiment",
+    "VerifiableInstructions",
 ]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from raft_core.errors import DeviceError, ModelError, nearest
+from raft_core.errors import DeviceError, MachineLack, ModelError, nearest
 from raft_core.machine.devices import dtype_mistakes, pick_dtype, resolve_device
 from raft_core.machine.torchvision import ensure_importable
 from raft_text.model.loading import BUNDLED, BUNDLED_FOLDER, quiet
@@ -60,7 +60,7 @@ class Source:
         try:
             device = resolve_device(self.device)
         except DeviceError as error:
-            return [str(error)]
+            return [MachineLack(error)]
         return dtype_mistakes(self.dtype, device)
 
     def config(self) -> dict[str, Any]:

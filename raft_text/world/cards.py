@@ -61,7 +61,7 @@ which show their work, {slow_right:.0%}.
 
 In words `raft_text.reasoning.templates.N_COT`, with programs `P_COT`; the problems are in `bundled:prompts/sums_train.jsonl`
 and `bundled:prompts/sums_heldout.jsonl`, with five answers in the column `question_choices`. The recipes are
-`configs/text/sums_*.yaml`; what they gain is in `docs/reft.md`.
+`configs/text/sums_*.yaml`; what they gain is in `docs/background/reft.md`.
 
 ## Limits
 

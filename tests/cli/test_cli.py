@@ -18,6 +18,8 @@ import yaml
 from PIL import Image
 
 from raft_cli.command import COMMANDS, SUBCOMMANDS, main
+from raft_cli.list import setting
+from raft_core.config import listing
 from raft_core.config.listing import public_names
 from raft_core.config.recipes import recipe_folders
 from raft_core.prompts import read_prompts
@@ -384,7 +386,7 @@ def test_whatif_leaves_scores_out_rather_than_cutting_figures_off(finished):
 @pytest.mark.usefixtures("task")
 def test_a_configuration_may_stand_behind_an_option(capsys):
     assert main(["plan", "--no_probe", "task.yaml", "--k", "3"]) == 0
-    assert "k: 3" in capsys.readouterr().out
+    assert "15 per round (5 prompts × 3)" in capsys.readouterr().out
     assert main(["align", "--print_config", "task.yaml", "more.yaml"]) == 2
     assert "'more.yaml' is one word too many" in capsys.readouterr().err
 
@@ -413,11 +415,23 @@ def test_list_names_everything_in_80_columns(capsys):
     assert fits(out)
 
 
-@pytest.mark.parametrize("name", ["TopFraction", "Plateau", "StableDiffusion", "BestOfK"])
-def test_list_explains_one(name, capsys):
-    assert main(["list", name]) == 0
-    out = capsys.readouterr().out
-    assert out.startswith(name) and fits(out)
+def test_list_explains_every_part_in_80_columns(capsys):
+    for kind in listing.KINDS:
+        for name in {found.name for found in listing.classes(kind) if "Protocol" not in found.bases}:
+            assert main(["list", name]) == 0
+            out = capsys.readouterr().out
+            assert out.startswith(name) and fits(out), name
+
+
+def test_what_is_wide_is_listed_in_80_columns():
+    long = "Literal['first', 'second', 'third', 'fourth', 'fifth', 'sixth', 'seventh', 'eighth']"
+    assert list(setting(f"which: {long} = 'first'")) == [
+        "  # Literal['first', 'second', 'third', 'fourth', 'fifth', 'sixth', 'seventh',",
+        "  # 'eighth']",
+        "  which: 'first'",
+    ]
+    assert [len(line) for line in setting(f"text = '{'x' * 100}'")] == [80]
+    assert list(setting("kl: KlPenalty = field(default_factory=KlPenalty)")) == ["  kl: {}  # KlPenalty"]
 
 
 def test_plan_counts_and_probes_and_writes_nothing(task, capsys):
@@ -426,10 +440,36 @@ def test_plan_counts_and_probes_and_writes_nothing(task, capsys):
     out = capsys.readouterr().out
     assert "20 per round (5 prompts × 4), 2 of them kept" in out
     assert "4 steps of 8 per round" in out
-    for label in ("a round", "the run", "memory", "spread", "gain"):
+    labels = [line.split("  ")[0] for line in out.splitlines() if not line.startswith(" ")]
+    assert labels[:4] == ["work", "the run", "memory", "gain"]
+    for label in ("a round", "peaks", "spread", "gain by k"):
         assert f"\n{label} " in out
-    assert fits(out)
+    assert fits(out) and "class_path" not in out
     assert sorted(task.rglob("*")) == before
+
+
+def test_a_configuration_for_another_machine_is_planned_without_a_probe(capsys, monkeypatch):
+    """fp16 and xformers need a GPU: here that is a remark, and where the run would begin a mistake."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    words = ["sd15/aesthetic", "--policy.memory.attention", "xformers", "--trainer.optimizer.name", "adamw8bit"]
+    assert main(["plan", *words, "--no_probe"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("prompts  ") and fits(out) and len([line for line in out.splitlines() if line[0] != " "]) >= 4
+    told = " ".join(out.split())
+    for lack in ("mixed_precision is 'fp16'", "memory.attention is xformers", "optimizer.name is 'adamw8bit'"):
+        assert "note on this machine it could not run: " in told and lack in told
+    assert main(["align", *words, "--print_config"]) == 2
+    assert "mixed_precision is 'fp16'" in capsys.readouterr().err
+    assert main(["plan", *words, "--no_probe", "--k", "0"]) == 2
+    err = capsys.readouterr().err
+    assert "k is 0" in err and "fp16" not in err
+
+
+@pytest.mark.usefixtures("task")
+def test_plan_prints_the_configuration_where_it_is_asked_for(capsys):
+    assert main(["plan", "task.yaml", "--no_probe", "--print_config"]) == 0
+    counts, _, printed = capsys.readouterr().out.partition("\n\n")
+    assert len(counts.splitlines()) >= 4 and yaml.safe_load(printed)["k"] == 4
 
 
 def test_report_is_written_again(finished, capsys):

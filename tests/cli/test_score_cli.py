@@ -74,7 +74,7 @@ def test_pictures_of_every_mode_and_what_is_no_picture(pictures, capsys):
     found = {row["prompt"] or "none": row for row in rows("s.csv")}
     assert [found[name]["brightness"] for name in ("alpha", "palette", "deep16")] == [255, 0, 100]
     for name, why in (
-        ("letter", "(no format of pictures that is known)"),
+        ("letter", "no picture of a known format"),
         ("empty", "it is empty"),
         ("half", "no readable picture"),
     ):

@@ -26,8 +26,8 @@ def write(folder, name, text, encoding="utf-8"):
 
 
 def test_text_file_keeps_lines_skips_blank_ones_and_the_byte_order_mark(tmp_path):
-    path = write(tmp_path, "p.txt", "a cat\r\n\n  # not a comment \nüber\n", "utf-8-sig")
-    assert texts(read_prompts(path)) == ["a cat", "# not a comment", "über"]
+    path = write(tmp_path, "p.txt", "# of animals\na cat\r\n\n  # a comment \nüber # alles\n\\#1 fan\n", "utf-8-sig")
+    assert texts(read_prompts(path)) == ["a cat", "über # alles", "#1 fan"]
 
 
 def test_jsonl_takes_objects_and_strings_and_keeps_other_keys(tmp_path):
@@ -53,7 +53,7 @@ def test_tsv_and_parquet_take_a_named_column(tmp_path):
     ("name", "content", "words"),
     [
         ("p.txt", b"", ["p.txt", "no prompts"]),
-        ("p.txt", b"a cat\n\xff\xfe\n", ["p.txt, line 2", "0xff", "UTF-8"]),
+        ("p.txt", b"a cat\n\xff\xfe\n", ["p.txt", "line 2", "0xff", "UTF-8"]),
         ("p.jsonl", b'{"prompt": "a"}\n{"prompt": \n', ["p.jsonl, line 2", "not JSON"]),
         ("p.jsonl", b"[1, 2]\n", ["line 1", "expected an object"]),
         ("p.jsonl", b'{"prompt": 3}\n', ["line 1", "'prompt' holds 3", "not a text"]),

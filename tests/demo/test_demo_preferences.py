@@ -57,6 +57,21 @@ def write_run(folder: Path, *, texts: bool = False, twins: bool = False) -> Path
     return folder
 
 
+def test_choices_between_answers_in_a_conversation_keep_its_roles(tmp_path):
+    folder = tmp_path / "runs" / "chat"
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    prompt = Prompt("transcript", {"messages": messages})
+    samples = [Sample(Request(prompt, i, i), output=text) for i, text in enumerate("xyz")]
+    scores = Scores("taste", {"taste": np.arange(3.0)})
+    write_samples(round_folder(folder, 1) / SAMPLES, samples, scores, np.zeros(3, dtype=bool), rnd=1)
+    choices = Choices(tmp_path / "runs", "chat")
+    choices.add(pool_of(folder), [0, 2], [1], "random")
+    for path in (choices.path, choices.as_parquet(tmp_path / "choices.parquet")):
+        (read,) = read_preferences(path).preferences
+        assert read.candidates == ("x", "z") and read.target == (0, 1)
+        assert [item.context for item in read.items] == [messages] * 2
+
+
 # ---------------------------------------------------------------------- what is asked
 
 

@@ -67,7 +67,7 @@ def test_pictures_come_as_rgb(tmp_path: Path):
 def test_pictures_with_too_many_pixels_are_refused_before_they_are_decoded(tmp_path: Path):
     with pytest.raises(DataError, match="6000×6000 pixels"):
         uploads.picture(bomb(tmp_path / "a.png", 6000), LIMITS)
-    with pytest.raises(DataError, match="far more than the 32 million"):
+    with pytest.raises(DataError, match="far more than 32 million"):
         uploads.picture(bomb(tmp_path / "b.png", 50_000), LIMITS)
     with pytest.raises(DataError, match="101×100 pixels"):
         uploads.picture(png(tmp_path, size=(101, 100)), SMALL)

@@ -1,4 +1,4 @@
-"""What docs/images.md shows is true."""
+"""What docs/guides/align_images.md shows is true."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 from raft_diffusion.options import SCHEDULERS
 
-PAGE = (Path(__file__).parents[2] / "docs" / "images.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "guides" / "align_images.md").read_text(encoding="utf-8")
 
 
 def test_the_example_runs(tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (example,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
-    exec(compile(example.replace("bundled:shapes", str(tiny())), "docs/images.md", "exec"), {})
+    exec(compile(example.replace("bundled:shapes", str(tiny())), "docs/guides/align_images.md", "exec"), {})
     assert (tmp_path / "circle.png").exists()
 
 

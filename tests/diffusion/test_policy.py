@@ -444,3 +444,54 @@ def test_half_precision_keeps_what_is_trained_in_float32(load, monkeypatch):
     moved = [name for name, parameter in policy.trainable().items() if parameter.grad is not None and parameter.grad.any()]
     assert len(moved) == len(policy.trainable()) / 2  # up matrices; down matrices move once those are not zero
     assert policy.render(samples)[0].output.size == (32, 32)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_negative_prompts_seeds_and_sizes_are_each_prompts_own(load, kind):
+    """A table's rows drawn together are the pictures that policies with these very settings draw."""
+    policy = load(kind)
+    side = policy.engine.latent_shape(None, None)[-1] * policy.engine.pixels_per_latent
+    rows = [{"seed": 5, "negative_prompt": "blurry"}, {"seed": 5}, {"seed": 6, "width": str(side), "height": side // 2}]
+    drawn = policy.sample(requests([Prompt("a red cat", row) for row in rows], 1, 0, "generate"))
+    assert [sample.seed for sample in drawn] == [5, 5, 6]
+    assert (drawn[0].tensors["latents"] - drawn[1].tensors["latents"]).abs().max() > 10 * BATCH_TOLERANCE
+    plain = [Prompt("a red cat", {"seed": row["seed"]}) for row in rows]
+    for row, settings in enumerate(({"negative_prompt": "blurry"}, {}, {"width": side, "height": side // 2})):
+        (alone,) = load(kind, sampling=settings).sample(requests(plain[row : row + 1], 1, 0, "generate"))
+        assert (alone.tensors["latents"] - drawn[row].tensors["latents"]).abs().max() < BATCH_TOLERANCE
+    assert [sample.output.size for sample in policy.render(drawn)] == [(side, side), (side, side), (side, side // 2)]
+
+
+def test_a_prompts_negative_is_what_guided_training_and_replay_go_by(load):
+    policy = load("sd1", sampling={"eta": 1.0}, loss=DenoisingLoss(guided_scale=3.0))
+    other = load("sd1", sampling={"eta": 1.0, "negative_prompt": "blurry"}, loss=DenoisingLoss(guided_scale=3.0))
+    own = policy.sample(requests([Prompt("dog", {"negative_prompt": "blurry"})], 1, 0, 1), trace=True)
+    replayed, _ = policy.step_log_probs(own)
+    torch.testing.assert_close(replayed[0], own[0].tensors["step_log_probs"], rtol=1e-3, atol=1e-2)
+    draw = policy.draw(own, [3])
+    torch.testing.assert_close(
+        policy.nll(own, draw), other.nll([replace(own[0], request=requests(PROMPTS[1:], 1, 0, 1)[0])], draw)
+    )
+    assert (
+        policy.nll(own, draw)
+        - load("sd1", loss=DenoisingLoss(guided_scale=3.0)).nll(
+            [replace(own[0], request=requests(PROMPTS[1:], 1, 0, 1)[0])], draw
+        )
+    ).abs().max() > 1e-6
+
+
+@pytest.mark.parametrize(
+    ("rows", "sampling", "message"),
+    [
+        ([{"width": 33}], {}, "multiples of"),
+        ([{"width": "wide"}], {}, "'wide' is no whole number"),
+        ([{"height": 10**9}], {}, "a height of 1000000000"),
+        ([{"width": 64}, {"width": 128}], {}, "2 sizes, but a run trains on one size"),
+        ([{"negative_prompt": "blurry"}], {"guidance_scale": 1.0}, "without guidance it says nothing"),
+    ],
+)
+def test_what_a_row_cannot_ask_for_is_told_before_a_weight_is_loaded(tiny, rows, sampling, message):
+    policy = StableDiffusion(str(tiny("sd1")), sampling=Sampling(**sampling))
+    prompts = [Prompt(f"prompt {n}", row) for n, row in enumerate(rows)]
+    assert any(message in mistake for mistake in policy.check_prompts(prompts, []))
+    assert bool(policy.check_prompts([], prompts)) == ("one size" not in message)

@@ -1,4 +1,4 @@
-"""What docs/reft.md shows is true: its configuration passes the check, its tables name what there is."""
+"""What docs/background/reft.md shows is true: its configuration passes the check, its tables name what there is."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from raft_core.objectives.kl_control import KlPenalty
 from raft_core.objectives.ppo import Ppo
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "reft.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "background" / "reft.md").read_text(encoding="utf-8")
 
 
 def test_its_configuration_passes_the_check(tmp_path):

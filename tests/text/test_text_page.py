@@ -1,4 +1,4 @@
-"""What docs/text.md shows is true: its configuration passes the check, its code runs, its table names every figure."""
+"""What docs/guides/align_text.md shows is true: its configuration is valid, its code runs, its table names every figure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import datasets
 import yaml
 
 from raft_cli.sft import completed
@@ -16,7 +17,7 @@ from raft_core.types import Prompt, Request, Sample
 from raft_text import Rejection
 from raft_text.metrics import drawn_figures, text_figures
 
-PAGE = (Path(__file__).parents[2] / "docs" / "text.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "guides" / "align_text.md").read_text(encoding="utf-8")
 
 
 def blocks(language):
@@ -29,9 +30,17 @@ def test_its_configurations_pass_the_check(tmp_path, monkeypatch):
     Path("my_file.py").write_text(
         "def my_function(prompts, outputs):\n    return [0.0] * len(outputs)\nmy_bound = my_function\n"
     )
-    first, early, ratios, rules = blocks("yaml")
+    first, chats, cut, early, ratios, rules = blocks("yaml")
     config = check(yaml.safe_load(first), base=tmp_path).config
     assert config.policy.prompting.chat and config.policy.sampling.batch_size == 64
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: [{"messages": [*talk, *talk]}] * 2)
+    chat = check(yaml.safe_load(first) | yaml.safe_load(chats), base=tmp_path)
+    assert chat.config.policy.prompting.chat_template_kwargs == {"enable_thinking": False}
+    assert [len(prompt.messages or ()) for prompt in (*chat.prompts.train, *chat.prompts.held_out)] == [3]
+    Path("sums.jsonl").write_text("".join(json.dumps({"prompt": str(i), "answer_value": "1"}) + "\n" for i in range(5)))
+    for line in cut.splitlines():
+        check(yaml.safe_load(first) | yaml.safe_load(line) | {"prompts": {"train": "sums.jsonl"}}, base=tmp_path)
     clipped = check(yaml.safe_load(first) | yaml.safe_load(ratios), base=tmp_path).config
     assert clipped.objective == RaftPlusPlus(0.2, 0.28) and clipped.selector == AllBest(1.0)
     Path("pairs.jsonl").write_text("".join(json.dumps({"prompt": str(i), "response": "r"}) + "\n" for i in range(2000)))
@@ -44,7 +53,7 @@ def test_its_configurations_pass_the_check(tmp_path, monkeypatch):
 def test_its_code_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for block in blocks("python"):
-        exec(compile(block, "docs/text.md", "exec"), {})
+        exec(compile(block, "docs/guides/align_text.md", "exec"), {})
     assert "tensor([" in capsys.readouterr().out
 
 

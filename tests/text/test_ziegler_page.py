@@ -1,4 +1,4 @@
-"""What docs/ziegler.md shows is true: its steps, shrunken, run one after the other on a tiny model."""
+"""What docs/background/ziegler.md shows is true: its steps, shrunken, run one after the other on a tiny model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from raft_core.preferences.ballots import read_ballots
 from raft_core.preferences.read import read_preferences
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "ziegler.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "background" / "ziegler.md").read_text(encoding="utf-8")
 RECIPE = ROOT / "configs" / "text" / "tales_preferences.yaml"
 #: What makes a step of the page small enough for a test.
 SHRUNKEN = {

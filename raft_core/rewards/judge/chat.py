@@ -7,26 +7,17 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import re
-import threading
-import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from raft_core.errors import ConfigError
-from raft_core.rewards.service.http import LONGEST_WAIT_S, TRANSIENT, body_of, retry_after
-
-if TYPE_CHECKING:
-    import httpx
+from raft_core.reading.files import excerpt
+from raft_core.rewards.service.http import Client, Connection, Question, Trouble, address_mistakes
 
 Conversation = Sequence[Mapping[str, Any]]  # [{"role": "user", "content": "…" or a list of parts}, …]
 
-REFUSED = frozenset({401, 403, 404, 405})  # the same for every conversation
 CUT_SHORT = "the answer was cut off at max_tokens: raise that"
-_JSON = {"Content-Type": "application/json"}
 
 
 @dataclass(frozen=True)
@@ -60,7 +51,7 @@ class ChatEndpoint:
         key_variable: environment variable that holds the API key; null = none is sent. The key itself is never stored.
         max_tokens: of an answer.
         temperature: 0 = the same answer to the same question, as far as the endpoint keeps to it.
-        timeout_s: seconds for one attempt; a slow body is cut off within twice that.
+        timeout_s: seconds for one attempt, from the connection to the last byte of the answer.
         attempts: per conversation. Timeouts, broken replies and the statuses 408, 409, 425, 429 and 5xx are tried again.
         backoff_s: seconds before the second attempt; doubled before each further one. ``Retry-After`` goes before it.
         parallel: conversations asked at once.
@@ -79,19 +70,18 @@ class ChatEndpoint:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        found = []
-        if not re.match(r"https?://[^/\s]+", self.url):
-            found.append(f"url is {self.url!r}, but must begin with http:// or https:// and a host")
+        found = address_mistakes(self.url)
         if not self.model:
             found.append("model is empty: give the name by which the endpoint knows the model")
-        for name in ("max_tokens", "attempts", "parallel"):
+        for name in ("max_tokens", "parallel"):
             if getattr(self, name) < 1:
                 found.append(f"{name} is {getattr(self, name)}, but must be at least 1")
-        if not 0 < self.timeout_s < math.inf:
-            found.append(f"timeout_s is {self.timeout_s}, but must be positive")
-        for name in ("backoff_s", "temperature"):
-            if not 0 <= getattr(self, name) < math.inf:
-                found.append(f"{name} is {getattr(self, name)}, but must not be negative")
+        if not 0 <= self.temperature < math.inf:
+            found.append(f"temperature is {self.temperature}, but must not be negative")
+        try:
+            self._connection  # noqa: B018 - checks its own settings
+        except ConfigError as error:
+            found += error.mistakes
         if found:
             raise ConfigError(found)
 
@@ -101,11 +91,7 @@ class ChatEndpoint:
 
     def check(self) -> list[str]:
         """Mistakes that show without asking anything."""
-        if self.key_variable and not os.environ.get(self.key_variable):
-            return [
-                f"key_variable is {self.key_variable!r}, but that environment variable is not set: export the API key in it"
-            ]
-        return []
+        return self._connection.check()
 
     def ask(self, conversation: Conversation) -> str | Unanswered:
         """The answer to one conversation."""
@@ -117,118 +103,46 @@ class ChatEndpoint:
         A conversation that fails does not stop the others, unless the endpoint itself is the trouble (nobody there, a wrong
         address, no permission): the rest is then given up with the same reason.
         """
-        import httpx
+        if not conversations:
+            return []
+        questions = [self._question(conversation) for conversation in conversations]
+        with Client(self._connection, parallel=self.parallel, secure=self.url.startswith("https")) as client:
+            answers = client.ask_all(questions)
+        return [Unanswered(str(a), a.hopeless) if isinstance(a, Trouble) else a for a in answers]
 
-        given_up: list[Unanswered] = []
-        lock = threading.Lock()
+    @property
+    def _connection(self) -> Connection:
+        return Connection(self.timeout_s, self.attempts, self.backoff_s, self.key_variable)
 
-        def answer(conversation: Conversation) -> str | Unanswered:
-            with lock:
-                if given_up:
-                    return given_up[0]
-            reply = _asked(client, self, conversation)
-            if isinstance(reply, Unanswered) and reply.hopeless:
-                with lock:
-                    given_up.append(reply)
-            return reply
-
-        key = os.environ.get(self.key_variable, "") if self.key_variable else ""
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        with (
-            httpx.Client(headers=headers, timeout=self.timeout_s, limits=httpx.Limits(max_connections=self.parallel)) as client,
-            ThreadPoolExecutor(max_workers=self.parallel) as pool,
-        ):
-            return list(pool.map(answer, conversations))
-
-
-class _Trouble(Exception):  # noqa: N818 - a signal between parts, never shown
-    """One attempt that failed: why, whether another may succeed, and the wait that the server asks for."""
-
-    def __init__(self, failure: Unanswered, again: bool, wait_s: float | None = None):
-        super().__init__(failure.reason)
-        self.failure, self.again, self.wait_s = failure, again, wait_s
+    def _question(self, conversation: Conversation) -> Question:
+        body = {
+            "model": self.model,
+            "messages": [dict(message) for message in conversation],
+            "max_tokens": self.max_tokens,
+            "temperature": self.temperature,
+            **self.extra,
+        }
+        # Escaped to ASCII: half a surrogate pair, which JSON files can hold, has no UTF-8.
+        return Question(self.address, lambda: json.dumps(body).encode(), lambda reply: _text(reply, self.address))
 
 
-def _asked(client: httpx.Client, endpoint: ChatEndpoint, conversation: Conversation) -> str | Unanswered:
-    """The answer, after as many attempts as the endpoint is worth."""
-    wait_s, failure = endpoint.backoff_s, Unanswered("never asked")
-    for attempt in range(1, endpoint.attempts + 1):
-        try:
-            return _attempt(client, endpoint, conversation)
-        except _Trouble as trouble:
-            failure = trouble.failure
-            if not trouble.again:
-                return failure
-            if attempt < endpoint.attempts:
-                time.sleep(min(wait_s if trouble.wait_s is None else trouble.wait_s, LONGEST_WAIT_S))
-                wait_s *= 2
-    return Unanswered(f"{failure.reason} (after {endpoint.attempts} attempts)", failure.hopeless)
-
-
-def _attempt(client: httpx.Client, endpoint: ChatEndpoint, conversation: Conversation) -> str:
-    """One request and its answer.
+def _text(reply: Any, address: str) -> str:
+    """The text of the first choice.
 
     Raises:
-        _Trouble: no answer, or none that can be read.
+        Trouble: there is none.
     """
-    import httpx
-
-    address = endpoint.address
-    body = {
-        "model": endpoint.model,
-        "messages": [dict(message) for message in conversation],
-        "max_tokens": endpoint.max_tokens,
-        "temperature": endpoint.temperature,
-        **endpoint.extra,
-    }
     try:
-        # Escaped to ASCII: half a surrogate pair, which JSON files can hold, has no UTF-8.
-        with client.stream("POST", address, content=json.dumps(body), headers=_JSON) as response:
-            content = body_of(response, time.monotonic() + endpoint.timeout_s)
-    except httpx.TimeoutException as error:
-        raise _Trouble(Unanswered(f"{address} did not answer within {endpoint.timeout_s:g} s"), again=True) from error
-    except httpx.ConnectError as error:
-        failure = Unanswered(f"{address} cannot be reached ({error}): is the server running?", hopeless=True)
-        raise _Trouble(failure, again=True) from error
-    except httpx.InvalidURL as error:
-        raise _Trouble(Unanswered(f"{address!r} is no address: {error}", hopeless=True), again=False) from error
-    except httpx.HTTPError as error:  # a connection that broke, a body shorter or longer than announced
-        raise _Trouble(Unanswered(f"{address} broke off: {error}"), again=True) from error
-    if response.status_code != 200:
-        raise _refusal(response, address, content)
-    return _reply(response, address, content)
-
-
-def _refusal(response: httpx.Response, address: str, content: bytes) -> _Trouble:
-    status = response.status_code
-    reason = f"{address} answered with status {status}: {_excerpt(content)}"
-    if response.is_redirect:
-        reason = f"{address} redirects to {response.headers.get('location')}: give that address as url"
-        return _Trouble(Unanswered(reason, hopeless=True), again=False)
-    return _Trouble(Unanswered(reason, hopeless=status in REFUSED), again=status in TRANSIENT, wait_s=retry_after(response))
-
-
-def _reply(response: httpx.Response, address: str, content: bytes) -> str:
-    """The text of the first choice."""
-    if "html" in response.headers.get("content-type", ""):
-        reason = f"{address} answered with a web page ({_excerpt(content)}): give the address of the API as url"
-        raise _Trouble(Unanswered(reason, hopeless=True), again=True)
-    try:
-        choice = json.loads(content)["choices"][0]
+        choice = reply["choices"][0]
         text, cut_short = choice["message"]["content"], choice.get("finish_reason") == "length"
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        reason = f"{address} answered with something that is no chat completion: {_excerpt(content)}"
-        raise _Trouble(Unanswered(reason), again=True) from error
+    except (LookupError, TypeError, AttributeError) as error:
+        reason = f"{address} answered with something that is no chat completion: {excerpt(json.dumps(reply))}"
+        raise Trouble(reason, again=True) from error
     if cut_short:  # before it came to its verdict, and what it ends with by chance is none
-        raise _Trouble(Unanswered(CUT_SHORT), again=False)
+        raise Trouble(CUT_SHORT)
     if not isinstance(text, str):
-        raise _Trouble(Unanswered(f"{address} answered without a text: {_excerpt(content)}"), again=False)
+        raise Trouble(f"{address} answered without a text: {excerpt(json.dumps(reply))}")
     return text
-
-
-def _excerpt(content: bytes) -> str:
-    text = " ".join(content[:400].decode("utf-8", "replace").split())
-    return repr(text if len(text) <= 120 else text[:119] + "…")
 
 
 class Overheard:

@@ -8,17 +8,19 @@ per sample in the same order, null = not scored, and in ``"error"`` why the firs
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from raft_core.errors import DataError, RaftError
+from raft_core.errors import DataError
+from raft_core.media.picture import open_picture, picture_size
+from raft_core.reading.files import Unreadable, excerpt
+from raft_core.reading.json_data import parse_json
 from raft_core.types import Prompt, Request, Sample
 
-LARGEST_PICTURE = 64_000_000  # pixels
+LONGEST_REASON = 300  # characters of what the other side says of a failure
 
 
 class WireError(Exception):
@@ -52,79 +54,72 @@ def _outgoing(sample: Sample) -> dict[str, Any]:
     return {**facts, "image": base64.b64encode(to_png(output)).decode("ascii")}
 
 
-def received(body: Any, most: int | None = None) -> tuple[list[Sample], list[str | None]]:
+def received(body: Any, most: int | None = None, most_pixels: int | None = None) -> tuple[list[Sample], list[str | None]]:
     """(samples, what is wrong with the picture of each or None) of a request. A bad picture costs its own sample only.
 
     Args:
         body: parsed JSON.
         most: samples.
+        most_pixels: of all pictures together; nothing is decoded before they are counted.
 
     Raises:
-        WireError: no such request.
+        WireError: no such request, or a larger one.
     """
     items = body.get("samples") if isinstance(body, dict) else None
     if not isinstance(items, list):
         raise WireError('the body must be an object with a list under "samples"')
     if most is not None and len(items) > most:
         raise WireError(f"{len(items)} samples at once are too many: send at most {most}")
-    pairs = [_incoming(item, number) for number, item in enumerate(items)]
+    asked = [_checked(item, f"samples[{number}]") for number, item in enumerate(items)]
+    if most_pixels is not None and (pixels := sum(map(_pixels, items))) > most_pixels:
+        raise WireError(
+            f"pictures of {pixels / 1e6:.1f} million pixels at once are too many: send at most {most_pixels / 1e6:g} million"
+        )
+    pairs = [_incoming(item, request, f"samples[{n}]") for n, (item, request) in enumerate(zip(items, asked, strict=True))]
     return [sample for sample, _ in pairs], [error for _, error in pairs]
 
 
-def _incoming(item: Any, number: int) -> tuple[Sample, str | None]:
-    where = f"samples[{number}]"
+def _checked(item: Any, where: str) -> Request:
+    """What an item asks for; its output is looked at later.
+
+    Raises:
+        WireError: it is none.
+    """
     if not isinstance(item, dict):
         raise WireError(f"{where} must be an object")
     prompt, meta = item.get("prompt", ""), item.get("meta", {})
     index, seed = item.get("index", 0), item.get("seed", 0)
     if not isinstance(prompt, str) or not isinstance(meta, dict):
         raise WireError(f'{where}: "prompt" must be a string and "meta" an object')
-    if not all(isinstance(value, int) for value in (index, seed)):
+    if not all(isinstance(value, int) and not isinstance(value, bool) for value in (index, seed)):
         raise WireError(f'{where}: "index" and "seed" must be whole numbers')
     if ("text" in item) == ("image" in item):
         raise WireError(f'{where} must have either "text" or "image"')
-    output = item.get("text", item.get("image"))
-    if not isinstance(output, str):
+    if not isinstance(item.get("text", item.get("image")), str):
         raise WireError(f'{where}: "text" must be a string, "image" a base64 string')
-    request = Request(Prompt(prompt, meta), index, seed)
+    return Request(Prompt(prompt, meta), index, seed)
+
+
+def _pixels(item: Mapping[str, Any]) -> int:
+    """Of an item's picture, by its header; 0 for a text, and for what will be refused when it is opened."""
+    if "image" not in item:
+        return 0
+    try:
+        width, height = picture_size(base64.b64decode(item["image"], validate=True))
+    except ValueError:  # not base64, or ``Unreadable``
+        return 0
+    return width * height
+
+
+def _incoming(item: Mapping[str, Any], request: Request, where: str) -> tuple[Sample, str | None]:
     if "text" in item:
-        return Sample(request, output=output), None
+        return Sample(request, output=item["text"]), None
     try:
-        return Sample(request, output=picture(base64.b64decode(output, validate=True), where)), None
-    except (binascii.Error, ValueError):
+        return Sample(request, output=open_picture(base64.b64decode(item["image"], validate=True), where)), None
+    except ValueError:
         return Sample(request), f"{where}: the image is not base64"
-    except RaftError as error:
+    except DataError as error:
         return Sample(request), str(error)
-
-
-def picture(data: bytes, name: str, most: int = LARGEST_PICTURE) -> Any:
-    """Encoded bytes as an RGB picture.
-
-    Raises:
-        DataError: no picture, a damaged one, one without a pixel, or one of more than ``most`` pixels.
-    """
-    import io
-    import warnings
-
-    from PIL import Image
-
-    from raft_core.preferences.preference import decoded, unreadable
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused below
-            with Image.open(io.BytesIO(data)) as image:
-                width, height = image.size  # the pixels are not decoded yet
-    except Exception as error:  # noqa: BLE001 - decoders raise whatever a damaged file makes them trip over
-        raise DataError(f"{name} is no readable picture ({unreadable(data, error)})") from None
-    if width * height > most:
-        raise DataError(f"{name} has {width}×{height} pixels, more than {most / 1e6:g} million: make it smaller")
-    try:
-        return decoded(data, name)
-    except RaftError:
-        raise
-    except Exception as error:  # noqa: BLE001 - as above
-        raise DataError(f"{name} is no readable picture ({type(error).__name__}: {error})") from None
 
 
 def answer(values: Sequence[float] | np.ndarray, error: str = "") -> dict[str, Any]:
@@ -148,14 +143,14 @@ def answered(body: Any, n: int) -> tuple[np.ndarray, str]:
         raise WireError(f'"scores" has {len(scores)} entries for {n} samples; it must have one for each')
     for number, value in enumerate(scores):
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-            raise WireError(f"scores[{number}] is {str(value)[:40]!r}, but must be a number or null")
+            raise WireError(f"scores[{number}] is {excerpt(value, 40)!r}, but must be a number or null")
     try:
         values = np.array([np.nan if value is None else float(value) for value in scores], dtype=np.float64)
     except OverflowError:
         raise WireError("a score is a whole number larger than any float") from None
     values[~np.isfinite(values)] = np.nan
     error = body.get("error", "")
-    return values, error if isinstance(error, str) else ""
+    return values, excerpt(error, LONGEST_REASON) if isinstance(error, str) else ""
 
 
 def parsed(content: bytes) -> Any:
@@ -165,10 +160,9 @@ def parsed(content: bytes) -> Any:
         WireError: it is none.
     """
     try:
-        return json.loads(content)
-    except (ValueError, RecursionError):
-        text = " ".join(content[:400].decode("utf-8", "replace").split())
-        raise WireError(f"it is not JSON: {text if len(text) <= 120 else text[:119] + '…'!r}") from None
+        return parse_json(content)
+    except Unreadable as error:
+        raise WireError(str(error)) from None
 
 
 def plain(body: Mapping[str, Any]) -> bytes:

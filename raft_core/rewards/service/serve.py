@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import hmac
+import io
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -31,12 +34,18 @@ class Limits:
     Args:
         body_bytes: of a request's body.
         samples: in it.
+        pixels: of all its pictures together; as RGB, three bytes each.
         idle_s: seconds that a client may be silent in the middle of a request.
+        request_s: seconds that it may take to send one.
+        bodies: requests that are read at once; others wait.
     """
 
     body_bytes: int = 256_000_000
     samples: int = 1024
+    pixels: int = 128_000_000
     idle_s: float = 60.0
+    request_s: float = 300.0
+    bodies: int = 4
 
 
 class RewardServer(ThreadingHTTPServer):
@@ -67,7 +76,8 @@ class RewardServer(ThreadingHTTPServer):
         if needy := [part.info.name for part in with_parts(reward) if isinstance(part, AttachesPolicy)]:
             raise ConfigError(f"the reward {needy[0]!r} needs the policy itself, which is not here: it cannot be served")
         self.reward, self.limits, self.key = reward, limits, key
-        self.busy = threading.Lock()  # models are not made for several threads
+        self.busy = threading.Lock()  # models are not made for several threads, nor is memory for several requests' pictures
+        self.reading = threading.BoundedSemaphore(limits.bodies)
         try:
             super().__init__((host, port), _Handler)
         except (OSError, OverflowError) as error:
@@ -91,16 +101,16 @@ class RewardServer(ThreadingHTTPServer):
         Raises:
             WireError: no such request.
         """
-        samples, errors = wire.received(body, self.limits.samples)
-        good = [number for number, error in enumerate(errors) if error is None]
-        values = np.full(len(samples), np.nan)
-        reason = next((error for error in errors if error), "")
-        if good:
-            with self.busy:
+        with self.busy:
+            samples, errors = wire.received(body, self.limits.samples, self.limits.pixels)
+            good = [number for number, error in enumerate(errors) if error is None]
+            values = np.full(len(samples), np.nan)
+            reason = next((error for error in errors if error), "")
+            if good:
                 columns, failures = score(self.reward, [samples[number] for number in good])
-            values[good] = columns[self.reward.info.name]
-            if failure := failures.get(self.reward.info.name):
-                reason = reason or failure.first_error
+                values[good] = columns[self.reward.info.name]
+                if failure := failures.get(self.reward.info.name):
+                    reason = reason or failure.first_error
         return wire.answer(values, reason)
 
 
@@ -124,6 +134,28 @@ class _Refusal(Exception):  # noqa: N818 - an answer, not an error
         self.status = status
 
 
+class _Patient(io.RawIOBase):
+    """A client's bytes, waited for so long and no longer. A socket's own limit is for the gap between two of them alone."""
+
+    def __init__(self, connection: socket.socket, limits: Limits):
+        self._connection, self._limits = connection, limits
+        self.begin()
+
+    def begin(self) -> None:
+        """From here on the time of a request counts."""
+        self._deadline = time.monotonic() + self._limits.request_s
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the request took too long to send")
+        self._connection.settimeout(min(left, self._limits.idle_s))
+        return self._connection.recv_into(buffer)
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: RewardServer
     protocol_version = "HTTP/1.1"
@@ -131,12 +163,34 @@ class _Handler(BaseHTTPRequestHandler):
     def setup(self) -> None:
         self.request.settimeout(self.server.limits.idle_s)
         super().setup()
+        self._patient = _Patient(self.request, self.server.limits)
+        self.rfile.close()
+        self.rfile = io.BufferedReader(self._patient)
+
+    def handle_one_request(self) -> None:
+        self._patient.begin()
+        super().handle_one_request()
 
     def do_GET(self) -> None:
         self._answer("/info", self.server.facts)
 
     def do_POST(self) -> None:
-        self._answer("/score", lambda: self.server.scores(self._body()))
+        self._answer("/score", self._scores)
+
+    def _scores(self) -> dict[str, Any]:
+        with self._turn():
+            body = self._body()
+            return self.server.scores(body)
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One of the requests whose bodies are in memory."""
+        if not self.server.reading.acquire(timeout=self.server.limits.idle_s):
+            raise _Refusal(503, "too many requests at once: try again")
+        try:
+            yield
+        finally:
+            self.server.reading.release()
 
     def _answer(self, path: str, make: Any) -> None:
         try:
@@ -182,6 +236,7 @@ class _Handler(BaseHTTPRequestHandler):
         return wire.parsed(content)
 
     def _send(self, status: int, content: bytes) -> None:
+        self.request.settimeout(self.server.limits.idle_s)
         with contextlib.suppress(ConnectionError, TimeoutError):
             self.send_response(status)
             self.send_header("Content-Type", "application/json")

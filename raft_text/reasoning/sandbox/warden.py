@@ -36,8 +36,9 @@ PRELOADED = (
     "encodings.ascii",
     "collections.abc",
 )  # imported late, by C code in the program's name
-# What SymPy imports in the middle of solving and integrating, when a child can no longer read files.
+# What a package imports in the middle of its work (SymPy when it solves and integrates), when a child can no longer read files.
 LATE = {
+    "antlr4": ("LL1Analyzer",),
     "sympy": (
         *(
             "combinatorics",
@@ -53,7 +54,7 @@ LATE = {
         *(f"assumptions.handlers.{name}" for name in ("calculus", "common", "matrices", "ntheory", "order", "sets")),
         *("integrals.heurisch", "integrals.manualintegrate", "integrals.risch"),
         *("matrices.expressions.factorizations", "matrices.expressions.fourier"),
-    )
+    ),
 }
 BOUND = ("math", "sympy")  # ReFT's programs use them without an import
 ANSWER, ERROR, MEMORY = b"v", b"e", b"m"  # letters that a child writes before its text

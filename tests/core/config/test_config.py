@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
+import sys
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,9 +19,11 @@ from raft_core.config.listing import KINDS, classes, public_names, short_names
 from raft_core.config.run_config import RunConfig, as_yaml, check, overridden, parse_overrides, read_yaml
 from raft_core.config.schema import Typed
 from raft_core.errors import ConfigError
+from raft_core.protocols import RewardInfo
+from raft_core.rewards.function import FunctionReward
 from raft_core.selectors.best_of_k import BestOfK, TopFraction
 from raft_core.testing import FakePolicy, FakeReward
-from raft_core.types import Groups
+from raft_core.types import Groups, Prompt, Request, Sample
 
 ROOT = Path(__file__).parents[3]
 RECIPES = sorted((ROOT / "configs").rglob("*.yaml"))
@@ -36,7 +40,7 @@ class WholeGroups:
         raise NotImplementedError
 
 
-class Grumpy:
+class Grumpy(FakeReward):
     """A reward that objects to being made."""
 
     def __init__(self, mood: int = 3):
@@ -346,6 +350,144 @@ def test_raw_scores_are_refused_where_advantages_are_needed(raw):
     raw |= {"selector": "EveryScore", "objective": "PolicyGradient"}
     [mistake] = mistakes(raw)
     assert mistake.startswith("the selector EveryScore produces scored samples, but the objective PolicyGradient is made for")
+
+
+# --- nothing runs before it is known to be a part
+
+
+class Trap:
+    """What must not be called."""
+
+    calls: ClassVar[list] = []
+
+    def __init__(self, **arguments):
+        self.calls.append(arguments)
+
+
+def trap(**arguments):
+    Trap.calls.append(arguments)
+
+
+class SetsElsewhere:
+    """A reward whose attribute is set where nobody looks, but annotated."""
+
+    info: RewardInfo
+
+    def __init__(self):
+        vars(self)["info"] = RewardInfo("elsewhere")
+
+    def __call__(self, samples):
+        return [0.0] * len(samples)
+
+
+@pytest.mark.parametrize("kind", ["policy", "reward", "selector", "objective", "stop_when", "trackers"])
+@pytest.mark.parametrize("path", [f"{__name__}.Trap", f"{__name__}.trap"])
+def test_what_is_no_part_is_not_called(raw, kind, path):
+    part = {"class_path": path, "init_args": {"a": 1} if path.endswith("trap") else {}}
+    found = mistakes(raw | {kind: [part] if kind in ("stop_when", "trackers") else part})
+    assert found and not Trap.calls
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "subprocess.Popen",
+        "subprocess:call",
+        "os.system",
+        "antigravity.webbrowser",
+        "builtins.exec",
+        "numpy.ndarray",
+    ],
+)
+def test_what_others_have_written_is_no_part(raw, path, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    called = {"class_path": path, "init_args": {"args": ["touch", "ran"]}}
+    for reward in (path, called, {"class_path": "FunctionReward", "init_args": {"path": path}}):
+        assert mistakes(raw | {"reward": reward})
+    assert mistakes(raw | {"policy": called})
+    assert "antigravity" not in sys.modules and not (tmp_path / "ran").exists()
+
+
+def test_a_part_may_say_in_its_body_what_it_sets_elsewhere(raw):
+    assert check(raw | {"reward": f"{__name__}.SetsElsewhere"}).config.reward.info.name == "elsewhere"
+
+
+@pytest.mark.parametrize("function", ["images, prompts", "image, prompt", "outputs, captions", "images, prompts, metadata"])
+def test_the_order_of_a_functions_arguments_is_named(raw, tmp_path, function):
+    (tmp_path / f"mine_{len(function)}.py").write_text(f"def score({function}):\n    return [0.0 for _ in prompts]\n")
+    (mistake,) = mistakes(raw | {"reward": f"{tmp_path}/mine_{len(function)}.py:score"})
+    assert "(prompts, outputs), in this order: swap its first two" in mistake
+
+
+def test_a_function_that_takes_one_for_the_other_is_told_the_order(tmp_path):
+    (tmp_path / "mine_untold.py").write_text("def score(a, b):\n    return [x.mean() for x in a]\n")
+    reward = FunctionReward(f"{tmp_path}/mine_untold.py:score")
+    with pytest.raises(AttributeError, match=r"called with \(prompts, outputs\), in this order"):
+        reward([Sample(Request(Prompt("p"), 0, 0), output="text")])
+
+
+# --- what a file may hold
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{after}: &{after} [{', '.join(['*' + before] * 9)}]\n" for before, after in zip("abcdefg", "bcdefgh", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("rounds: " + "9" * 5000, "a whole number of 5000 digits"),
+        (BOMB, "more than 20000 values"),
+        ("k: 1\nseed: 2\nk: 3", "names 'k' twice in one mapping (lines 1 and 3)"),
+        ("policy:\n  class_path: A\n  init_args: {a: 1, b: 2, a: 3}", "names 'a' twice"),
+        ("\n".join(f"key{i}: 1" for i in range(20_000)), "more than 20000 values"),
+        ("[" * 5000, "not YAML"),
+        ("a: &a [*a]", "what it is part of"),
+        ("a: !!python/object/apply:os.system [ls]", "not YAML"),
+        ("1: a", "the key 1, but names are needed"),
+        ('model: "a\\0b"', "line 1 holds a null"),
+        ("k: !!int ''", "cannot be read"),
+    ],
+)
+def test_configurations_that_are_made_to_hurt(tmp_path, text, words):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read_yaml(tmp_path / "c.yaml")
+    assert words in str(caught.value)
+
+
+def test_a_pipe_is_no_configuration(tmp_path):
+    os.mkfifo(tmp_path / "c.yaml")
+    with pytest.raises(ConfigError, match="no regular file"):
+        read_yaml(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"k": float("nan")}, "k is nan, but must be a finite number"),
+        ({"trainer": {"optimizer": {"lr": float("inf")}}}, "trainer.optimizer.lr is inf, but must be a finite number"),
+        ({"seed": 2**64}, "at most 64 bits"),
+        ({"rounds": 10**12}, "at most 1000000 are possible"),
+        ({"k": 10**9}, "at most 10000000 are possible"),
+        ({f"key{i}": 1 for i in range(10_000)}, "9980 more keys that are not known"),
+        ({"judges": ["FakeReward"] * 5000}, "lists 5000 rewards"),
+        ({"prompts": {"train": "a" * 5000}}, "does not exist"),
+        ({"k": "&a [x, *a]"}, "cannot be read"),
+        ({"reward": {"class_path": "FakeReward", "init_args": [1]}}, "init_args is [1], but must be a mapping"),
+    ],
+)
+def test_values_that_no_setting_means(raw, change, words):
+    found = mistakes(raw | change)
+    assert any(words in mistake for mistake in found), found
+    assert len(found) < 110 and all(len(mistake) < 1000 for mistake in found)
+
+
+def test_paths_on_the_command_line_that_lead_nowhere(raw):
+    for path in ("a." * 5000, "judges.²", "judges." + "9" * 5000):
+        with pytest.raises(ConfigError):
+            overridden(raw | {"judges": ["FakeReward"]}, parse_overrides([f"--{path}.x", "1"]))
 
 
 def test_what_is_stored_names_no_module_of_these_packages(raw):

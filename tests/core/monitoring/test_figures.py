@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from raft_core.metrics.best_of import expected_max, expected_max_normal, gaussian_gain
 from raft_core.metrics.divergence import best_of_n_kl, kl_to_reference, log_ratios
-from raft_core.metrics.diversity import diversity_within, pairwise_distance, vendi
+from raft_core.metrics.diversity import diversity_within, pairwise_distance, vendi, vendi_within
 from raft_core.monitoring.figures import column_figures, measure, reward_figures
 from raft_core.rng import numpy_rng
 from raft_core.sampling import requests
@@ -167,6 +167,9 @@ def test_vendi_by_hand():
     assert vendi(np.stack([E1, E2, E3])) == pytest.approx(3)
     assert vendi(np.stack([E1, E1, E2])) == pytest.approx(3 / 2 ** (2 / 3))  # exp(−⅔ ln ⅔ − ⅓ ln ⅓)
     assert math.isnan(vendi(np.empty((0, 3))))
+    groups = Grouping(np.array([3, 1, 2]))  # a prompt with a single sample tells nothing
+    assert vendi_within(np.stack([E1, E1, E2, E3, E1, E1]), groups) == pytest.approx((3 / 2 ** (2 / 3) + 1) / 2)
+    assert math.isnan(vendi_within(np.stack([E1, E2]), Grouping(np.array([1, 1]))))
 
 
 # --- best of K

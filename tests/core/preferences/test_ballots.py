@@ -66,7 +66,7 @@ def test_what_a_person_types_wrong_is_named_by_its_line(tmp_path):
     found = str(error.value)
     assert "line 1: best is 4, but there are 4 candidates: 0 to 3" in found and "line 5" not in found
     assert "line 2: best is '2'" in found and "line 3: best is [1, 1]" in found and "line 4: two candidates" in found
-    assert "line 6: not JSON" in found and "line 7: the field 'best' is missing" in found
+    assert "line 6: it is not JSON" in found and "line 7: the field 'best' is missing" in found
 
 
 # ---------------------------------------------------------------------- a labeller

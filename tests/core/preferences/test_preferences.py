@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from raft_core.errors import ConfigError, DataError, RewardError
+from raft_core.media.picture import opaque
 from raft_core.metrics.statistics import wilson
 from raft_core.preferences.evaluate import evaluate_rewards
 from raft_core.preferences.fit import FitSettings, fit
@@ -29,7 +30,7 @@ from raft_core.preferences.metrics import (
     calibration,
     within_prompt_correlation,
 )
-from raft_core.preferences.preference import Item, Picture, Preference, flattened, opaque
+from raft_core.preferences.preference import Item, Picture, Preference, flattened
 from raft_core.preferences.read import read_items, read_preferences, split
 from raft_core.protocols import RewardInfo
 from raft_core.reporter import Silent

@@ -85,20 +85,20 @@ def test_a_passing_trouble_is_asked_again(trouble):
 @pytest.mark.parametrize(
     ("reply", "attempts", "said"),
     [
-        (Raw(b"broken", status=500), 3, "status 500: 'broken' (after 3 attempts)"),
+        (Raw(b"broken", status=500), 3, "status 500: broken (after 3 attempts)"),
         (Raw(b"bad request: too long", status=400), 1, "too long"),
         (Raw(b"who are you", status=401), 1, "status 401"),
         (Raw(b"", status=307, headers={"Location": "https://elsewhere"}), 1, "redirects to https://elsewhere"),
         (
             Raw(b"<!doctype html><p>Welcome", headers={"Content-Type": "text/html"}),
-            3,
-            "a web page ('<!doctype html><p>Welcome')",
+            1,
+            "a web page (status 200: <!doctype html><p>Welcome)",
         ),
         (Raw(b'{"choices": []}'), 3, "no chat completion"),
         (Raw(b'{"choices": [{"message": {"content": null}}]}'), 1, "without a text"),
         (Raw(b'{"choices": [{"message": {"content": "Score: 7"}, "finish_reason": "length"}]}'), 1, "cut off at max_tokens"),
         (Raw(b'{"choices": ["Score: 7"]}'), 3, "no chat completion"),
-        (Raw(b"\xff\xfe garbage"), 3, "no chat completion"),
+        (Raw(b"\xff\xfe garbage"), 3, "it is not UTF-8"),
     ],
     ids=["500", "400", "401", "redirect", "HTML", "no choices", "no text", "cut short", "no object", "garbage"],
 )

@@ -336,7 +336,7 @@ def test_the_page_on_combinators_names_what_there_is():
 
     from raft_core.config.listing import classes
 
-    page = (Path(__file__).parents[3] / "docs/combinators.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs/reference/combining_rewards.md").read_text(encoding="utf-8")
     table = page.split("## Combinators\n")[1].split("\n## ")[0]
     named = set(re.findall(r"^\| `(\w+)`", table, re.M))
     assert named == {found.name for found in classes("reward") if "combine" in found.members and found.public}

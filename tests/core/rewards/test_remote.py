@@ -1,12 +1,16 @@
 """A reward behind HTTP, over a real socket: as it should be, and every way in which it is not."""
 
+import base64
 import contextlib
+import gzip
 import json
 import math
 import socket
 import threading
+import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -19,6 +23,7 @@ from raft_core.rewards.scoring import Scorer, score
 from raft_core.rewards.service import messages as wire
 from raft_core.rewards.service.remote import Connection, RemoteReward
 from raft_core.rewards.service.serve import Limits, RewardServer, serving_reward
+from raft_core.store.tensors import to_png
 from raft_core.types import Prompt, Request, Sample
 
 QUICK = Connection(timeout_s=30, attempts=2, backoff_s=0)
@@ -131,7 +136,8 @@ def test_what_the_other_side_could_not_score_is_not_scored_and_says_why():
         (said([1.0, 2.0]), 'an object with a list under "scores"', 1),
         (said({"scores": [1.0, "good"]}), "scores[1] is 'good', but must be a number", 1),
         (said({"scores": [1.0, True]}), "must be a number or null", 1),
-        (said({"scores": [10**400, 1]}), "larger than any float", 1),
+        (said({"scores": [10**400, 1]}), "a whole number of 401 digits", 1),
+        (said(b'{"scores": [1, 2], "scores": [9, 9]}'), "names 'scores' twice", 1),
         (said(b'{"scores": [1.0,'), "it is not JSON", 2),
         (said(b"[" * 100_000), "it is not JSON", 2),
         (said(b'{"scores": [1, 2]}', **{"Content-Length": "5000"}), "broke off", 2),
@@ -292,3 +298,147 @@ def test_what_needs_the_policy_is_not_served():
 
     with pytest.raises(ConfigError, match="needs the policy itself"):
         RewardServer(Needy())
+
+
+def large_png(side):
+    """A picture of ``side``² black pixels in few bytes, as small files that become large in memory are made."""
+    return base64.b64encode(to_png(Image.new("1", (side, side)))).decode()
+
+
+def test_the_pixels_of_a_request_are_counted_before_any_is_decoded():
+    reward = Brightness()
+    item = {"prompt": "p", "image": large_png(1000)}
+    with serving_reward(reward, Limits(pixels=3_000_000)) as url:
+        assert posted(url, json.dumps({"samples": [item] * 3}).encode())[0] == 200
+        status, reply = posted(url, json.dumps({"samples": [item] * 4}).encode())
+        assert status == 400 and "4.0 million pixels at once are too many: send at most 3 million" in reply["error"]
+    assert len(reward.seen) == 3
+
+
+def test_pictures_are_decoded_in_turn(monkeypatch):
+    decode, at_once, most = wire.open_picture, [], []
+
+    def counted(*arguments):
+        at_once.append(1)
+        most.append(len(at_once))
+        time.sleep(0.05)
+        at_once.pop()
+        return decode(*arguments)
+
+    monkeypatch.setattr(wire, "open_picture", counted)
+    body = json.dumps({"samples": [{"prompt": "p", "image": large_png(10)}] * 2}).encode()
+    with serving_reward(Brightness()) as url, ThreadPoolExecutor(4) as pool:
+        assert [status for status, _ in pool.map(lambda _: posted(url, body), range(4))] == [200] * 4
+    assert len(most) == 8 and max(most) == 1
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n%%EOF\n",  # rendered by Ghostscript, if it were opened
+        b"P6 2 2 255 " + bytes(12),
+        b"GIF89a" + b"\xff" * 20,
+    ],
+    ids=["EPS", "PPM", "damaged"],
+)
+def test_other_formats_are_not_opened(data):
+    body = {"samples": [{"prompt": "p", "image": base64.b64encode(data).decode()}]}
+    with serving_reward(Brightness()) as url:
+        status, reply = posted(url, json.dumps(body).encode())
+    assert status == 200 and reply["scores"] == [None] and "samples[0] is no readable picture" in reply["error"]
+
+
+def test_a_request_that_comes_byte_by_byte_is_given_up():
+    with serving_reward(Brightness(), Limits(request_s=0.3)) as url:
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=30) as client, contextlib.suppress(ConnectionError):
+            client.sendall(b"POST /score HTTP/1.1\r\n")
+            for number in range(100_000):
+                client.sendall(b"X-%d: a\r\n" % number)
+                time.sleep(0.05)
+                client.setblocking(False)
+                try:
+                    if client.recv(1) == b"":
+                        break
+                except BlockingIOError:
+                    pass
+                finally:
+                    client.settimeout(30)
+        assert number < 1000
+        assert posted(url, wire.plain(wire.asked(texts("a"))))[0] == 200
+
+
+@contextlib.contextmanager
+def sending(pieces, every_s):
+    """A server that answers any request with these pieces of bytes, so many seconds apart."""
+
+    def serve():
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = listening.accept()
+                with client, contextlib.suppress(OSError):
+                    client.recv(65536)
+                    for piece in pieces:
+                        client.sendall(piece)
+                        if over.wait(every_s):
+                            return
+
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            over.set()
+            listening.shutdown(socket.SHUT_RDWR)
+    thread.join()
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [HEAD, *(b"X-%d: a\r\n" % i for i in range(600))],
+        [HEAD + b"Content-Length: 600\r\n\r\n", *(b" " for _ in range(600))],
+        [b"HTTP/1.1 100 Continue\r\n\r\n"] * 600,
+        [HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *(b"1\r\na\r\n" for _ in range(600))],
+    ],
+    ids=["headers", "body", "continue", "chunks"],
+)
+def test_the_time_covers_the_headers_as_well_as_the_body(pieces):
+    with sending(pieces, 0.1) as url:  # a minute in all
+        remote = RemoteReward(url, connection=Connection(timeout_s=0.5, attempts=1))
+        columns, failures = score(remote, texts("a"))
+        remote.sleep()
+    assert np.isnan(columns["remote"]).all() and "did not answer within 0.5 s" in failures["remote"].first_error
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        said({"scores": [None], "error": "\x1b[31mno\x1b]0;title\x07\n" + "x" * 3_000_000}),
+        said(b"\x1b[2Jno " * 1000, status=500),
+        said({"error": {"message": "\x1b[31mno " * 1000}}, status=400),
+        said({"scores": ["\x1b[31mno " * 1000]}),
+    ],
+)
+def test_what_a_server_says_is_cut_and_cannot_speak_to_the_terminal(make):
+    with answering(make) as (url, _):
+        _, failures = score(RemoteReward(url, connection=QUICK), texts("a"))
+    told = failures["remote"].first_error
+    assert "no" in told and len(told) < 500 and told.isprintable()
+
+
+def test_answers_of_a_reply_that_grows_without_end_are_given_up():
+    bomb = gzip.compress(b" " * 50_000_000)
+    with answering(said(bomb, **{"Content-Encoding": "gzip"})) as (url, _):
+        _, failures = score(RemoteReward(url, connection=QUICK), texts("a"))
+    assert "larger than any answer" in failures["remote"].first_error
+
+
+def test_a_token_that_is_none_is_told_before_work_starts(monkeypatch):
+    monkeypatch.setenv("THE_KEY", "zwei\nZeilen")
+    assert "no HTTP header" in RemoteReward("http://x", connection=Connection(key_variable="THE_KEY")).check()[0]

@@ -12,7 +12,7 @@ from raft_core.types import Prompt
 from raft_diffusion import Addons, Embedding, Lora, MergedLora
 from raft_diffusion.export.snippet import Trained, call_arguments, snippet
 from raft_diffusion.model.lora_file import DIFFUSERS_FILE
-from raft_diffusion.testing import WIDTH, tiny_pipeline
+from raft_diffusion.testing import SECOND_WIDTH, WIDTH, tiny_pipeline
 
 PROMPT = "'a' \"b\" <zorg>"
 SETTINGS = [
@@ -73,8 +73,9 @@ def test_lines_of_a_card_draw_what_the_run_drew(load, tiny, tmp_path, kind, samp
 def test_lines_with_addons(load, tiny, tmp_path, kind):
     other = tiny_pipeline(tmp_path / "vaes", kind, seed=9)
     generator = torch.Generator().manual_seed(0)
-    names = ("clip_l", "clip_g") if kind == "sdxl" else ("emb_params",)
-    save_file({name: torch.randn(2, WIDTH, generator=generator) for name in names}, tmp_path / "zorg.safetensors")
+    widths = {"clip_l": WIDTH, "clip_g": SECOND_WIDTH} if kind == "sdxl" else {"emb_params": WIDTH}
+    vectors = {name: torch.randn(2, width, generator=generator) for name, width in widths.items()}
+    save_file(vectors, tmp_path / "zorg.safetensors")
     moved(load(kind, lora=Lora(rank=2))).save(tmp_path / "style")
     (tmp_path / "style.safetensors").write_bytes((tmp_path / "style/lora_kohya.safetensors").read_bytes())
     addons = Addons(

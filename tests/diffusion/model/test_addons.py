@@ -16,7 +16,7 @@ from raft_core.protocols import Policy
 from raft_core.sampling import requests
 from raft_core.types import Prompt
 from raft_diffusion import Addons, Embedding, Lora, MergedLora, StableDiffusion
-from raft_diffusion.testing import WIDTH, tiny_pipeline
+from raft_diffusion.testing import SECOND_WIDTH, WIDTH, tiny_pipeline
 
 WORD = "<zorg>"
 
@@ -97,7 +97,8 @@ def test_a_textual_inversion(load, tiny, tmp_path, vectors):
 def test_a_textual_inversion_for_both_encoders_of_sdxl(load, tiny, tmp_path):
     file, single = tmp_path / "zorg.safetensors", tmp_path / "sd1.safetensors"
     generator = torch.Generator().manual_seed(0)
-    both = {name: torch.randn(2, WIDTH, generator=generator) for name in ("clip_l", "clip_g")}
+    widths = {"clip_l": WIDTH, "clip_g": SECOND_WIDTH}
+    both = {name: torch.randn(2, width, generator=generator) for name, width in widths.items()}
     save_file(both, file)
     save_file({"emb_params": both["clip_l"]}, single)
     policy = load("sdxl", addons=Addons(embeddings=[Embedding(str(file), WORD)]))

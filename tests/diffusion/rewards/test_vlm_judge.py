@@ -117,7 +117,7 @@ def test_trouble_with_one_picture_leaves_that_one_unscored(kind, expected):
     scores = columns["vlm_judge"]
     np.testing.assert_array_equal(scores, [5, 5, expected])
     if math.isnan(expected):
-        said = {"500 for ever": "status 500", "HTML": "a web page", "slow": "did not answer", "garbage": "no chat completion"}
+        said = {"500 for ever": "status 500", "HTML": "a web page", "slow": "did not answer", "garbage": "not UTF-8"}
         assert said.get(kind, "") in failures["vlm_judge"].first_error
         assert "NaN" not in failures["vlm_judge"].first_error
 
@@ -210,7 +210,7 @@ def test_a_judge_comes_out_of_a_configuration(monkeypatch):
 
 
 def test_the_example_of_the_page_is_a_judge():
-    page = (Path(__file__).parents[3] / "docs" / "rewards.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "rewards.md").read_text(encoding="utf-8")
     example = next(block for block in re.findall(r"```yaml\n(.*?)```", page, re.S) if "VlmJudge" in block)
     walk = Walk()
     built = walk.component(yaml.safe_load(example)["judges"][0], "reward", "reward").make()

@@ -89,8 +89,5 @@ def test_a_run_says_what_should_be_known_before_it_begins(tmp_path):
         "model.embed_tokens and lm_head share their weights",
     ):
         assert any(message in line for line in told.lines), message
-    assert not [
-        note
-        for note in check(raw | {"selector": {"class_path": "AllBest", "init_args": {"least": 1.0}}}).notes
-        if "least" in note
-    ]
+    settled = check(raw | {"selector": {"class_path": "AllBest", "init_args": {"least": 1.0}}})
+    assert not [note for note in settled.notes if "least" in note]

@@ -32,6 +32,20 @@ def test_right_wrong_and_none():
     np.testing.assert_array_equal(judge(samples(*outputs, answer_value=42)), [1, 1, 0, 0, 0, 0])
 
 
+def test_a_completion_that_was_cut_off_has_no_final_answer():
+    """Of an answer that goes on, as 42 of 420, nobody knows; a stop text is taken off by the policy and is no cut."""
+
+    def score(text, finish):
+        sample = Sample(Request(Prompt("How many?", {"answer_value": 42}), 0, 0), output=text, meta={"finish": finish})
+        return AnswerReward()([sample])[0]
+
+    assert score("Therefore, the answer is: 42", "length") == 0
+    assert score("Therefore, the answer is: 42", "end") == 1
+    assert score("So.\n<answer>42", "stop") == 1
+    assert score("So.\n<answer>42", "end") == 0
+    assert score("<answer>41</answer> No, <answer>42", "stop") == 1
+
+
 def test_letters():
     outputs = (
         "Therefore, the answer is: b",

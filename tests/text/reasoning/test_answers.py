@@ -4,17 +4,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from raft_text.reasoning.answers import (
-    LETTERS,
-    as_text,
-    choice,
-    extract_choice,
-    extract_number,
-    final,
-    literal,
-    number,
-    same_number,
-)
+from raft_text.reasoning.answers import LETTERS, choice, extract_choice, extract_number, same_number
+from raft_text.reasoning.numbers import number
+from raft_text.reasoning.numerals import as_text, literal
+from raft_text.reasoning.stated import final
 
 
 def every(*strategies):
@@ -53,7 +46,6 @@ DRESSES = [
     "Rs. {}",
     "{}, because it is",
     "{}: done",
-    "{}!",
     "{} (rounded)",
 ]
 CURRENCIES = ["$", "\\$", "€", "£", "¥", "₹", "US$"]
@@ -233,7 +225,11 @@ def test_what_is_no_letter(text):
 
 
 @pytest.mark.parametrize(
-    "junk", ["9", " ", "1,", "1 ", "-", "=", "{", "\\frac", "answer is ", "1/", "$ ", "a", "^{", "\\text{"]
+    "junk",
+    [
+        *("9", " ", "1,", "1 ", "-", "=", "{", "\\frac", "answer is ", "1/", "$ ", "a", "^{", "\\text{"),
+        *("no, ", "is the answer ", "\n", "\\boxed{1}, ", "<answer>", "Question:\n#### 1\n", "answer, ", "wait, ", "* ", "(1 "),
+    ],
 )
 def test_endless_junk_is_read_at_once(junk):
     """A model that runs wild; a slow regular expression would take hours and meet the test's time limit."""

@@ -105,7 +105,7 @@ def test_trouble_with_one_answer_leaves_that_one_unscored(kind, expected):
         patience = {"timeout_s": 2.0, "attempts": 1} if kind == "slow" else {}
         columns, failures = score(judge(server.url, parallel=1, **patience), samples_of("good", "fine", "bad"))
     np.testing.assert_array_equal(columns["llm_judge"], [5, 5, expected])
-    told = {"HTML": "a web page", "slow": "did not answer", "garbage": "no chat completion", "prose": "no verdict"}
+    told = {"HTML": "a web page", "slow": "did not answer", "garbage": "not UTF-8", "prose": "no verdict"}
     assert kind not in told or told[kind] in failures["llm_judge"].first_error
 
 

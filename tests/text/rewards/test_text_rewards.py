@@ -371,6 +371,7 @@ def test_one_that_fails_leaves_the_others_alone(tmp_path):
 
 def test_they_are_listed_and_cheap_to_import():
     names = {"EmbeddingSimilarity", "Length", "LlmJudge", "Pattern", "Repetition", "RewardModel", "SelfJudge", "Sentiment"}
+    names |= {"VerifiableInstructions"}
     assert names <= set(public_names("reward"))
     heavy = "[m for m in ('torch', 'transformers', 'httpx', 'vaderSentiment') if m in sys.modules]"
     code = f"import sys, raft_text.rewards; print({heavy})"
@@ -415,7 +416,7 @@ def test_a_model_without_a_chat_template_is_no_judge(tmp_path):
 # --- their page
 
 
-PAGE = (Path(__file__).parents[3] / "docs" / "rewards_text.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "rewards_text.md").read_text(encoding="utf-8")
 
 
 def test_the_table_names_every_reward_of_text():
