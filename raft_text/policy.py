@@ -124,8 +124,10 @@ class CausalLM:
                 return []
             mistakes = loading.folder_mistakes(Path(where), chat=chat)
             mistakes = mistakes or room_mistakes(loading.read_facts(Path(where)).context, self.sampling)
+            if self.sampling.stop and model == self.model and not mistakes:
+                loading.stop_tokens(loading.load_tokenizer(model, chat=chat), self.sampling.stop)
             return encoder_of(model, self.prompting, self.sampling).chat.mistakes() if chat and not mistakes else mistakes
-        except ModelError as error:
+        except (ModelError, ConfigError) as error:
             return [str(error)]
 
     def check_prompts(self, train: Sequence[Prompt], held_out: Sequence[Prompt]) -> list[str]:
@@ -297,8 +299,10 @@ class CausalLM:
         )
 
     def _ends(self, chat: bool) -> Sequence[int]:
-        """Tokens that end a completion: the engine's, and for a conversation where prompts are texts what ends a turn too."""
-        return self.engine.ends if chat == self.prompting.chat else self.encode.ends(chat=chat)
+        """Tokens that end a completion: the engine's, for a conversation where prompts are texts what ends a turn too, and
+        those that ``stop`` names."""
+        ends = self.engine.ends if chat == self.prompting.chat else self.encode.ends(chat=chat)
+        return sorted({*ends, *loading.stop_tokens(self.encode.tokenizer, self.sampling.stop)})
 
     def _drawn(self, task: Task, reference: bool) -> list[Drawn]:
         if self.sampling.engine == "transformers":
