@@ -2,7 +2,8 @@
 
 Each stage resumes from its checkpoint under `--work`; SIGTERM ends it with one. `--steps` may change while the learning rate is
 still constant, which is until 70 % of the steps. `--warm FOLDER` begins a stage from the weights of such a part where there is
-no checkpoint yet. Order: vae, decoder · clip, vision, judge, aesthetic (beside it) · unet · flow · bundle.
+no checkpoint yet; `state/` says what there is and how to go on. Order: vae, decoder · clip, vision, judge, aesthetic (beside
+it) · unet · flow · bundle.
 """
 
 import argparse
