@@ -89,7 +89,8 @@ def test_labels_are_asked_for_twice_and_the_run_follows_the_newest_reward(place,
             assert ballot.best == tuple(np.flatnonzero(np.array(shares) == max(shares)))
     assert read_recipe(out / "stage_2" / "reward").training["preferences"] > 18
     # Each reward has mean 0 and variance 1 on the same samples of the reference, whatever the policy has become.
-    samples = [Sample(Request(Prompt(p), i, i), output=text) for i, (p, text) in enumerate(read_items(out / "reference"))]
+    items = read_items(out / "reference")
+    samples = [Sample(Request(Prompt(item.prompt), i, i), output=item.output) for i, item in enumerate(items)]
     for stage in (1, 2):
         scores = LearnedReward(str(out / f"stage_{stage}" / "reward"), device="cpu")(samples)
         assert len(scores) == 40 and abs(scores.mean()) < 1e-3 and abs(scores.std() - 1) < 1e-3
