@@ -85,7 +85,7 @@ def make_vision(build: Build) -> None:
     from raft_diffusion.world.emoji.vision import train_vision
 
     clip = _clip(build)
-    seconds = train_vision(build.work, build.seed, clip, **build.length)
+    seconds = train_vision(build.work, build.seed, clip, **build.length)  # type: ignore[arg-type] - the number of steps alone
     save_clip(clip, build.out / "emoji-clip", build_tokenizer())
     build.log("vision", seconds=round(seconds))
 
