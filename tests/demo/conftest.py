@@ -8,13 +8,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,17 +41,16 @@ class App:
 
 @contextmanager
 def served(runs: Path, *options: str, **environment: str) -> Iterator[App]:
-    """`raft demo` on a free port, until the block ends."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    """`raft demo` until the block ends, on the port that it finds itself and tells: one looked up here may be lost by then."""
     runs.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "raft_cli", "demo", str(runs), "--port", str(port), *options]
+    command = [sys.executable, "-m", "raft_cli", "demo", str(runs), *options]
+    told = {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", **environment}
     with (runs.parent / "app.log").open("a") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "HF_HUB_OFFLINE": "1", **environment})
-    app = App(f"http://127.0.0.1:{port}", runs, process)
+        begins = log.tell()
+        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **told})
+    app = App("", runs, process)
     try:
-        _wait_for(app)
+        app.url = _address(app, begins)
         yield app
     finally:
         process.terminate()
@@ -64,15 +61,14 @@ def served(runs: Path, *options: str, **environment: str) -> Iterator[App]:
             process.wait()
 
 
-def _wait_for(app: App) -> None:
-    for _ in range(240):
+def _address(app: App, begins: int) -> str:
+    """Where the app listens, once it does; its log may begin with those of apps before."""
+    for _ in range(500):
+        if found := re.search(r"Running on local URL:\s+(http://\S+)", app.log()[begins:]):
+            return found[1]
         if app.process.poll() is not None:
             pytest.fail(f"the app ended at once:\n{app.log()}")
-        try:
-            with urllib.request.urlopen(app.url, timeout=5):
-                return
-        except OSError:
-            time.sleep(0.5)
+        time.sleep(0.5)
     pytest.fail(f"the app does not answer:\n{app.log()}")
 
 
@@ -134,14 +130,34 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
 
 
 def go_to(page: Any, tab: str) -> None:
-    """Open a page of the app; in a narrow window it may be behind "More tabs"."""
-    page.wait_for_timeout(500)  # what fits is measured after the row was drawn
+    """Open a page of the app; in a narrow window it may be behind "More tabs".
+
+    What fits is measured after the row was drawn, and a tab may go behind the button just before it is clicked: then again.
+    """
     shown = page.get_by_role("tab", name=tab, exact=True)
-    if shown.is_visible():
-        shown.click()
-    else:
-        page.get_by_role("button", name="More tabs").click()
-        page.locator(".overflow-dropdown").get_by_role("button", name=tab, exact=True).click()
+    more = page.get_by_role("button", name="More tabs")
+    opened = page.locator(f"#page-{tab.lower()}")
+    until(page, lambda: opened.is_visible() or _tried(shown, more, page, tab), lambda: opened.is_visible())
+
+
+def _tried(shown: Any, more: Any, page: Any, tab: str) -> None:
+    from playwright.sync_api import TimeoutError as TooLong
+
+    with suppress(TooLong):
+        if shown.is_visible():
+            shown.click(timeout=2000)
+        elif more.is_visible():
+            more.click(timeout=2000)
+            page.locator(".overflow-dropdown").get_by_role("button", name=tab, exact=True).click(timeout=2000)
+
+
+def until(page: Any, act: Callable[[], Any], holds: Callable[[], bool], timeout_s: float = 250) -> None:
+    """Do something again and again until a state holds: a page that is not ready yet lets a click pass."""
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come to that in time"
+        act()
+        page.wait_for_timeout(250)
 
 
 def shot(page: Any, name: str) -> None:

@@ -16,6 +16,7 @@ from raft_core.preferences.read import read_items
 from raft_core.preferences.reward import LearnedReward
 from raft_core.store.manifest import read_history
 from raft_core.store.rounds import read_round
+from raft_core.testing import close
 from raft_core.types import Prompt, Request, Sample
 from raft_core.workflows import online as module
 from raft_core.workflows.online import OnlineSettings
@@ -92,11 +93,11 @@ def test_labels_are_asked_for_twice_and_the_run_follows_the_newest_reward(place,
     samples = [Sample(Request(Prompt(item.prompt), i, i), output=item.output) for i, item in enumerate(items)]
     for stage in (1, 2):
         scores = LearnedReward(str(out / f"stage_{stage}" / "reward"), device="cpu")(samples)
-        assert len(scores) == 40 and abs(scores.mean()) < 1e-4 and abs(scores.std() - 1) < 1e-4
+        assert len(scores) == 40 and abs(scores.mean()) < 1e-3 and abs(scores.std() - 1) < 1e-3
     rounds = [read_round(out / "run", rnd) for rnd in (1, 3)]
     for stage, (drawn, scored, _) in zip((1, 2), rounds, strict=True):
         learned = LearnedReward(str(out / f"stage_{stage}" / "reward"), device="cpu")(drawn)
-        assert np.allclose(learned, scored.columns["learned"], atol=1e-4)
+        close(learned, scored.columns["learned"], 1e-3)
     mean = np.mean([sum(c in "aeiou" for c in text) / max(len(text), 1) for text in texts(out / "reference")])
     deviation = np.std([sum(c in "aeiou" for c in text) / max(len(text), 1) for text in texts(out / "reference")])
     assert found["rounds"][2]["gold"] == pytest.approx((history[2]["judge/vowels"] - mean) / deviation)
@@ -140,7 +141,7 @@ def test_raft_keeps_its_price_of_divergence(place, capsys):
     assert history[2]["reward/mean"] != history[2]["score/learned"]
     drawn, scored, _ = read_round(place / "out" / "run", 3)
     learned = LearnedReward(str(place / "out" / "stage_2" / "reward"), device="cpu")(drawn)
-    assert np.allclose(learned, scored.columns["learned"], atol=1e-4)
+    close(learned, scored.columns["learned"], 1e-3)
 
 
 def test_people_are_waited_for(place, capsys):

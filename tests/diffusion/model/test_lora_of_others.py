@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from raft_core.errors import ConfigError, ModelError
 from raft_core.sampling import requests
+from raft_core.testing import close
 from raft_core.types import Prompt
 from raft_diffusion import Addons, Lora, MergedLora, StableDiffusion
 from raft_diffusion.export.files import DIFFUSERS_FILE, KOHYA_FILE
@@ -98,26 +99,26 @@ def test_a_locon_of_sd_scripts_is_gone_on_from(foreign, load, tiny, tmp_path, ca
         pipe.load_lora_weights(str(file))
     assert "unexpected" not in caplog.text
     start = drawn_plainly(pipe)
-    assert torch.allclose(drawn(policy), start, atol=1e-4)
-    assert torch.allclose(drawn(policy, strength=0), start, atol=1e-4)
+    close(drawn(policy), start)
+    close(drawn(policy, strength=0), start)
     base = drawn(load(kind))
     assert not torch.allclose(start, base, atol=0.1)
     with torch.no_grad():
         for parameter in policy.trainable().values():
             parameter.mul_(1.2)
     assert not torch.allclose(drawn(policy), start, atol=0.01)
-    assert torch.allclose(drawn(policy, strength=0), start, atol=1e-4)
+    close(drawn(policy, strength=0), start)
 
     for exported in policy.save(tmp_path):  # goes on being read, with all of its ranks
         pipe = plain(tiny(kind))
         pipe.load_lora_weights(str(exported.parent), weight_name=exported.name)
-        assert torch.allclose(drawn(policy), drawn_plainly(pipe), atol=1e-4), exported.name
+        close(drawn(policy), drawn_plainly(pipe))
         arguments = StableDiffusion.arguments_for(exported)
         assert arguments["lora"] == {"init": str(exported), "before": "base"}
         again = load(kind, lora=Lora(**arguments["lora"]))
         again.load_weights(exported)
-        assert torch.allclose(drawn(policy), drawn(again), atol=1e-4)
-        assert torch.allclose(drawn(again, strength=0), base, atol=1e-5)
+        close(drawn(policy), drawn(again))
+        close(drawn(again, strength=0), base)
 
 
 def test_names_and_settings_of_the_export_are_the_files(foreign, load, tmp_path):
@@ -144,8 +145,8 @@ def test_training_on_top_of_a_lora_that_is_merged(foreign, load, tiny):
     pipe.load_lora_weights(str(file))
     pipe.fuse_lora(lora_scale=0.7)
     pipe.unload_lora_weights()
-    assert torch.allclose(drawn(policy), drawn_plainly(pipe), atol=1e-4)
-    assert torch.allclose(drawn(policy, strength=0), drawn(policy), atol=1e-4)
+    close(drawn(policy), drawn_plainly(pipe))
+    close(drawn(policy, strength=0), drawn(policy))
     assert not torch.allclose(drawn(policy), drawn(load(kind)), atol=0.1)
 
 
@@ -179,7 +180,7 @@ def test_other_spellings(spelling, load, tiny, tmp_path):
             path = tmp_path / "old.safetensors"
             save_file(old_diffusers(state, pipe.unet), path)
     policy = load(lora=Lora(init=str(path)))
-    assert torch.allclose(drawn(policy), expected, atol=1e-4)
+    close(drawn(policy), expected)
     assert not torch.allclose(expected, drawn(load()), atol=0.05)
 
 
