@@ -51,7 +51,7 @@ def every_first_token(prompt, log_probs):
 def test_what_is_replayed_is_what_was_drawn_from(load, kind):
     settings = {"temperature": 0.7, "repetition_penalty": 1.6, "min_new_tokens": 4, "max_new_tokens": 12}
     policy = perturb(load(kind, sampling=settings))
-    policy.encode._ends = tuple(range(0, 250, 2))  # so that a minimum length bars half of all tokens
+    policy.engine.ends = tuple(range(0, 250, 2))  # so that a minimum length bars half of all tokens
     samples = policy.sample(requests(PROMPTS, 4, 0, 1), trace=True)
     assert len({len(sample.tensors["tokens"]) for sample in samples}) > 1
     with torch.no_grad():

@@ -137,9 +137,9 @@ def test_a_completion_ends_at_its_end_token_at_a_stop_text_or_at_its_length(load
     ascii_pairs = [row[i : i + 2] for row in whole for i in range(2, 10) if tokenizer.decode(row[i : i + 2]).isascii()]
     stop = tokenizer.decode(ascii_pairs[0])
     end = next(row[3] for row in whole if row[3] not in ascii_pairs[0])
-    free.encode._ends = (end,)
+    free.engine.ends = (end,)
     cut = load("llama", sampling={"max_new_tokens": 16, "stop": [stop]})
-    cut.encode._ends = (end,)
+    cut.engine.ends = (end,)
     samples = cut.render(cut.sample(asked(4)))
     for row, sample in zip(whole, samples, strict=True):
         text, ours = tokenizer.decode(row), sample.tensors["tokens"].tolist()
