@@ -34,10 +34,18 @@ class PromptEncoder:
         room: tokens that must be left for the completion.
         ends: ids of end-of-text tokens.
         name: of the model, for messages.
+        vocabulary: tokens that the model knows, which may be fewer than the tokenizer's; None = all of them.
     """
 
     def __init__(
-        self, tokenizer: Any, prompting: Prompting, context: int | None, room: int, ends: Sequence[int], name: str = "the model"
+        self,
+        tokenizer: Any,
+        prompting: Prompting,
+        context: int | None,
+        room: int,
+        ends: Sequence[int],
+        name: str = "the model",
+        vocabulary: int | None = None,
     ):
         self.tokenizer = tokenizer
         self._prompting = prompting
@@ -45,6 +53,7 @@ class PromptEncoder:
         self._room = room
         self._ends = tuple(ends)
         self._name = name
+        self._vocabulary = vocabulary
         self._known: dict[str, Ids] = {}
 
     @cached_property
@@ -84,6 +93,7 @@ class PromptEncoder:
             raise DataError(
                 f"the prompt {shortened(prompt.text)!r} has no tokens, and the tokenizer adds none: nothing to continue"
             )
+        self._require_known(ids, prompt.text)
         if self._context is not None and len(ids) + self._room > self._context:
             raise DataError(
                 f"a prompt has {len(ids)} tokens, which with max_new_tokens {self._room} exceeds the model's context of "
@@ -100,6 +110,21 @@ class PromptEncoder:
                 self._known.clear()
             self._known[key] = tuple(self._ids(self._opened(prompt), whole=not self.is_chat(prompt)))
         return self._known[key]
+
+    def _require_known(self, ids: Sequence[int], text: str) -> None:
+        """A tokenizer to which tokens were added may give ids that the model's embedding does not have.
+
+        Raises:
+            DataError: a token that the model does not know.
+        """
+        if self._vocabulary is None or max(ids, default=0) < self._vocabulary:
+            return
+        token = self.tokenizer.convert_ids_to_tokens(max(ids))
+        raise DataError(
+            f"{shortened(text)!r} has the token {token!r} (number {max(ids)}), but {self._name} knows {self._vocabulary} "
+            "tokens: its tokenizer was extended and its embedding was not. Leave the token out, or extend the model with "
+            "model.resize_token_embeddings(len(tokenizer)) and save it"
+        )
 
     def _opened(self, prompt: Prompt) -> str:
         """All that stands before the completion, special tokens of a plain text excepted."""
@@ -188,6 +213,7 @@ class PromptEncoder:
         if end is None:  # a template that ends a turn with ordinary text ends it like any text
             eos = self.tokenizer.eos_token_id
             ids = [*ids, min(self._ends) if eos is None else eos]
+        self._require_known(ids, message["content"])
         length = len(self(prompt)) + len(ids)
         if self._context is not None and length > self._context:
             raise DataError(

@@ -127,6 +127,9 @@ def test_thoughts_are_taught_as_the_template_writes_them():
     encode = encoder("r1")  # opens the thought itself
     assert encode.tokenizer.decode(encode.completion("a", "<think>\nhm\n</think>\n\nb")) == "hm\n</think>\n\nb<|end|>"
     assert encode.tokenizer.decode(encode.completion("a", "b")) == "\n</think>\n\nb<|end|>"
+    assert encode.tokenizer.decode(encode.completion("a", own)) == "sum\n</think>\n\n5.<|end|>"
+    with pytest.raises(DataError, match="otherwise than it writes one that calls tools"):
+        encode.completion("a", bot("b", tool_calls=[{"function": {"name": "f", "arguments": {}}}]))
 
 
 def test_a_beginning_of_the_answer_is_gone_on_with():

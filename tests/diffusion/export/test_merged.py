@@ -117,7 +117,8 @@ def test_published_models_have_a_place_for_every_layer():
             blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
             parts["vae"] = AutoencoderKL(**blocks, block_out_channels=(128, 256, 512, 512), layers_per_block=2)
         states = {
-            name: {key: named(f"{name}.{key}", value) for key, value in p.state_dict().items()} for name, p in parts.items()
+            name: {key: named(f"{name}.{key}", value) for key, value in part.state_dict().items()}
+            for name, part in parts.items()
         }
         pipe = SimpleNamespace(**parts)
         assert differences(to_ldm(states, pipe), states, pipe) == []
@@ -172,7 +173,7 @@ def test_nothing_in_it_tells_where_things_lay_and_added_words_stay_outside(load,
 
 @pytest.mark.parametrize(
     ("name", "says"),
-    [("whole", "no name of a single file"), ("there.safetensors", "exists already"), ("kept.safetensors", "kept")],
+    [("whole", "no name of a single file"), ("there.safetensors", "exists already"), ("kept.safetensors", "kept exists")],
 )
 def test_where_it_cannot_be_written(tmp_path, name, says):
     (tmp_path / "there.safetensors").touch()
