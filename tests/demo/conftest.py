@@ -20,6 +20,8 @@ from typing import Any
 import pytest
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
+#: How long a state is waited for. On a machine with much else to do a picture may take minutes.
+PATIENCE_S = 250
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
@@ -91,6 +93,13 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test in a browser waits for one thing after the other."""
+    for item in items:
+        if "open_page" in getattr(item, "fixturenames", ()) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(4 * PATIENCE_S))
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """Debian's Chromium, or whichever is installed."""
@@ -113,7 +122,7 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
         context = browser.new_context(viewport=size, color_scheme="dark" if dark else "light")
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(PATIENCE_S * 1000)
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(f"{url}/?__theme={'dark' if dark else 'light'}")
@@ -151,7 +160,7 @@ def _tried(shown: Any, more: Any, page: Any, tab: str) -> None:
             page.locator(".overflow-dropdown").get_by_role("button", name=tab, exact=True).click(timeout=2000)
 
 
-def until(page: Any, act: Callable[[], Any], holds: Callable[[], bool], timeout_s: float = 250) -> None:
+def until(page: Any, act: Callable[[], Any], holds: Callable[[], bool], timeout_s: float = PATIENCE_S) -> None:
     """Do something again and again until a state holds: a page that is not ready yet lets a click pass."""
     deadline = time.monotonic() + timeout_s
     while not holds():

@@ -128,11 +128,8 @@ def test_a_killed_run_ends_as_it_would_have_and_other_settings_are_refused(place
 
 
 def test_raft_keeps_its_price_of_divergence(place, capsys):
-    config = yaml.safe_load((place / "my.yaml").read_text())
-    del config["policy"]["init_args"]["critic"]
-    config |= {"selector": "BestOfK", "objective": "Sft"}
-    config["reward"] = {"class_path": "KLPenalised", "init_args": {"reward": "gold.py:vowels", "beta": 0.1, "draws": 1}}
-    (place / "my.yaml").write_text(yaml.safe_dump(config))
+    penalised = {"class_path": "KLPenalised", "init_args": {"reward": "gold.py:vowels", "beta": 0.1, "draws": 1}}
+    without_ratios(place, reward=penalised)
     assert online("--output", "out") == 0
     assert "learned_kl (reward)" in capsys.readouterr().out
     history = read_history(place / "out" / "run")
@@ -178,6 +175,13 @@ def test_mistakes_are_told_before_anything_is_drawn(place, capsys, words, messag
     assert online("--output", "out", *words) == 2
     assert message in capsys.readouterr().err
     assert not (place / "out" / "reference").exists()
+
+
+def without_ratios(place, **more):
+    """The configuration with an objective that does not ask how likely a token was when it was drawn."""
+    config = yaml.safe_load((place / "my.yaml").read_text())
+    del config["policy"]["init_args"]["critic"]
+    (place / "my.yaml").write_text(yaml.safe_dump(config | {"selector": "BestOfK", "objective": "Sft"} | more))
 
 
 @pytest.mark.usefixtures("place")

@@ -14,3 +14,9 @@ def test_pairs_without_a_score_are_told():
     sides = {"before": samples, "after": samples, "failed": {}}
     evaluation = SimpleNamespace(split="heldout", comparisons=[whole, partly], **sides)
     assert unscored([evaluation]) == ["held-out prompts: 3 of 8 pairs have no score by ocr and are left out"]
+    evaluation.after = [*samples[:7], samples[7].as_failed("its pixels are not finite")]
+    evaluation.failed = {"after": "1 of 8 failed"}
+    assert unscored([evaluation]) == [
+        "held-out prompts, after: 1 of 8 failed",
+        "held-out prompts: 2 of 8 pairs have no score by ocr and are left out",
+    ]
