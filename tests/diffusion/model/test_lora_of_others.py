@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 
+import numpy as np
 import pytest
 import torch
 from ldm_layout import unet_name
@@ -16,6 +17,8 @@ from raft_core.testing import close
 from raft_core.types import Prompt
 from raft_diffusion import Addons, Lora, MergedLora, StableDiffusion
 from raft_diffusion.export.files import DIFFUSERS_FILE, KOHYA_FILE
+from raft_diffusion.model.lora_file import SETTINGS_NOTE
+from raft_diffusion.model.lora_file import factors_of as factors_in
 
 PROMPT = "a red cat"
 LINEAR, CONV = 3, 2  # ranks
@@ -247,6 +250,54 @@ def test_what_is_no_lora(tiny, tmp_path, monkeypatch, file, says):
         (mistake,) = policy.check()
         assert mistake.startswith(where)
         assert says in mistake
+
+
+def test_damaged_loras_are_told_in_words(foreign, tiny, tmp_path):
+    """Whatever is changed in a file, it is read, or refused with a reason."""
+    kind, file = foreign
+    random = np.random.default_rng(0)
+    whole = load_file(file)
+    told = 0
+    for number in range(40):
+        tensors = dict(whole)
+        for name in random.choice(sorted(tensors), 2, replace=False):
+            value = tensors.pop(name)
+            changed = DAMAGES[number % len(DAMAGES)](name, value)
+            tensors |= changed
+        damaged = tmp_path / "damaged.safetensors"
+        save_file(
+            {name: value.contiguous() for name, value in tensors.items()}, damaged, {SETTINGS_NOTE: NOTES[number % len(NOTES)]}
+        )
+        mistakes = StableDiffusion(str(tiny(kind)), lora=Lora(init=str(damaged))).check()
+        told += bool(mistakes)
+        assert all(str(damaged) in mistake for mistake in mistakes)
+    assert told > 30
+
+
+DAMAGES = [
+    lambda *_: {},
+    lambda name, value: {f"{name}x": value},
+    lambda name, value: {name.replace("_", ".", 1): value},
+    lambda name, value: {name: value[..., :1] if value.ndim else value},
+    lambda name, _: {name: torch.zeros(0)},
+    lambda name, value: {name: torch.full_like(value, torch.nan) if value.ndim == 0 else value.to(torch.int64)},
+    lambda name, value: {name: value.reshape(-1)},
+    lambda name, value: {name.replace("blocks_0", "blocks_99999999999999999999"): value[:0] if value.ndim else value},
+]
+NOTES = ["{}", "[", "[]", "[" * 5000, '{"unet.lora_alpha": "x", "unet.alpha_pattern": {"(a+)+$": 1}}', "1" * 5000]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "says"), [({"(a+)+$": 1}, "regular expression"), ([1], "alpha_pattern"), ({"to_q": "x"}, "lora_alpha")]
+)
+def test_notes_of_alphas_that_cannot_be_read(pattern, says):
+    layer = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    tensors = {f"{layer}.lora_A.weight": torch.ones(2, 3), f"{layer}.lora_B.weight": torch.ones(3, 2)}
+    assert factors_in(tensors, {"unet.lora_alpha": 4})[layer].scale == 2
+    assert factors_in(tensors, {"unet.lora_alpha": 4, "unet.alpha_pattern": {r"^x": 8, r"attn1\.to_q": 6}})[layer].scale == 3
+    assert factors_in(tensors, {"unet.lora_alpha": 4, "unet.use_rslora": True})[layer].scale == pytest.approx(4 / 2**0.5)
+    with pytest.raises(ModelError, match=says):
+        factors_in(tensors, {"unet.lora_alpha": 4, "unet.alpha_pattern": pattern})
 
 
 def test_settings_that_the_file_brings_are_not_set_beside_it():
