@@ -22,6 +22,7 @@ from raft_core.store.checkpoint import policy_hash
 from raft_core.types import MESSAGES, Message, Prompt, Request, Sample
 from raft_text import metrics
 from raft_text.export import files as export
+from raft_text.export import merged
 from raft_text.model import device as hardware
 from raft_text.model import loading
 from raft_text.model.critic import ValueHead, load_critic
@@ -483,6 +484,20 @@ class CausalLM:
         from raft_text.export.card import write_run_card
 
         return write_run_card(Path(run_folder), Path(folder), place)
+
+    @staticmethod
+    def merge_settings(dtype: str) -> Mapping[str, Any]:
+        loaded = dtype if dtype == "bfloat16" else "float32"  # a CPU takes no float16, which is rounded to at the end
+        plain = {"sampling.engine": "transformers", "memory.quantize": None, "memory.attention": "sdpa", "critic": None}
+        return {"dtype": loaded, "device": "cpu", **plain}
+
+    @staticmethod
+    def merge_mistakes(path: Path) -> list[str]:
+        return merged.mistakes(Path(path))
+
+    def merge(self, path: Path, *, strength: float = 1.0, dtype: str = "float32") -> list[Path]:
+        """Write the whole model as a folder of transformers; returns its files."""
+        return merged.save_merged(self.engine, self.encode.tokenizer, Path(path), strength, getattr(torch, dtype))
 
     @staticmethod
     def arguments_for(path: Path) -> dict[str, Any]:

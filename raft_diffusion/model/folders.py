@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
 from raft_core.errors import ModelError, nearest
+from raft_core.reading import json_data
 from raft_diffusion.model.weights_file import check_whole
 
 INDEX = "model_index.json"
@@ -39,7 +39,7 @@ def read_json(file: Path) -> dict[str, Any]:
         ModelError: it cannot be read, or holds something else; names the file.
     """
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
+        value = json_data.read_json(file)
     except (OSError, ValueError) as error:
         raise ModelError(f"model: {file} is no readable JSON: {error}") from error
     if not isinstance(value, dict):

@@ -12,6 +12,7 @@ import torch
 
 from raft_core.errors import ModelError
 from raft_core.machine.files import replacing
+from raft_core.reading.json_data import parse_json
 
 #: Kinds of numbers by their names in the format.
 _DTYPES = {
@@ -65,7 +66,7 @@ def header(path: Path) -> dict[str, Any]:
             (size,) = struct.unpack("<Q", file.read(8))
             if size > LARGEST_HEADER:
                 raise ValueError(f"its header would be larger than {LARGEST_HEADER // 10**6} MB")
-            entries = json.loads(file.read(size))
+            entries = parse_json(file.read(size))
     except (OSError, ValueError, struct.error) as error:
         raise ModelError(f"{path} is no safetensors file: {error}") from error
     if not isinstance(entries, dict):

@@ -14,7 +14,7 @@ from raft_core.objectives.sft import Sft
 from raft_core.rng import torch_rng
 from raft_core.sampling import requests
 from raft_core.selectors.best_of_k import BestOfK
-from raft_core.testing import FakePolicy, FakeReward, close
+from raft_core.testing import FakePolicy, FakeReward, close, together
 from raft_core.training.optim import Optimizer
 from raft_core.training.trainer import Trainer
 from raft_core.types import Prompt
@@ -65,7 +65,7 @@ def run(folder: Path, rank: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory, together):
+def both(tmp_path_factory):
     """Folders of the run with two processes and of the run with one."""
     two, one = tmp_path_factory.mktemp("two"), tmp_path_factory.mktemp("one")
     run(one, 0)

@@ -32,7 +32,7 @@ from raft_core.rewards.scoring import Scorer
 from raft_core.selectors.best_of_k import BestOfK
 from raft_core.store.checkpoint import TRAINER, WEIGHTS, checkpoint_folder
 from raft_core.store.store import Store, read_history, read_round
-from raft_core.testing import FakePolicy, FakeReward, close
+from raft_core.testing import FakePolicy, FakeReward, close, together
 from raft_core.training.optim import Optimizer
 from raft_core.training.trainer import Trainer
 from raft_core.types import Prompt
@@ -210,7 +210,7 @@ def test_a_run_killed_at_any_instant_ends_in_the_same_bits(tmp_path, what):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_two_processes_killed_and_resumed_select_as_one_does(tmp_path, together):
+def test_two_processes_killed_and_resumed_select_as_one_does(tmp_path):
     assert together(__file__, lambda _: (tmp_path / "two", "life85"), 2, timeout_s=400)[0] == KILLED
     assert together(__file__, lambda _: (tmp_path / "two", "life"), 2, timeout_s=400) == [0, 0]
     assert together(__file__, lambda _: (tmp_path / "one", "life"), 1, timeout_s=400) == [0]

@@ -154,6 +154,15 @@ def test_commands_take_the_run_and_its_export(run, recipe, monkeypatch, capsys, 
     assert "share" in capsys.readouterr().out
 
 
+def test_the_merged_model_of_a_run_is_one_to_go_on_from(run, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", str(run), "--merge", "whole", "--dtype", "bfloat16"]) == 0
+    assert "config.json" in {path.name for path in (tmp_path / "whole").iterdir()}
+    assert main(["generate", "whole", "--prompt", "say four", "--policy.sampling.max_new_tokens", "4"]) == 0
+    assert main(["export", str(run), "--merge", "whole"]) == 2
+    assert "exists already" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_plan_probes_the_model(recipe, capsys, monkeypatch, tmp_path):
     import yaml
 

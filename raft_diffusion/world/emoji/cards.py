@@ -52,7 +52,7 @@ def _by_size(gate):
         sides = [key for key in gates[gate] if key.isdigit()]
         names = list(gates[gate][sides[0]])
         rows = [(f"{side}²", *(f"{gates[gate][side][name]:.1%}" for name in names)) for side in sides]
-        return f"Held-out renders ({gates[gate]['count']} a size) with the right answer:\n\n" + table(("size", *names), rows)
+        return f"Held-out renders ({gates[gate]['count']} a size) with the right answer:\n\n" + table(("side", *names), rows)
 
     return write
 

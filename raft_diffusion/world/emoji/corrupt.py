@@ -18,7 +18,9 @@ def canvases(scenes: Sequence[Scene], resolution: int, rng: np.random.Generator)
     pictures = render(scenes, resolution).astype(np.float32) / 255
     empties = render(scenes, resolution, with_object=False).astype(np.float32) / 255
     hidden = covers(scenes, resolution).astype(np.float32) / 255
-    return [Canvas(scene, *parts, rng) for scene, *parts in zip(scenes, pictures, empties, hidden, strict=True)]  # pyright: ignore[reportArgumentType]
+    rows = zip(scenes, pictures, empties, hidden, strict=True)
+    # This world's scenes have what a canvas asks of one.
+    return [Canvas(scene, picture, empty, cover, rng) for scene, picture, empty, cover in rows]  # type: ignore[arg-type]
 
 
 def _stranger(canvas, **names):

@@ -2,7 +2,8 @@
 
 Each stage resumes from its checkpoint under `--work`; SIGTERM ends it with one. `--steps` may change while the learning rate is
 still constant, which is until 70 % of the steps. `--warm FOLDER` begins a stage from the weights of such a part where there is
-no checkpoint yet. Order: vae, decoder · clip, vision, judge, aesthetic (beside it) · unet · flow · bundle.
+no checkpoint yet; `state/` says what there is and how to go on. Order: vae, decoder · clip, vision, judge, aesthetic (beside
+it) · unet · flow · bundle.
 """
 
 import argparse
@@ -84,7 +85,7 @@ def make_vision(build: Build) -> None:
     from raft_diffusion.world.emoji.vision import train_vision
 
     clip = _clip(build)
-    seconds = train_vision(build.work, build.seed, clip, **build.length)
+    seconds = train_vision(build.work, build.seed, clip, **build.length)  # type: ignore[arg-type] - the number of steps alone
     save_clip(clip, build.out / "emoji-clip", build_tokenizer())
     build.log("vision", seconds=round(seconds))
 

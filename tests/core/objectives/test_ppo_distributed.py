@@ -15,7 +15,7 @@ from raft_core.objectives.kl_control import KlPenalty
 from raft_core.objectives.ppo import Ppo
 from raft_core.sampling import requests
 from raft_core.selectors.every_score import EveryScore
-from raft_core.testing import FakePolicy, FakeReward, close
+from raft_core.testing import FakePolicy, FakeReward, close, together
 from raft_core.training.optim import Optimizer
 from raft_core.training.trainer import Trainer
 from raft_core.types import Prompt
@@ -53,7 +53,7 @@ def run(folder: Path, rank: int) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_are_one(tmp_path, together):
+def test_two_processes_are_one(tmp_path):
     two, one = tmp_path / "two", tmp_path / "one"
     two.mkdir()
     one.mkdir()
