@@ -262,11 +262,23 @@ class PromptEncoder:
         ]
 
     def text(self, tokens: Sequence[int] | torch.Tensor) -> str:
-        """What a person reads of a completion's tokens."""
+        """What a person reads of a completion's tokens, the space that it may begin with included.
+
+        Some tokenizers put a space before a text and take one off where they read it. A completion stands behind a prompt, so
+        it is read behind other text: ``completion`` then makes the same tokens of it.
+        """
         ids = torch.as_tensor(tokens).tolist()
         if ids and ids[-1] == self._turn_end:  # need not be a special token
             ids.pop()
+        before, both = self._read(self._letter), self._read([*self._letter, *ids])
+        return both[len(before) :] if both.startswith(before) else self._read(ids)
+
+    def _read(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True)
+
+    @cached_property
+    def _letter(self) -> list[int]:
+        return self._ids("a")
 
     @cached_property
     def _turn_end(self) -> int | None:
