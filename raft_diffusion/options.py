@@ -74,7 +74,8 @@ class Lora:
             mistakes.append("lora.before is 'base', but without lora.init a run begins at the base anyway")
         object.__setattr__(self, "targets", tuple(self.targets))  # lists of YAML and JSON, so that equal settings are equal
         mistakes += [
-            f"lora.{name} is {getattr(self, name)!r}, but lora.init brings its own: leave lora.{name} out"
+            f"lora.{name} is {getattr(self, name)!r}, but lora.init brings its own: leave lora.{name} out, or give lora "
+            "as a whole, {init: FILE}"
             for name in ("rank", "alpha", "targets", "conv", "text_encoder")
             if self.init is not None and getattr(self, name) != type(self).__dataclass_fields__[name].default
         ]

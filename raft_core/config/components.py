@@ -171,9 +171,16 @@ class Walk:
     def sections(self, raw: Any, target: Any, where: str) -> Part:
         """A list of settings of one class; a word alone is the first of them."""
         first = next(iter(parameters(target)))
-        return self._list(
-            raw, where, lambda item, at: self.section({first: item} if isinstance(item, str) else item, target, at)
-        )
+
+        def settings(item: Any) -> Any:
+            if isinstance(item, str):
+                return {first: item}
+            if isinstance(item, Mapping) and item.keys() == {"class_path", "init_args"}:
+                # On the command line a word that further settings were added to is taken for a component.
+                return {first: item["class_path"], **item["init_args"]}
+            return item
+
+        return self._list(raw, where, lambda item, at: self.section(settings(item), target, at))
 
     def components(self, raw: Any, kind: str, where: str) -> Part:
         """A list of components."""

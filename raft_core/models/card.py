@@ -55,13 +55,14 @@ class Facts:
     Attributes:
         model: as the configuration names it.
         policy: what the policy says of itself.
-        reward: in words; so are selector and objective.
+        reward: its name; so are selector and objective.
         selector: how samples were chosen.
         objective: the loss.
         rounds: trained, up to the exported checkpoint.
         k: samples per prompt and round.
         rows: of the table before and after, diversity included.
         level: coverage of its intervals.
+        failed: samples that are in no figure because the model gave no output, in words.
         prompts: some of those that were trained on.
         shown: the evaluation that examples come from, on held-out prompts where there are some.
         made: the further lines of the table *How it was made*, by their names.
@@ -73,10 +74,11 @@ class Facts:
     reward: str
     selector: str
     objective: str
-    rounds: object
+    rounds: str
     k: object
     rows: Sequence[Row]
     level: str
+    failed: Sequence[str]
     prompts: Sequence[str]
     shown: Evaluation | None
     made: Mapping[str, object]
@@ -94,26 +96,27 @@ def read_facts(run_folder: Path) -> Facts:
     evaluations = sorted(results.evaluations, key=lambda e: e.split != "heldout") if results else []
     trained = next((e for e in evaluations if e.split == "train"), None)
     prompts = list(dict.fromkeys(p.text for p in trained.prompts))[:PROMPTS_SHOWN] if trained else []
-    selector, objective = component(config.get("selector")), component(config.get("objective"))
+    reward, selector, objective = (component(config.get(part)) for part in ("reward", "selector", "objective"))
     rounds, k = results.checkpoint if results else config.get("rounds"), config.get("k")
     such_as = f", such as {', '.join(repr(prompt) for prompt in prompts)}" if prompts else ""
     return Facts(
         model=str(policy.get("model", "unknown")),
         policy=policy,
-        reward=component(config.get("reward")),
-        selector=selector,
-        objective=objective,
-        rounds=rounds,
+        reward=_name(reward),
+        selector=_name(selector),
+        objective=_name(objective),
+        rounds="1 round" if rounds == 1 else f"{rounds} rounds",
         k=k,
         rows=[replace(row, split=split_name(row.split)) for row in rows(evaluations)],
         level=f"{100 * evaluations[0].level:.0f} %" if evaluations else "",
+        failed=[f"{split_name(e.split)}, {side}: {words}" for e in evaluations for side, words in e.failed.items()],
         prompts=prompts,
         shown=evaluations[0] if evaluations else None,
         made={
-            "reward": component(config.get("reward")),
+            "reward": reward,
             "judges": ", ".join(component(judge) for judge in config.get("judges") or []) or "none",
             "prompts": f"{run.get('prompts', {}).get('train', 'unknown')} in training{such_as}",
-            "method": f"{selector}, {objective}, {rounds} rounds, K = {k}",
+            "method": f"{selector}, {objective}, rounds: {rounds}, K = {k}",
             "seed": config.get("seed"),
         },
         versions=run.get("versions", {}),
@@ -124,7 +127,7 @@ def component(entry: Any) -> str:
     """A component of the configuration in words: its class without the package, its arguments without this machine's paths."""
     if isinstance(entry, Mapping) and "class_path" in entry:
         name = public_path(str(entry["class_path"])).rpartition(".py:")[2].rpartition(".")[2]
-        arguments = entry.get("init_args") or {}
+        arguments = {key: value for key, value in (entry.get("init_args") or {}).items() if _matters(key, value)}
         if name == "FunctionReward":
             return component(arguments.get("path"))
         return name + (f"({', '.join(f'{key}={component(value)}' for key, value in arguments.items())})" if arguments else "")
@@ -133,6 +136,16 @@ def component(entry: Any) -> str:
     if isinstance(entry, (list, tuple)):
         return f"[{', '.join(component(item) for item in entry)}]"
     return public_path(entry) if isinstance(entry, str) else "none" if entry is None else str(entry)
+
+
+def _matters(argument: str, value: Any) -> bool:
+    """Whether an argument says something of what was done, and not of the machine or that nothing was set."""
+    return value is not None and argument not in ("batch_size", "device")
+
+
+def _name(component_words: str) -> str:
+    """A component without its arguments."""
+    return component_words.partition("(")[0]
 
 
 def public_path(text: str) -> str:

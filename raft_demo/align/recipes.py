@@ -113,7 +113,7 @@ def _recipe(name: str) -> Recipe | None:
         rounds=int(raw.get("rounds", USUAL["rounds"])),
         seed=int(raw.get("seed", USUAL["seed"])),
         learning_rate=float(((raw.get("trainer") or {}).get("optimizer") or {}).get("lr", USUAL["lr"])),
-        rank=int(lora.get("rank", 8)) if isinstance(lora, dict) else None,
+        rank=int(lora.get("rank", 8)) if isinstance(lora, dict) and not lora.get("init") else None,
         needs=_needs(str(arguments.get("model", "")), raw, path),
     )
 

@@ -42,7 +42,7 @@ def write_run_card(run_folder: Path, folder: Path, place: str | None = None) -> 
         replace(facts, made=made),
         front_matter=matter(facts),
         title=f"RAFT LoRA for {title_name(facts.model)}" if lora else f"{title_name(facts.model)}, fine-tuned by RAFT",
-        what=f"{adapter} for" if lora else f"{adapter} of",
+        what=f"{adapter}, for" if lora else f"{adapter} of",
         outputs="pictures",
         picture=picture,
         draws_first=_first(facts) is not None,
@@ -83,7 +83,7 @@ def adapter_words(lora: Mapping[str, Any] | None) -> str:
     if not lora:
         return "Full fine-tuning of the U-Net"
     if lora.get("init"):
-        return f"LoRA, gone on from {public_name(lora['init'])},"
+        return f"LoRA, gone on from {public_name(lora['init'])}"
     parts = ["attention", *(["convolutions"] if lora["conv"] else []), *(["text encoders"] if lora["text_encoder"] else [])]
     return f"LoRA of rank {lora['rank']} on {', '.join(parts)}"
 
@@ -110,6 +110,6 @@ def _picture(folder: Path, evaluation: Evaluation) -> dict[str, str]:
     write_sheet(folder / PICTURE, evaluation)
     which = "held-out prompts" if evaluation.split == "heldout" else "training prompts"
     return {
-        "path": PICTURE,
+        "path": Markdown(PICTURE),
         "caption": f"Before (left half) and after (right half) on {which}, one row per prompt, the same noise",
     }

@@ -86,7 +86,7 @@ def test_the_card_of_a_run(run):
     assert matter["tags"][0] == "stable-diffusion"
     assert matter["widget"] == [{"text": "a dog", "output": {"url": "before_after.png"}}]
     assert "license" not in matter and "base_model" not in matter  # the one on this machine is nothing that the Hub knows
-    assert "LoRA of rank 2 on attention for **sd1**" in text
+    assert "LoRA of rank 2 on attention, for **sd1**" in text
     assert "![Before (left half)" in text
     assert "| held-out prompts | small\\|\\<b\\> | reward |" in text
     for split in ("held-out prompts", "training prompts"):
@@ -159,6 +159,23 @@ def test_the_lines_of_the_card_say_what_the_prompts_row_asked_for(run, tmp_path)
     pq.write_table(table.set_column(table.column_names.index("prompt_meta"), "prompt_meta", meta), file)
     text = write_run_card(tmp_path, tmp_path).read_text()
     assert "width=32," in text and "height=32," in text and "negative_prompt='blue'," in text
+
+
+def test_samples_that_failed_are_counted_in_the_card(run, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for file in ("config.yaml", "run.json", "evaluation"):
+        (shutil.copytree if (run / file).is_dir() else shutil.copy)(run / file, tmp_path / file)
+    file = tmp_path / "evaluation/heldout.parquet"
+    table = pq.read_table(file)
+    reasons = pa.array(["the latents are not finite", *[None] * (len(table) - 1)], pa.string())
+    table = table.set_column(table.column_names.index("after_failed"), "after_failed", reasons)
+    pq.write_table(table, file)
+    text = write_run_card(tmp_path, tmp_path).read_text()
+    assert "In no figure, for there was no output: held-out prompts, " in text
+    assert "1 of 4 samples failed: the latents are not finite" in text
+    assert "generator" not in text  # there is no first picture to draw again
 
 
 def test_a_card_without_an_evaluation(run, tmp_path):
@@ -275,7 +292,7 @@ def test_adapters_and_addons_in_words():
     assert adapter_words(None) == "Full fine-tuning of the U-Net"
     lora = {"rank": 8, "conv": True, "text_encoder": True}
     assert adapter_words(lora) == "LoRA of rank 8 on attention, convolutions, text encoders"
-    assert adapter_words({"init": "/home/me/style.safetensors"}) == "LoRA, gone on from style.safetensors,"
+    assert adapter_words({"init": "/home/me/style.safetensors"}) == "LoRA, gone on from style.safetensors"
     addons = {
         "vae": "owner/vae",
         "loras": [{"file": "/home/me/a.safetensors", "weight": 0.5}],

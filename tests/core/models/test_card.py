@@ -76,7 +76,7 @@ def test_components_are_named_without_this_machine():
         "class_path": "raft_core.rewards.combine.weighted.Weighted",
         "init_args": {
             "parts": [
-                {"class_path": "ClipScore", "init_args": {"model": "/home/me/models/clip", "name": "a|b"}},
+                {"class_path": "ClipScore", "init_args": {"model": "/home/me/models/clip", "name": "a|b", "device": "auto"}},
                 {"class_path": "raft_core.rewards.function.FunctionReward", "init_args": {"path": "/home/me/bright.py:light"}},
                 {"class_path": "/home/me/warm.py:Warmth"},
             ],

@@ -11,6 +11,7 @@ from ldm_layout import to_single_file
 from safetensors.torch import save_file
 
 from raft_core.config.components import Walk
+from raft_core.config.run_config import overridden, parse_overrides
 from raft_core.errors import ConfigError, ModelError
 from raft_core.protocols import Policy
 from raft_core.sampling import requests
@@ -153,6 +154,12 @@ def test_a_stack_in_a_configuration(tiny, other, tmp_path):
     )
     assert part.plain["init_args"]["addons"]["loras"][1]["weight"] == 0.5
     assert part.plain["init_args"]["addons"]["embeddings"][0]["file"] == str(tmp_path / "zorg.safetensors")
+
+    overrides = parse_overrides(["--policy.addons.loras", "a.safetensors", "--policy.addons.loras.0.weight", "0.5"])
+    given = overridden({"policy": {"class_path": "StableDiffusion", "init_args": {"model": str(tiny())}}}, overrides)
+    walk = Walk()
+    part = walk.value(given["policy"], Policy, "policy")
+    assert part.plain["init_args"]["addons"]["loras"] == [{"file": "a.safetensors", "weight": 0.5}]
 
     raw["init_args"]["addons"] = {"loras": [{"file": "a", "wait": 2}, {"weight": "much"}], "embeddings": "x"}
     walk = Walk()
