@@ -13,6 +13,7 @@ import torch
 from raft_core.errors import ConfigError, ModelError
 from raft_core.machine.files import publishing, write_json
 from raft_core.models.public_name import model_of, public_name
+from raft_core.reading.json_data import parse_json
 from raft_diffusion.export import lora_formats
 from raft_diffusion.model import addons, single_file
 from raft_diffusion.model.engine import Engine
@@ -161,6 +162,6 @@ def arguments_for(path: Path) -> dict[str, Any]:
 
 def _noted(file: Path, settings: str) -> dict[str, Any]:
     try:
-        return asdict(Lora(**json.loads(settings)))
+        return asdict(Lora(**parse_json(settings)))
     except (ValueError, TypeError, ConfigError) as error:
         raise ModelError(f"{file} notes settings of its LoRA that cannot be read: {error}") from error

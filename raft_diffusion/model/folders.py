@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
 from raft_core.errors import ModelError, nearest
+from raft_core.reading.files import Unreadable
+from raft_core.reading.json_data import read_object
 from raft_diffusion.model.weights_file import check_whole
 
 INDEX = "model_index.json"
@@ -39,12 +40,9 @@ def read_json(file: Path) -> dict[str, Any]:
         ModelError: it cannot be read, or holds something else; names the file.
     """
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return read_object(file, repeated_keys=True)  # as the libraries read it
+    except (OSError, Unreadable) as error:
         raise ModelError(f"model: {file} is no readable JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"model: {file} should hold a JSON object, but holds {type(value).__name__}")
-    return value
 
 
 def read_index(folder: Path) -> dict[str, Any]:
