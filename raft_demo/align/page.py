@@ -16,6 +16,7 @@ from raft_demo.align.recipes import Recipe
 from raft_demo.queue import standing as live
 from raft_demo.queue.files import tail
 from raft_demo.shared import run_view
+from raft_demo.shared.arguments import require_type
 from raft_demo.shared.errors import spoken
 from raft_demo.shared.theme import empty
 from raft_demo.shared.worker import Progress, Waiting
@@ -204,8 +205,11 @@ def _slider(label: str, info: str, most: int, value: int, name: str) -> gr.Slide
 
 
 def _order(studio: Studio, values: dict[str, Any]) -> Order:
-    """Raises ConfigError with every mistake."""
+    """Raises ConfigError with every mistake, and DataError for a value of another type."""
     rewards = [(values[f"reward{i}"] or NONE, values[f"weight{i}"]) for i in range(PLACES)]
+    for name, value in values.items():
+        kind = str if name in ("recipe", "mix", "prompts", "name") or name.startswith("reward") else float | str
+        require_type(kind, name, value)
     names = ("recipe", "mix", "k", "rounds", "prompts", "rank", "learning_rate", "seed", "steps", "compared")
     given = {name: values[name] for name in names}
     asked = Knobs(**given, rewards=rewards, name=str(values["name"] or "").strip())

@@ -60,16 +60,16 @@ def build(studio: Studio) -> None:
 
     @spoken
     def compare(
-        models: Any,
-        prompt: Any,
-        seed: Any,
-        images: Any,
-        view: Any,
-        strength: Any,
-        steps: Any,
-        guidance: Any,
-        size: Any,
-        score: Any,
+        models: str | list[str],
+        prompt: str,
+        seed: float | str,
+        images: float | str,
+        view: str,
+        strength: float | str,
+        steps: float | str,
+        guidance: float | str,
+        size: str,
+        score: bool,
     ) -> Iterator[tuple[Any, ...]]:
         """Yields (progress, result, files)."""
         try:
@@ -106,7 +106,7 @@ def build(studio: Studio) -> None:
         )
 
     @spoken
-    def model_chosen(keys: Any) -> tuple[Any, ...]:
+    def model_chosen(keys: str | list[str] | None) -> tuple[Any, ...]:
         """The first model's own settings and prompts, as soon as it is chosen."""
         now = comparable.comparables(studio.all_runs())
         return own_settings(comparable.chosen(keys, now, studio.limits.models) if keys else [])

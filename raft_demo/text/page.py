@@ -75,18 +75,18 @@ def build(studio: Studio) -> None:
 
     @spoken
     def write(
-        view: Any,
-        model: Any,
-        prompt: Any,
-        seed: Any,
-        temperature: Any,
-        tokens: Any,
-        k: Any,
-        votes: Any,
-        side: Any,
-        reranker: Any,
-        count: Any,
-        answer: Any,
+        view: str,
+        model: str,
+        prompt: str,
+        seed: float | str,
+        temperature: float | str,
+        tokens: float | str,
+        k: float | str,
+        votes: float | str,
+        side: str,
+        reranker: str,
+        count: float | str,
+        answer: str,
     ) -> Iterator[tuple[Any, Any]]:
         """Yields (progress, result)."""
         settings = (seed, temperature, tokens)
@@ -105,7 +105,7 @@ def build(studio: Studio) -> None:
             yield from _shown(studio, "measure", asked=asked, prompts=_problems(studio, model, count), **ways)
 
     @spoken
-    def model_chosen(key: Any) -> tuple[Any, ...]:
+    def model_chosen(key: str | None) -> tuple[Any, ...]:
         """The model's own settings and prompts, as soon as it is chosen."""
         found = comparable.chosen(key, _known(studio), 1) if key else []
         return own_settings(found)
