@@ -28,6 +28,7 @@ COMMANDS = {
     "rescore": "score a run's stored samples by another reward",
     "whatif": "what another K or selector would have chosen",
     "report": "write a run's report again",
+    "export": "merge a trained model into one file, or put it on the Hub",
     "demo": "compare, align and teach a taste in the browser",
 }
 SUBCOMMANDS = {

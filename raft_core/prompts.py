@@ -34,8 +34,8 @@ class PromptFiles:
         train: file, ``bundled:NAME``, ``preset:NAME[:FOLDER]`` or ``hub:OWNER/NAME[:SPLIT]`` with the prompts that are
             trained on, or a list of them.
         held_out: the same for the prompts that are only evaluated on; without it a part of ``train`` is held out.
-        column: column of a table that holds the prompt; by default ``prompt``, ``text``, ``caption``, ``question``, or the
-            only one.
+        column: column of a table that holds the prompt; by default that of a conversation (``messages`` and the like), else
+            ``prompt``, ``text``, ``caption``, ``question``, or the only one.
         held_out_fraction: part of ``train`` to hold out when there is no ``held_out``, in [0, 1).
         per_round: prompts drawn in each round; all of them by default.
         every_row: train on every row that differs in some column, so that a prompt counts once for each response that is

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +23,8 @@ import torch
 from raft_core.protocols import Phase, Purpose, RewardInfo
 from raft_core.rng import seed_for, torch_rng
 from raft_core.types import Request, Sample
+
+GRACE_S = 30
 
 
 class FakePolicy:
@@ -126,3 +132,66 @@ class FakeReward:
         scores = [float(sample.tensors["x"].mean()) for sample in samples]
         failed = [bool(self.fails_on) and sample.seed % self.fails_on == 0 for sample in samples]
         return np.where(failed, np.nan, scores)
+
+
+def close(found: Any, expected: Any, relative: float = 1e-4) -> None:
+    """Assert that two computations of the same numbers agree up to rounding.
+
+    What float32 loses by adding up in another order (of a batch, with padding, on another processor) is a part of the largest
+    term and not of each result: a difference of two hundreds is unsure in its fifth digit, however small it is. So the
+    largest deviation is held against the largest expected value. 1e-4 is about 1000 roundings, as of a small network's layers.
+
+    Args:
+        found, expected: tensors or arrays of the same shape; NaN in the same places.
+        relative: largest deviation as a part of the largest expected value, > 0.
+
+    Raises:
+        AssertionError: they differ by more, in shape, or in where they are NaN.
+    """
+    a, b = (np.asarray(x.detach().cpu() if isinstance(x, torch.Tensor) else x, dtype=np.float64) for x in (found, expected))
+    assert a.shape == b.shape, f"the shapes {a.shape} and {b.shape} differ"
+    assert (np.isnan(a) == np.isnan(b)).all(), f"NaN in other places:\n{a}\n{b}"
+    if a.size and not np.isnan(a).all():
+        off, scale = float(np.nanmax(np.abs(a - b))), float(np.nanmax(np.abs(b)))
+        assert off <= relative * scale, f"off by {off:.3g}, but {relative:g} of {scale:.3g} is allowed:\n{a}\n{b}"
+
+
+def together(script: str, arguments: Callable[[int], Sequence[object]], count: int, timeout_s: float = 280) -> list[int]:
+    """Run a script in ``count`` processes that find one another over gloo, and wait for every one; returns exit statuses.
+
+    They meet at a store of this process. It has taken its port when they are told of it: a port that is looked up, let go and
+    used a moment later may by then be another program's. It also outlives them all, so that nobody misses it on the way out.
+    When one process fails, the others, which would wait for it, are ended a little later.
+
+    Args:
+        arguments: of a rank.
+    """
+    from torch.distributed import TCPStore
+
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    group = {
+        "WORLD_SIZE": count,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": store.port,
+        "TORCHELASTIC_USE_AGENT_STORE": True,
+        "OMP_NUM_THREADS": 1,
+        "ACCELERATE_USE_CPU": "true",
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONPATH": os.pathsep.join(place for place in sys.path if place),
+    }
+    processes = []
+    try:
+        for rank in range(count):
+            own = {name: str(value) for name, value in {**group, "RANK": rank, "LOCAL_RANK": rank}.items()}
+            command = [sys.executable, script, *map(str, arguments(rank))]
+            processes.append(subprocess.Popen(command, env={**os.environ, **own}))
+        deadline = time.monotonic() + timeout_s
+        while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
+            if any(process.returncode for process in processes):
+                deadline = min(deadline, time.monotonic() + GRACE_S)
+            time.sleep(0.05)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    return [process.returncode for process in processes]

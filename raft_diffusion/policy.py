@@ -364,7 +364,7 @@ class StableDiffusion:
         return write_run_card(Path(run_folder), Path(folder), place)
 
     @staticmethod
-    def merge_settings(dtype: str) -> Mapping[str, Any]:  # noqa: ARG004 - the U-Net is merged in float32 always
+    def merge_settings(dtype: str) -> Mapping[str, Any]:  # noqa: ARG004 - on a CPU pictures are computed in float32 alone
         return {"dtype": "float32", "device": "cpu", "memory.attention": "sdpa"}
 
     @staticmethod
@@ -373,8 +373,7 @@ class StableDiffusion:
 
     def merge(self, path: Path, *, strength: float = 1.0, dtype: str = "float32") -> list[Path]:
         """Write the whole model as one file in the original layout, and its configuration as a folder; returns the two."""
-        with self._weights(strength):
-            return merged.save_merged(self.engine, self.model, Path(path), getattr(torch, dtype))
+        return merged.save_merged(self.engine, self.model, Path(path), strength, getattr(torch, dtype))
 
     @staticmethod
     def arguments_for(path: Path) -> dict[str, Any]:

@@ -134,7 +134,8 @@ class Sampling:
         repetition_penalty: logits of tokens that have occurred are divided by this if positive, multiplied if not; 1 = none.
         min_new_tokens: the end-of-text token is not drawn before so many tokens.
         max_new_tokens: longest completion.
-        stop: texts at which a completion ends; they are not part of the output.
+        stop: texts at which a completion ends; they are not part of the output. Of the tokenizer's special tokens, which no
+            text shows, one by itself.
         batch_size: completions that grow together.
         draft: a smaller model with the same tokenizer, a folder or a Hub id, that guesses tokens ahead. The completions stay
             the same, whatever it guesses; they come faster if it guesses well.

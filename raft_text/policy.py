@@ -22,6 +22,7 @@ from raft_core.store.checkpoint import policy_hash
 from raft_core.types import MESSAGES, Message, Prompt, Request, Sample
 from raft_text import metrics
 from raft_text.export import files as export
+from raft_text.export import merged
 from raft_text.model import device as hardware
 from raft_text.model import loading
 from raft_text.model.critic import ValueHead, load_critic
@@ -123,8 +124,10 @@ class CausalLM:
                 return []
             mistakes = loading.folder_mistakes(Path(where), chat=chat)
             mistakes = mistakes or room_mistakes(loading.read_facts(Path(where)).context, self.sampling)
+            if self.sampling.stop and model == self.model and not mistakes:
+                loading.stop_tokens(loading.load_tokenizer(model, chat=chat), self.sampling.stop)
             return encoder_of(model, self.prompting, self.sampling).chat.mistakes() if chat and not mistakes else mistakes
-        except ModelError as error:
+        except (ModelError, ConfigError) as error:
             return [str(error)]
 
     def check_prompts(self, train: Sequence[Prompt], held_out: Sequence[Prompt]) -> list[str]:
@@ -296,8 +299,10 @@ class CausalLM:
         )
 
     def _ends(self, chat: bool) -> Sequence[int]:
-        """Tokens that end a completion: the engine's, and for a conversation where prompts are texts what ends a turn too."""
-        return self.engine.ends if chat == self.prompting.chat else self.encode.ends(chat=chat)
+        """Tokens that end a completion: the engine's, for a conversation where prompts are texts what ends a turn too, and
+        those that ``stop`` names."""
+        ends = self.engine.ends if chat == self.prompting.chat else self.encode.ends(chat=chat)
+        return sorted({*ends, *loading.stop_tokens(self.encode.tokenizer, self.sampling.stop)})
 
     def _drawn(self, task: Task, reference: bool) -> list[Drawn]:
         if self.sampling.engine == "transformers":
@@ -479,6 +484,20 @@ class CausalLM:
         from raft_text.export.card import write_run_card
 
         return write_run_card(Path(run_folder), Path(folder), place)
+
+    @staticmethod
+    def merge_settings(dtype: str) -> Mapping[str, Any]:
+        loaded = dtype if dtype == "bfloat16" else "float32"  # a CPU takes no float16, which is rounded to at the end
+        plain = {"sampling.engine": "transformers", "memory.quantize": None, "memory.attention": "sdpa", "critic": None}
+        return {"dtype": loaded, "device": "cpu", **plain}
+
+    @staticmethod
+    def merge_mistakes(path: Path) -> list[str]:
+        return merged.mistakes(Path(path))
+
+    def merge(self, path: Path, *, strength: float = 1.0, dtype: str = "float32") -> list[Path]:
+        """Write the whole model as a folder of transformers; returns its files."""
+        return merged.save_merged(self.engine, self.encode.tokenizer, Path(path), strength, getattr(torch, dtype))
 
     @staticmethod
     def arguments_for(path: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ SHRUNKEN = {
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # on a busy machine
 @pytest.mark.parametrize("name", SHRUNKEN)
 def test_a_notebook_runs(name, tmp_path):
     import nbformat
@@ -26,16 +27,17 @@ def test_a_notebook_runs(name, tmp_path):
     [parameters] = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     assert set(re.findall(r"\w+", parameters.source.split("=")[0])) == set(re.findall(r"\w+", SHRUNKEN[name].split("=")[0]))
     parameters.source = SHRUNKEN[name]
-    NotebookClient(notebook, timeout=280, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(notebook, timeout=800, resources={"metadata": {"path": str(tmp_path)}}).execute()
     shown = [output.get("data", {}) for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     assert any("image/png" in data for data in shown) or name == "text.ipynb"
     assert any("<table" in data.get("text/html", "") for data in shown)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # on a busy machine
 def test_the_script_writes_a_picture(tmp_path):
     command = [sys.executable, DEMOS / "before_after.py", "--rounds", "1", "--k", "2"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280, check=True)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=800, check=True)
     assert (tmp_path / "before_after.png").is_file() and "gold" in done.stdout
 
 

@@ -84,7 +84,7 @@ class Walk:
 
     def note(self, where: str, messages: str | Sequence[str], owner: Any = None) -> None:
         """Keep mistakes, each once, prefixed with where they are unless they say so themselves."""
-        for message in [messages] if isinstance(messages, str) else map(str, messages):
+        for message in [messages] if isinstance(messages, str) else (m if isinstance(m, str) else str(m) for m in messages):
             if len(self.mistakes) > MOST_MISTAKES:
                 return
             if len(self.mistakes) == MOST_MISTAKES:

@@ -22,6 +22,7 @@ FIXED = {
     "select/kept": True,
     "select/kept_fraction": True,
     "diversity": True,
+    "vendi": True,
     "kl": False,
     "train/loss": False,
     "train/loss_first": False,

@@ -35,6 +35,16 @@ def diversity_within(features: np.ndarray, groups: Grouping) -> float:
     return float(np.mean(distances)) if distances else math.nan
 
 
+def vendi_within(features: np.ndarray, groups: Grouping) -> float:
+    """Mean over prompts of the Vendi score of a prompt's samples, of the prompts with at least two; NaN without any.
+
+    Args:
+        features: [N, D] of unit length, prompt-major.
+    """
+    scores = [vendi(group) for group in groups.split(features) if len(group) > 1]
+    return float(np.mean(scores)) if scores else math.nan
+
+
 def vendi(features: np.ndarray) -> float:
     """Vendi score: the effective number of different samples, in [1, n]; NaN without samples.
 

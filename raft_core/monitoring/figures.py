@@ -9,7 +9,7 @@ import numpy as np
 
 from raft_core import capabilities
 from raft_core.metrics.divergence import kl_to_reference
-from raft_core.metrics.diversity import diversity_within
+from raft_core.metrics.diversity import diversity_within, vendi_within
 from raft_core.metrics.history import ERROR_OF
 from raft_core.metrics.statistics import standard_error
 from raft_core.protocols import Policy
@@ -35,6 +35,7 @@ def measure(policy: Policy, samples: Sequence[Sample], scores: Scores, selection
     unscored/NAME             sound samples without a score; left out when there are none
     sample/failed             samples that failed, of which nothing else is measured; left out when there are none
     diversity                 mean pairwise 1 − cosine of ``policy.embed`` within a prompt
+    vendi                     effective number of different samples of a prompt, by the same features: from 1 to K
     kl                        mean log π − log π_ref of at most 64 of the samples, in the unit of ``policy.nll``; of a model of
                               text under the distributions that it samples from
     MODALITY/…                what the policy itself says of the samples, by ``policy.figures`` if it has that
@@ -53,7 +54,8 @@ def measure(policy: Policy, samples: Sequence[Sample], scores: Scores, selection
     figures["select/kept"] = len(kept)
     figures["select/kept_fraction"] = len(kept) / len(samples) if samples else math.nan
     if sound:
-        figures["diversity"] = diversity_within(policy.embed(sound), groups.among(~failed))
+        features, own = policy.embed(sound), groups.among(~failed)
+        figures |= {"diversity": diversity_within(features, own), "vendi": vendi_within(features, own)}
         figures["kl"] = kl_to_reference(policy, sound, seed)
         figures |= capabilities.figures(policy, sound)
     return {name: float(value) for name, value in figures.items() if not math.isnan(value)}

@@ -149,6 +149,7 @@ def charts(history: Sequence[Mapping[str, Any]], reward: str = "") -> list[Chart
         ],
         *[chart(f"Part: {name}", rounds, {"all": curve(f"score/{name}")}, "part of the reward") for name in parts],
         chart("Diversity", rounds, {"within prompts": curve("diversity")}, "mean 1 − cosine of two samples"),
+        chart("Different samples", rounds, {"of a prompt": curve("vendi")}, "effective number, Vendi score"),
         chart("KL", rounds, {"to the start": curve("kl")}, "estimate, before each update"),
         chart("Loss", rounds, {"last": curve("train/loss_last"), "first": curve("train/loss_first")}, "per round of training"),
         *[chart(_title(key), rounds, {"all": curve(key)}, "of the objective") for key in own],

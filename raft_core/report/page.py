@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from raft_core.evaluation.files import as_plain
 from raft_core.evaluation.table import Row, notes, rows, sentences, split_name
-from raft_core.format import duration, size
+from raft_core.format import duration
 from raft_core.machine.files import write_json, write_text
 from raft_core.report.data import FailureLine, PhaseCost, RunData, alarms, charts, costs, failures, read_run_data
 from raft_core.report.facts import component, policy_facts
 from raft_core.report.pictures import PairView, Sheet, best_median_worst, first_of_each, sheet
 from raft_core.report.plots import Chart, Whisker, whisker
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
+from raft_core.report.render import render_page
 
 PAGE, NUMBERS = "index.html", "report.json"
 
@@ -58,33 +55,8 @@ def write_report(run_folder: Path) -> Path:
     data = read_run_data(Path(run_folder))
     page = page_of(data)
     write_json(folder / NUMBERS, numbers_of(data, page))
-    write_text(folder / PAGE, render(page))
+    write_text(folder / PAGE, render_page(page))
     return folder / PAGE
-
-
-def render(page: Page) -> str:
-    """The page as one self-contained HTML file."""
-    return _templates().get_template("report.html.j2").render(page=page)
-
-
-def render_chart(drawn: Chart) -> str:
-    """A chart alone, as an HTML figure with an SVG; its colours are what the page around it sets (``.chart`` in report.css)."""
-    return str(_templates().get_template("parts.html.j2").module.chart_svg(drawn))  # type: ignore[attr-defined] - a macro
-
-
-@cache
-def _templates() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("raft_core.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"duration": duration, "size": size}
-    return environment
 
 
 def page_of(data: RunData) -> Page:

@@ -1,9 +1,12 @@
-"""Curves as plain geometry: where lines, dots and ticks go. A template turns it into SVG that follows the page's colours."""
+"""Curves as plain geometry: where lines, dots, bands and ticks go. A template turns it into SVG, in a page or as a file.
+
+In a page the curves follow the page's colours, and a dot tells its value when it is pointed at.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from raft_core.format import figure
@@ -11,7 +14,36 @@ from raft_core.metrics.statistics import Estimate
 
 WIDTH, HEIGHT = 320.0, 170.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 10.0, 10.0, 22.0
+LABEL = 16.0  # room for the name of an axis
 Y_TICKS, X_TICKS = 4, 7
+RADIUS = 2.4
+
+Span = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Series:
+    """Values that are drawn as one curve; NaN in y = missing.
+
+    Attributes:
+        label: in the legend; "" = not there.
+        x, y: [N].
+        texts: [N] what a dot tells when it is pointed at; by default the values.
+        low, high: [N] bounds of a band about the curve; None = no band.
+        dashed: drawn so.
+        colour: number of its colour; None = its place among the series.
+        radii: [N] of the dots, in units of the drawing.
+    """
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    texts: Sequence[str] | None = None
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
+    dashed: bool = False
+    colour: int | None = None
+    radii: Sequence[float] | None = None
 
 
 @dataclass(frozen=True)
@@ -21,15 +53,19 @@ class Dot:
     x: float
     y: float
     text: str
+    radius: float = RADIUS
 
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: an SVG path, broken where values are missing, and its dots."""
+    """One curve: an SVG path, broken where values are missing, its dots, and the band about it, "" = none."""
 
     label: str
     path: str
     dots: tuple[Dot, ...]
+    colour: int = 0
+    dashed: bool = False
+    band: str = ""
 
 
 @dataclass(frozen=True)
@@ -40,7 +76,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Chart:
-    """Curves over rounds in a box of ``WIDTH`` × ``HEIGHT`` units, y downwards."""
+    """Curves in a box of ``width`` × ``height`` units, y downwards."""
 
     title: str
     note: str
@@ -48,11 +84,18 @@ class Chart:
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
     summary: str
+    x_label: str = ""
+    y_label: str = ""
     width: float = WIDTH
     height: float = HEIGHT
     left: float = LEFT
     right: float = WIDTH - RIGHT
     bottom: float = HEIGHT - BOTTOM
+
+    @property
+    def legend(self) -> list[Line]:
+        """The lines that a legend names."""
+        return [line for line in self.lines if line.label]
 
 
 def chart(title: str, rounds: Sequence[int], curves: Mapping[str, Sequence[float]], note: str = "") -> Chart | None:
@@ -65,36 +108,101 @@ def chart(title: str, rounds: Sequence[int], curves: Mapping[str, Sequence[float
     drawn = {label: list(values) for label, values in _merged(curves).items() if any(map(math.isfinite, values))}
     if not drawn:
         return None
-    values = [value for curve in drawn.values() for value in curve if math.isfinite(value)]
-    y_at = _ticks(min(values), max(values), Y_TICKS)
-    low, high = min(y_at[0], *values), max(y_at[-1], *values)
-    first, last = rounds[0], rounds[-1]
+    series = [
+        Series(label, rounds, curve, [f"round {rnd}, {label}: {figure(y)}" for rnd, y in zip(rounds, curve, strict=True)])
+        for label, curve in drawn.items()
+    ]
+    summary = f"{title} by round: " + "; ".join(_words(label, curve) for label, curve in drawn.items())
+    whole = [t for t in _ticks(rounds[0], rounds[-1], X_TICKS) if t == round(t) and rounds[0] <= t <= rounds[-1]]
+    return plot(title, series, note=note, summary=summary, x_ticks=whole or [rounds[0]], x_span=(rounds[0], rounds[-1]))
 
-    def x(rnd: float) -> float:
-        if first == last:
-            return (LEFT + WIDTH - RIGHT) / 2
-        return LEFT + (rnd - first) / (last - first) * (WIDTH - RIGHT - LEFT)
 
-    def y(value: float) -> float:
-        return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - BOTTOM - TOP)
+def plot(
+    title: str,
+    series: Sequence[Series],
+    *,
+    note: str = "",
+    summary: str = "",
+    x_label: str = "",
+    y_label: str = "",
+    x_span: Span | None = None,
+    y_span: Span | None = None,
+    x_ticks: Sequence[float] | None = None,
+    size: Span = (WIDTH, HEIGHT),
+) -> Chart:
+    """A drawing of series over any x.
 
-    lines = []
-    for label, curve in drawn.items():
-        dots = tuple(
-            Dot(round(x(rnd), 1), round(y(value), 1), f"round {rnd}, {label}: {figure(value)}")
-            for rnd, value in zip(rounds, curve, strict=True)
-            if math.isfinite(value)
-        )
-        lines.append(Line(label, _path([(x(r), y(v)) for r, v in zip(rounds, curve, strict=True)]), dots))
-    x_at = [t for t in _ticks(first, last, X_TICKS) if t == round(t) and first <= t <= last] or [first]
+    Args:
+        summary: the drawing in words, for those who do not see it; by default its title.
+        x_label, y_label: names of the axes.
+        x_span, y_span: what the axes show at least; by default what there is to see.
+        x_ticks: where the ticks of x are; by default at round numbers.
+        size: width and height in units.
+
+    Raises:
+        ValueError: there is no finite value.
+    """
+    ys = [y for one in series for values in (one.y, one.low or (), one.high or ()) for y in values if math.isfinite(y)]
+    xs = [x for one in series for x, y in zip(one.x, one.y, strict=True) if math.isfinite(y)]
+    if not ys:
+        raise ValueError(f"{title!r} has no finite value to draw")
+    x_low, x_high = x_span or (min(xs), max(xs))
+    x_at = _ticks(x_low, x_high, X_TICKS) if x_ticks is None else list(x_ticks)
+    y_at = _ticks(*(y_span or (min(ys), max(ys))), round(Y_TICKS * size[1] / HEIGHT))
+    y_low, y_high = y_span or (min(y_at[0], *ys), max(y_at[-1], *ys))
+    left, right = LEFT + LABEL * bool(y_label), size[0] - RIGHT
+    bottom = size[1] - BOTTOM - LABEL * bool(x_label)
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = 0.5 if x_low == x_high else (x - x_low) / (x_high - x_low)
+        return left + across * (right - left), bottom - (y - y_low) / (y_high - y_low) * (bottom - TOP)
+
     return Chart(
         title=title,
         note=note,
-        lines=tuple(lines),
-        x_ticks=tuple(Tick(round(x(t), 1), str(round(t))) for t in x_at),
-        y_ticks=tuple(Tick(round(y(t), 1), tick_label(t, y_at)) for t in y_at),
-        summary=f"{title} by round: " + "; ".join(_words(label, curve) for label, curve in drawn.items()),
+        lines=tuple(_line(one, number, place) for number, one in enumerate(series)),
+        x_ticks=tuple(Tick(round(place(t, y_low)[0], 1), tick_label(t, x_at)) for t in x_at if x_low <= t <= x_high),
+        y_ticks=tuple(Tick(round(place(x_low, t)[1], 1), tick_label(t, y_at)) for t in y_at if y_low <= t <= y_high),
+        summary=summary or title,
+        x_label=x_label,
+        y_label=y_label,
+        width=size[0],
+        height=size[1],
+        left=left,
+        right=right,
+        bottom=bottom,
     )
+
+
+def _line(one: Series, number: int, place: Callable[[float, float], tuple[float, float]]) -> Line:
+    texts = one.texts or [
+        f"{one.label + ': ' if one.label else ''}{figure(x)}, {figure(y)}" for x, y in zip(one.x, one.y, strict=True)
+    ]
+    radii = one.radii or [RADIUS] * len(one.y)
+    dots = tuple(
+        Dot(round(place(x, y)[0], 1), round(place(x, y)[1], 1), text, round(radius, 1))
+        for x, y, text, radius in zip(one.x, one.y, texts, radii, strict=True)
+        if math.isfinite(y)
+    )
+    return Line(
+        label=one.label,
+        path=_path([place(x, y) for x, y in zip(one.x, one.y, strict=True)]),
+        dots=dots,
+        colour=number if one.colour is None else one.colour,
+        dashed=one.dashed,
+        band="" if one.low is None or one.high is None else _band(one.x, one.low, one.high, place),
+    )
+
+
+def _band(
+    x: Sequence[float], low: Sequence[float], high: Sequence[float], place: Callable[[float, float], tuple[float, float]]
+) -> str:
+    """The outline of a band, along its upper bound and back along the lower one; "" where no bound is known."""
+    known = [(u, a, b) for u, a, b in zip(x, low, high, strict=True) if math.isfinite(a) and math.isfinite(b)]
+    if len(known) < 2:
+        return ""
+    outline = [place(u, b) for u, _, b in known] + [place(u, a) for u, a, _ in reversed(known)]
+    return f"{_path(outline)} Z"
 
 
 def _merged(curves: Mapping[str, Sequence[float]]) -> dict[str, Sequence[float]]:

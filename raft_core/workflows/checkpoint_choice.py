@@ -14,7 +14,7 @@ from raft_core.prompts import distinct
 from raft_core.protocols import Policy
 from raft_core.reporter import Reporter
 from raft_core.rng import numpy_rng
-from raft_core.soundness import failed_mask, not_finite, require_sound
+from raft_core.soundness import REMEDY, failed_mask, failed_words, not_finite, sound_of
 from raft_core.store.checkpoint import (
     Keep,
     best_checkpoint,
@@ -38,7 +38,7 @@ def compare_checkpoint(checked: Checked, store: Store, reporter: Reporter) -> in
     one with the fewest.
 
     Raises:
-        NotFiniteError: nothing was trained, or every checkpoint's samples all failed.
+        NotFiniteError: nothing was trained, or training made all samples of every checkpoint fail.
     """
     config = checked.config
     require_trained(store.history(), reporter)
@@ -98,39 +98,24 @@ def _soundest(checked: Checked, store: Store, rounds: Sequence[int], reporter: R
     """(round, comparisons) of the first whose training made no sample fail, or else of the one with the fewest."""
     config = checked.config
     best: tuple[int, int, list[Evaluation]] | None = None
-    refused: list[str] = []
+    against: list[str] = []  # of each that was looked at and not taken at once
     for rnd in rounds:
         take_checkpoint(store.folder, rnd, config.policy, config.trainer)
-        try:
-            with config.trainer.averaged():
-                require_finite_weights(config.policy, rnd)
-                found = evaluations(checked, reporter)
-            require_sound([sample for each in found for sample in each.after], f"drawn after round {rnd}")
-        except NotFiniteError as error:
-            refused.append(str(error))
-            continue
-        more = broken_by_training(found)
-        if best is None or more < best[0]:
+        with config.trainer.averaged():
+            wrong = "weights are not finite" if not_finite(config.policy.trainable()) else ""  # told without drawing
+            found = [] if wrong else evaluations(checked, reporter)
+        after, more = [sample for each in found for sample in each.after], broken_by_training(found)
+        wrong = wrong or (failed_words(after) if more > 0 else "")
+        if (not wrong or sound_of(after)) and (best is None or more < best[0]):
             best = (more, rnd, found)
-        if more <= 0:
+        if not wrong:
             break
-        refused.append(f"{more} samples more failed than before training")
+        against.append(wrong)
     if best is None:
-        raise NotFiniteError(f"no checkpoint of the run can be exported: {refused[0]}")
+        raise NotFiniteError(f"no checkpoint of the run can be exported; after round {rounds[0]}: {against[0]}. {REMEDY}")
     if best[1] != rounds[0]:
-        reporter.warn(f"the checkpoint of round {best[1]} is exported and not that of round {rounds[0]}, of which {refused[0]}")
+        reporter.warn(f"the checkpoint of round {best[1]} is exported and not that of round {rounds[0]}: {against[0]}")
     return best[1:]
-
-
-def require_finite_weights(policy: Policy, rnd: int) -> None:
-    """Weights that are not finite draw nothing; told without drawing.
-
-    Raises:
-        NotFiniteError: one is not.
-    """
-    for name, parameter in policy.trainable().items():
-        if not_finite({name: parameter.detach()}):
-            raise NotFiniteError(f"the weights after round {rnd} are not finite (the first is {name})")
 
 
 def broken_by_training(found: Sequence[Evaluation]) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from raft_core.errors import ConfigError, RewardError
+from raft_core.metrics.divergence import best_of_n_kl
 from raft_core.metrics.statistics import mean_interval
 from raft_core.preferences.fit import FitSettings
 from raft_core.preferences.learner import Learner, Scale
@@ -26,14 +27,6 @@ from raft_core.rewards.scoring import Scorer
 from raft_core.rng import numpy_rng
 from raft_core.soundness import sound_of
 from raft_core.types import Sample
-
-
-def best_of_n_kl(n: int) -> float:
-    """KL of best-of-n from the policy it draws from, nats: log n − (n − 1)/n. 0 for n = 1, 0.1931 for 2, 0.6363 for 4.
-
-    Source: Stiennon et al. 2020 (2009.01325), appendix G.3. Exact when no two scores are alike, an upper bound otherwise.
-    """
-    return math.log(n) - (n - 1) / n
 
 
 def distilled_kl(rounds: int, k: int) -> float:

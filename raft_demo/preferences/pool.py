@@ -22,7 +22,7 @@ from raft_core.types import Prompt
 from raft_demo.preferences.pairs import Scored, standardised
 from raft_demo.shared.runs import Modality
 
-WANTED = ("prompt", "prompt_meta", "text")
+WANTED = ("prompt", "prompt_meta", "text", "meta")
 PICTURES_KEPT = 128  # half a megabyte each at 512 pixels
 
 

@@ -8,8 +8,8 @@ from html import escape
 from typing import Any
 
 from raft_core.evaluation.table import number
-from raft_core.report.page import render_chart
 from raft_core.report.plots import Chart, chart
+from raft_core.report.render import render_chart
 from raft_demo.shared.gallery import Card
 
 CSS = """

@@ -134,6 +134,9 @@ class Worker:
         if self._process is not None:
             self._process.terminate()
             self._process.join(5)
+            if self._process.is_alive():
+                self._process.kill()
+                self._process.join()
 
     # ------------------------------------------------------------------ the line
 

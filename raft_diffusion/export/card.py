@@ -47,7 +47,7 @@ def write_run_card(run_folder: Path, folder: Path, place: str | None = None) -> 
         picture=picture,
         draws_first=_first(facts) is not None,
         addons=addons,
-        kohya=KOHYA_FILE if (folder / KOHYA_FILE).is_file() else "",
+        kohya=Markdown(KOHYA_FILE) if lora else "",
         snippet=use(facts, Trained(place or HERE, DIFFUSERS_FILE if lora else None)),
     )
 
@@ -64,8 +64,12 @@ def matter(facts: Facts) -> Markdown:
 def use(facts: Facts, trained: Trained) -> Markdown:
     """The lines that draw the first picture after training, or one of a training prompt where nothing was compared."""
     first = _first(facts)
-    prompt = first.prompt.text if first else next(iter(facts.prompts), "a prompt")
-    return Markdown(snippet(facts.policy, trained, prompt, first.seed if first else None))
+    if first is None:
+        return Markdown(snippet(facts.policy, trained, next(iter(facts.prompts), "a prompt"), None))
+    asked = {name: value for name in ("width", "height", "negative_prompt") if (value := first.prompt.meta.get(name))}
+    size = {"width": first.output.width, "height": first.output.height}
+    policy = {**facts.policy, "sampling": {**(facts.policy.get("sampling") or {}), **asked}, "picture": size}
+    return Markdown(snippet(policy, trained, first.prompt.text, first.seed))
 
 
 def _first(facts: Facts) -> Sample | None:

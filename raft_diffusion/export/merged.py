@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ import torch
 
 from raft_core.errors import ModelError
 from raft_core.machine.files import publishing, write_json
-from raft_core.models.merged import merged_state
+from raft_core.models.merged import plain_state
 from raft_core.models.public_name import public_name
 from raft_diffusion.export.ldm_layout import differences, to_ldm
 from raft_diffusion.model import loading, single_file
 from raft_diffusion.model.engine import Engine
+from raft_diffusion.model.lora import folded
 from raft_diffusion.model.weights_file import write_tensors
 
 _ARCHITECTURES = {
@@ -33,7 +35,7 @@ def mistakes(path: Path) -> list[str]:
     return [f"{taken[0]} exists already: give another name, or remove it"] if taken else []
 
 
-def save_merged(engine: Engine, model: str, path: Path, dtype: torch.dtype) -> list[Path]:
+def save_merged(engine: Engine, model: str, path: Path, strength: float, dtype: torch.dtype) -> list[Path]:
     """Write the model as ``path`` and its configuration as the folder of the same name; returns the two.
 
     Textual inversions are left out: programs load them from their own files.
@@ -43,7 +45,12 @@ def save_merged(engine: Engine, model: str, path: Path, dtype: torch.dtype) -> l
         StoreError: a full disk, a folder that cannot be written to.
     """
     pipe = engine.pipe
-    states = {name: merged_state(network, dtype) for name, network in {**engine.networks, "vae": pipe.vae}.items()}
+    with contextlib.ExitStack() as stack:
+        if strength != 1:
+            stack.enter_context(engine.reference.at(strength))
+        for network in engine.networks.values():
+            stack.enter_context(folded(network))
+        states = {name: plain_state(network, dtype) for name, network in {**engine.networks, "vae": pipe.vae}.items()}
     for name, words in engine.words.items():
         for key in [key for key in states[name] if key.endswith("token_embedding.weight")]:
             states[name][key] = states[name][key][:words].clone()

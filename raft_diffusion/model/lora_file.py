@@ -5,7 +5,6 @@ An adapted layer has a down matrix [r, in, …] and an up matrix [out, r, …]; 
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -19,6 +18,9 @@ import torch
 from raft_core.errors import ModelError
 from raft_core.machine.torchvision import ensure_importable
 from raft_core.models.quiet import quiet
+from raft_core.reading.files import excerpt
+from raft_core.reading.json_data import parse_json
+from raft_core.reading.shapes import require_shape
 from raft_diffusion.model.folders import PICKLES, read_json
 from raft_diffusion.model.weights_file import check_whole, header, read_tensors
 
@@ -209,9 +211,15 @@ def _renamed(matrices: Mapping[str, torch.Tensor], xl: bool, layers_per_block: i
 def _factors(
     layer: str, down: torch.Tensor, up: torch.Tensor, alpha: torch.Tensor | None, settings: Mapping[str, Any]
 ) -> Factors:
-    if down.ndim < 2 or up.ndim < 2 or up.shape[1] != down.shape[0] or (alpha is not None and alpha.numel() != 1):
+    fits = down.ndim >= 2 and up.ndim >= 2 and up.shape[1] == down.shape[0] > 0 and down.ndim == up.ndim
+    if not fits or (alpha is not None and alpha.numel() != 1):
         raise ModelError(f"the LoRA's matrices of {layer} do not fit each other: the file is damaged")
-    return Factors(down, up, _noted_alpha(layer, down.shape[0], settings) if alpha is None else float(alpha))
+    value = _noted_alpha(layer, down.shape[0], settings) if alpha is None else float(alpha)
+    if value is not None and (not math.isfinite(value) or value == 0):
+        raise ModelError(f"the LoRA's alpha of {layer} is {value:g}, with which it says nothing: the file is damaged")
+    if not all(matrix.is_floating_point() for matrix in (down, up)):
+        raise ModelError(f"the LoRA's matrices of {layer} hold whole numbers ({down.dtype}): it is quantised, or damaged")
+    return Factors(down, up, value)
 
 
 def _noted_alpha(layer: str, rank: int, settings: Mapping[str, Any]) -> float | None:
@@ -220,26 +228,34 @@ def _noted_alpha(layer: str, rank: int, settings: Mapping[str, Any]) -> float | 
     own = {key.removeprefix(f"{network}."): value for key, value in settings.items() if key.startswith(f"{network}.")}
     if "lora_alpha" not in own:
         return None
-    from peft.utils.other import get_pattern_key
-
-    pattern = own.get("alpha_pattern") or {}
     try:
-        alpha = float(pattern.get(get_pattern_key(list(pattern), module), own["lora_alpha"]))
-    except (TypeError, ValueError, re.error) as error:
+        patterns = require_shape(own.get("alpha_pattern") or {}, dict, "alpha_pattern")
+        alpha = next((value for name, value in patterns.items() if _names(name, module)), own["lora_alpha"])
+        alpha = float(require_shape(alpha, (int, float), "lora_alpha"))
+    except ValueError as error:
         raise ModelError(f"the LoRA notes alphas that cannot be read: {error}") from error
     return alpha * math.sqrt(rank) if own.get("use_rslora") else alpha  # rank-stabilised: divided by the rank's root
+
+
+def _names(pattern: str, module: str) -> bool:
+    """Whether an entry of peft's patterns is meant for a module: its name, or the end of it unless it begins with ^.
+
+    Raises:
+        ValueError: it is another regular expression; what is read from a file is not searched by.
+    """
+    name = pattern.removeprefix("^").replace("\\.", ".")
+    if not re.fullmatch(r"[\w.]*", name):
+        raise ValueError(f"{excerpt(pattern, 60)} is a regular expression, no layer's name")
+    return module == name or (not pattern.startswith("^") and module.endswith(f".{name}"))
 
 
 def _noted_settings(file: Path) -> dict[str, Any]:
     """Peft's settings by ``network.setting``, as diffusers notes them in the header; empty where it does not."""
     note = header(file).get("__metadata__") or {}
     try:
-        found = json.loads(note.get(SETTINGS_NOTE, "{}"))
+        return require_shape(parse_json(require_shape(note, dict, "metadata").get(SETTINGS_NOTE, "{}")), dict, SETTINGS_NOTE)
     except (TypeError, ValueError) as error:
         raise ModelError(f"{file} notes settings of its LoRA that cannot be read: {error}") from error
-    if not isinstance(found, dict):
-        raise ModelError(f"{file} notes settings of its LoRA that cannot be read: they are no JSON object")
-    return found
 
 
 def _peft_settings(file: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ LAYERS, HEADS = 2, 4
 RESOLUTION = 64
 
 
-def model_config(vocabulary: int) -> dict:
+def model_config(vocabulary: int, name: str = "shapes-clip") -> dict:
     """open_clip's `model_cfg`: a small ResNet for pictures, two transformer layers for text."""
     return {
         "embed_dim": WIDTH,
@@ -23,7 +23,7 @@ def model_config(vocabulary: int) -> dict:
         "text_cfg": {
             "context_length": CONTEXT,
             "vocab_size": vocabulary,
-            "hf_tokenizer_name": "shapes-clip",  # a local folder's own tokenizer files are used, whatever the name
+            "hf_tokenizer_name": name,  # a local folder's own tokenizer files are used, whatever the name
             "width": WIDTH,
             "heads": HEADS,
             "layers": LAYERS,
@@ -31,20 +31,20 @@ def model_config(vocabulary: int) -> dict:
     }
 
 
-def build_clip():
-    """An untrained open_clip CLIP."""
+def build_clip(tokenizer=None):
+    """An untrained open_clip CLIP for a tokenizer's vocabulary, the shapes' if None."""
     ensure_importable()
     import open_clip
 
-    return open_clip.CLIP(**model_config(len(build_tokenizer())))
+    return open_clip.CLIP(**model_config(len(tokenizer or build_tokenizer())))
 
 
-def save_clip(clip, folder: Path) -> None:
+def save_clip(clip, folder: Path, tokenizer=None) -> None:
     """Writes a folder that `open_clip` loads as `local-dir:FOLDER`."""
     from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = build_tokenizer()
+    tokenizer = tokenizer or build_tokenizer()
     tokenizer.save_pretrained(folder)
     preprocess = {
         "size": [RESOLUTION, RESOLUTION],
@@ -53,7 +53,7 @@ def save_clip(clip, folder: Path) -> None:
         "interpolation": "bicubic",
         "resize_mode": "shortest",
     }
-    config = {"model_cfg": model_config(len(tokenizer)), "preprocess_cfg": preprocess}
+    config = {"model_cfg": model_config(len(tokenizer), folder.name), "preprocess_cfg": preprocess}
     (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
     save_file(halved(clip.state_dict()), folder / "open_clip_model.safetensors")
 
@@ -81,11 +81,11 @@ def load_clip(folder: Path) -> Clip:
     return Clip(model.float().eval(), preprocess, open_clip.get_tokenizer(f"local-dir:{folder}"))
 
 
-def as_text_encoder(clip):
+def as_text_encoder(clip, tokenizer=None):
     """The text tower as a transformers CLIPTextModel: the same hidden states from the same token ids."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    tokenizer = build_tokenizer()
+    tokenizer = tokenizer or build_tokenizer()
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=WIDTH,

@@ -5,6 +5,7 @@ seen come out right at 64² and mostly wrong at 32², and when at 32² the aesth
 """
 
 import argparse
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,14 +19,14 @@ import torch.nn.functional as F
 from PIL import Image
 
 from raft_diffusion.world.aesthetic import embed, load_head
-from raft_diffusion.world.captions import parse_caption
+from raft_diffusion.world.captions import caption, parse_caption
 from raft_diffusion.world.clip_model import load_clip
 from raft_diffusion.world.corrupt import CORRUPTIONS, canvases, corrupt
 from raft_diffusion.world.judge import GoldJudge
 from raft_diffusion.world.pictures import enlarged
 from raft_diffusion.world.pipeline import generate, load_pipeline
-from raft_diffusion.world.scenes import ATTRIBUTES, render
-from raft_diffusion.world.splits import draw_scenes
+from raft_diffusion.world.scenes import ATTRIBUTES, SHAPES, render
+from raft_diffusion.world.splits import draw_names, draw_scenes
 from raft_diffusion.world.vision import Swaps
 
 
@@ -119,6 +120,24 @@ def drawing_gate(world: World, prompts: list[str], side: int, guidance: float, k
     return {key: round(float(value), 3) for key, value in found.items()}
 
 
+def shape_gate(world: World, count: int = 128) -> dict[str, dict[str, float]]:
+    """By shape and side: share of pictures that show their caption, of held-out captions of a large object.
+
+    Args:
+        count: pictures at 32²; at 64², where nearly all are right, a quarter as many.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for number, shape in enumerate(SHAPES):
+        rng = np.random.default_rng(20 + number)
+        drawn = (draw_names(rng, heldout=True) | {"size": "large"} for _ in itertools.count())
+        texts = [caption(names) for names in itertools.islice((n for n in drawn if n["shape"] == shape), count)]
+        found[shape] = {"pictures": count}
+        for side, asked in ((64, texts[: count // 4]), (32, texts)):
+            pictures = generate(world.pipeline, asked, side, steps=12, guidance=1.5, seed=side)
+            found[shape][str(side)] = round(float(world.gold(asked, pictures).mean()), 3)
+    return found
+
+
 def lines(bundled: Path, name: str) -> list[str]:
     """The prompts of one file."""
     return (bundled / "prompts" / f"{name}.txt").read_text().splitlines()
@@ -132,6 +151,7 @@ def measure(bundled: Path, k: int = 16) -> dict[str, Any]:
         "clip": clip_gate(world),
         "aesthetic": aesthetic_gate(world),
         "taste": aesthetic_gate(world, "taste"),
+        "shapes": shape_gate(world),
         "drawing": [],
     }
     for what, file, side, guidance, each in (

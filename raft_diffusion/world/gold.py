@@ -1,7 +1,8 @@
-"""The gold judge of the bundled world: does the picture show its caption?"""
+"""The gold judge of a bundled world: does the picture show its caption?"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +15,27 @@ from raft_core.rewards.scoring import told
 from raft_core.types import Sample
 
 if TYPE_CHECKING:
+    from raft_diffusion.world.emoji.judge import GoldJudge as EmojiJudge
     from raft_diffusion.world.judge import GoldJudge
 
 FOLDER = Path(__file__).parents[1] / "bundled" / "shapes-judge"
 WEIGHTS = "judge.safetensors"
+
+
+def _folder_of(name):
+    from raft_diffusion.model.bundle import PREFIX, resolve
+
+    return resolve(name) if name.startswith(PREFIX) else Path(name)
+
+
+def _judge_class(folder):
+    """The judge's class of the world whose attributes are among the folder's answers."""
+    from raft_diffusion.world.emoji.judge import GoldJudge as EmojiJudge
+    from raft_diffusion.world.judge import GoldJudge
+
+    config = folder / "config.json"
+    answers = json.loads(config.read_text(encoding="utf-8"))["answers"] if config.is_file() else {}
+    return EmojiJudge if "object" in answers else GoldJudge
 
 
 class Gold:
@@ -27,15 +45,15 @@ class Gold:
     yet. A caption that is not of the bundled world is not scored.
 
     Args:
-        folder: with the judge's weights; null = the bundled ones.
+        folder: with the judge's weights, or ``bundled:NAME``; null = the shapes' judge. Its config.json tells the world.
         name: column in the store and label in the report.
         batch_size: pictures per forward pass.
     """
 
     def __init__(self, folder: str | None = None, *, name: str = "gold", batch_size: int = 64):
         self.info = RewardInfo(name=name, scale="1 = shows its caption, 0 = does not", batch_size=batch_size)
-        self.folder = Path(folder) if folder else FOLDER
-        self._judge: GoldJudge | None = None
+        self.folder = _folder_of(folder) if folder else FOLDER
+        self._judge: GoldJudge | EmojiJudge | None = None
 
     def check(self) -> list[str]:
         return [] if (self.folder / WEIGHTS).is_file() else [f"there is no judge in {self.folder}: {WEIGHTS} is missing"]
@@ -51,12 +69,11 @@ class Gold:
         if mistakes := self.check():
             raise ModelError(mistakes[0])
         from raft_diffusion.model.weights_file import check_whole
-        from raft_diffusion.world.judge import GoldJudge
 
         file = self.folder / WEIGHTS
         check_whole(file)
         try:
-            self._judge = GoldJudge(self.folder, batch_size=self.info.batch_size or 64)
+            self._judge = _judge_class(self.folder)(self.folder, batch_size=self.info.batch_size or 64)
         except (RuntimeError, KeyError, ValueError) as error:
             raise ModelError(f"{file} holds no judge of the bundled world: {error}") from error
 

@@ -6,6 +6,7 @@ Vocabulary in CLIP's own layout: 256 bytes, the same 256 ending a word, the merg
 import itertools
 import re
 from collections import Counter
+from collections.abc import Sequence
 from functools import cache
 
 from raft_diffusion.world.captions import PLACES, caption
@@ -73,11 +74,16 @@ def _merged(pieces, pair):
 @cache
 def build_tokenizer():
     """A CLIPTokenizer that knows every word of the corpus; the same every time."""
+    return tokenizer_of(_corpus())
+
+
+def tokenizer_of(texts: Sequence[str]):
+    """A CLIPTokenizer with one token for every word of the texts; the same every time."""
     from tokenizers.pre_tokenizers import ByteLevel
     from transformers import CLIPTokenizer
 
     alphabet = sorted(ByteLevel.alphabet())
-    merges = learn_merges(Counter(re.findall(r"\w+|[^\w\s]+", " ".join(_corpus()))), alphabet)
+    merges = learn_merges(Counter(re.findall(r"\w+|[^\w\s]+", " ".join(texts))), alphabet)
     tokens = alphabet + [letter + "</w>" for letter in alphabet] + ["".join(pair) for pair in merges] + [START, END]
     vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=CONTEXT)  # pyright: ignore[reportArgumentType]

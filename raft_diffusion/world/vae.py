@@ -41,7 +41,7 @@ def build_vae():
 
 @torch.no_grad()
 def pass_through(vae) -> None:
-    """Starts the autoencoder as "shrink 4×, enlarge 4×": only sharp edges are left to learn.
+    """Starts the autoencoder as "shrink, enlarge": only sharp edges are left to learn.
 
     From random weights a network this narrow spends thousands of steps on getting colours past its normalisation layers. So
     the residual stream begins with x, -x and two constants: with the constants a group's variance hardly depends on the
@@ -70,8 +70,9 @@ def pass_through(vae) -> None:
             conv.weight[channel, channel, 1, 1], conv.weight[channel, channel + 3, 1, 1] = deviation, -deviation
     _identity(vae.post_quant_conv, torch.ones(1, 1))
     _identity(vae.quant_conv, torch.ones(1, 1))
-    vae.quant_conv.weight[4:] *= 0.1
-    vae.quant_conv.bias[4:] = -6.0  # log-variance: the latents begin almost noiseless
+    latents = vae.config.latent_channels
+    vae.quant_conv.weight[latents:] *= 0.1
+    vae.quant_conv.bias[latents:] = -6.0  # log-variance: the latents begin almost noiseless
 
 
 def _identity(conv, kernel):

@@ -142,7 +142,12 @@ class Chat:
             return whole[len(opened) : len(whole) - len(closing.whole)] + closing.text
         # The template writes a turn that is over otherwise than it opens one: DeepSeek-R1's opens a thought, and leaves the
         # thoughts of earlier turns out.
-        return _behind(opened, reply["content"]) + closing.text
+        if reply.get("tool_calls"):
+            raise DataError(
+                f"the chat template of {self._name} opens a turn otherwise than it writes one that calls tools, so it is not "
+                "known what the model would have to write: leave such conversations out"
+            )
+        return _behind(opened, reply) + closing.text
 
     @cached_property
     def closing(self) -> Closing:
@@ -270,12 +275,13 @@ def variables(tokenizer: Any) -> set[str] | None:
     return read - {*TEMPLATE_OWN, *tokenizer.special_tokens_map, "raise_exception", "strftime_now"}
 
 
-def _behind(opened: str, content: str) -> str:
+def _behind(opened: str, reply: Message) -> str:
     """A reply behind a head that may have opened a thought."""
+    content: str = reply["content"]
     if not opened.rstrip().endswith(THOUGHT):
         return content
-    if THOUGHT_END not in content:
-        return f"\n{THOUGHT_END}\n\n{content}"
+    if (thought := reply.get("reasoning_content")) or THOUGHT_END not in content:
+        return f"{(thought or '').strip()}\n{THOUGHT_END}\n\n{content}"
     return content.lstrip().removeprefix(THOUGHT).lstrip("\n") if content.lstrip().startswith(THOUGHT) else content
 
 

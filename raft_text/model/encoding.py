@@ -34,10 +34,18 @@ class PromptEncoder:
         room: tokens that must be left for the completion.
         ends: ids of end-of-text tokens.
         name: of the model, for messages.
+        vocabulary: tokens that the model knows, which may be fewer than the tokenizer's; None = all of them.
     """
 
     def __init__(
-        self, tokenizer: Any, prompting: Prompting, context: int | None, room: int, ends: Sequence[int], name: str = "the model"
+        self,
+        tokenizer: Any,
+        prompting: Prompting,
+        context: int | None,
+        room: int,
+        ends: Sequence[int],
+        name: str = "the model",
+        vocabulary: int | None = None,
     ):
         self.tokenizer = tokenizer
         self._prompting = prompting
@@ -45,6 +53,7 @@ class PromptEncoder:
         self._room = room
         self._ends = tuple(ends)
         self._name = name
+        self._vocabulary = vocabulary
         self._known: dict[str, Ids] = {}
 
     @cached_property
@@ -79,27 +88,43 @@ class PromptEncoder:
             DataError: it leaves no room for a completion, is empty, or its conversation is refused by the chat template.
         """
         prompt = as_prompt(prompt)
-        key = prompt.id if any(name in prompt.meta for name in (MESSAGES, *FOR_TEMPLATE)) else prompt.text
-        if key not in self._known:
-            if len(self._known) >= REMEMBERED:
-                self._known.clear()
-            self._known[key] = self._encoded(prompt)
-        return self._known[key]
-
-    def _encoded(self, prompt: Prompt) -> Ids:
-        text = self._opened(prompt)
-        ids = self._ids(text, whole=not self.is_chat(prompt))
+        ids = self._known_ids(prompt)
         if not ids:
             raise DataError(
                 f"the prompt {shortened(prompt.text)!r} has no tokens, and the tokenizer adds none: nothing to continue"
             )
+        self._require_known(ids, prompt.text)
         if self._context is not None and len(ids) + self._room > self._context:
             raise DataError(
                 f"a prompt has {len(ids)} tokens, which with max_new_tokens {self._room} exceeds the model's context of "
                 f"{self._context}: {shortened(prompt.text)!r}; shorten it, lower sampling.max_new_tokens, or set "
                 "prompting.max_tokens"
             )
-        return tuple(ids)
+        return ids
+
+    def _known_ids(self, prompt: Prompt) -> Ids:
+        """Token ids of a prompt, whatever its length; computed once."""
+        key = prompt.id if any(name in prompt.meta for name in (MESSAGES, *FOR_TEMPLATE)) else prompt.text
+        if key not in self._known:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            self._known[key] = tuple(self._ids(self._opened(prompt), whole=not self.is_chat(prompt)))
+        return self._known[key]
+
+    def _require_known(self, ids: Sequence[int], text: str) -> None:
+        """A tokenizer to which tokens were added may give ids that the model's embedding does not have.
+
+        Raises:
+            DataError: a token that the model does not know.
+        """
+        if self._vocabulary is None or max(ids, default=0) < self._vocabulary:
+            return
+        token = self.tokenizer.convert_ids_to_tokens(max(ids))
+        raise DataError(
+            f"{shortened(text)!r} has the token {token!r} (number {max(ids)}), but {self._name} knows {self._vocabulary} "
+            "tokens: its tokenizer was extended and its embedding was not. Leave the token out, or extend the model with "
+            "model.resize_token_embeddings(len(tokenizer)) and save it"
+        )
 
     def _opened(self, prompt: Prompt) -> str:
         """All that stands before the completion, special tokens of a plain text excepted."""
@@ -188,6 +213,7 @@ class PromptEncoder:
         if end is None:  # a template that ends a turn with ordinary text ends it like any text
             eos = self.tokenizer.eos_token_id
             ids = [*ids, min(self._ends) if eos is None else eos]
+        self._require_known(ids, message["content"])
         length = len(self(prompt)) + len(ids)
         if self._context is not None and length > self._context:
             raise DataError(
@@ -207,7 +233,7 @@ class PromptEncoder:
 
     def contexts(self, prompt: Prompt) -> list[Ids]:
         """What stands before each turn of the assistant that is learned from a prompt; the last is the prompt itself."""
-        return [*(tuple(self._ids(self._opened(before))) for before, _ in self._earlier(prompt)), self(prompt)]
+        return [*(self._known_ids(before) for before, _ in self._earlier(prompt)), self(prompt)]
 
     def turns(self, prompt: Prompt, text: str) -> list[Ids]:
         """Token ids of every turn of the assistant that is learned from a prompt with its response; each has its context.

@@ -90,16 +90,18 @@ class Engine:
 
         Raises:
             ModelError: the model or its tokenizer cannot be loaded, adapted or used as asked.
-            ConfigError: the completions are longer than the model's context.
+            ConfigError: the completions are longer than the model's context, or could never end at a stop text.
         """
         tokenizer = loading.load_tokenizer(model, chat=prompting.chat)
+        loading.stop_tokens(tokenizer, sampling.stop)
         context = loading.context_length(loading.load_config(model))
         if mistakes := room_mistakes(context, sampling):
             raise ConfigError(mistakes)
         quantization = hardware.quantization(memory.quantize)
         network = loading.load_model(model, dtype, attention=memory.attention, quantization=quantization)
         ends = loading.end_tokens(tokenizer, network, model)
-        encode = PromptEncoder(tokenizer, prompting, context, sampling.max_new_tokens, ends, model)
+        vocabulary = network.get_input_embeddings().num_embeddings
+        encode = PromptEncoder(tokenizer, prompting, context, sampling.max_new_tokens, ends, model, vocabulary)
         turn_ends = encode.ends(chat=prompting.chat)
         if turn_ends != ends:  # so that what is exported knows where a turn ends
             network.generation_config.eos_token_id = list(turn_ends)

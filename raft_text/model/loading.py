@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from raft_core.errors import ModelError, nearest
+from raft_core.errors import ConfigError, ModelError, nearest
 from raft_core.machine.torchvision import ensure_importable
 from raft_core.reading.files import Unreadable
 from raft_core.reading.json_data import read_object
@@ -81,12 +81,14 @@ class Facts:
     Attributes:
         config: ``config.json``.
         context: longest text in tokens; None = not said.
+        vocabulary: tokens that the model knows; None = not said.
         ends: whether an end-of-text token is named anywhere.
         chats: whether there is a chat template.
     """
 
     config: Mapping[str, Any]
     context: int | None
+    vocabulary: int | None
     ends: bool
     chats: bool
 
@@ -103,10 +105,20 @@ def read_facts(folder: Path) -> Facts:
     return Facts(
         config=config,
         context=next((config[key] for key in _CONTEXT_KEYS if isinstance(config.get(key), int)), None),
+        vocabulary=next((size for part in (config, config.get("text_config") or {}) if (size := part.get("vocab_size"))), None),
         ends=any(s.get("eos_token") for s in (tokenizer, special))
         or any(c.get("eos_token_id") is not None for c in (config, generation)),
         chats=bool(tokenizer.get("chat_template")) or (folder / "chat_template.jinja").is_file(),
     )
+
+
+def exceeds_embedding(folder: Path) -> bool:
+    """Whether the tokenizer of a model's folder has tokens that its embedding has no rows for, as far as the files tell."""
+    known, content = read_facts(folder).vocabulary, _json(folder / "tokenizer.json")
+    vocabulary = content.get("model", {}).get("vocab") or {}
+    numbers = [token["id"] for token in content.get("added_tokens") or ()]
+    numbers += [len(vocabulary) - 1] if isinstance(vocabulary, list) else list(vocabulary.values())
+    return known is not None and max(numbers, default=0) >= known
 
 
 def _json(path: Path, required: bool = False) -> dict[str, Any]:
@@ -300,14 +312,47 @@ def context_length(config: Any) -> int | None:
 
 
 def end_tokens(tokenizer: Any, network: Any, model: str) -> tuple[int, ...]:
-    """Ids of the tokens that end a text, by the tokenizer and by the model's own settings.
+    """Ids of the tokens that end a text, by the tokenizer and by the model's own settings; those that the model knows.
 
     Raises:
         ModelError: there is none.
     """
+    size = network.get_input_embeddings().num_embeddings
     found: set[int] = set()
     for said in (tokenizer.eos_token_id, network.generation_config.eos_token_id, network.config.eos_token_id):
         found |= {said} if isinstance(said, int) else set(said or ())
     if not found:
         raise ModelError(no_end(model))
-    return tuple(sorted(found))
+    if known := tuple(sorted(end for end in found if end < size)):
+        return known
+    raise ModelError(
+        f"model: the end-of-text token of {model} has the number {min(found)}, but the model knows {size} tokens, so no "
+        "completion would ever end by itself: extend it with model.resize_token_embeddings(len(tokenizer)) and save it"
+    )
+
+
+def stop_tokens(tokenizer: Any, stop: Sequence[str]) -> tuple[int, ...]:
+    """Ids of those stop texts that are special tokens: no completion's text shows them, but a completion can end at them.
+
+    Raises:
+        ConfigError: a stop text in which a special token stands beside other text.
+    """
+    found = []
+    for text in stop:
+        ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        special = [i for i in ids if i in special_ids(tokenizer)]
+        if special and text in tokenizer.get_vocab():
+            found.append(tokenizer.convert_tokens_to_ids(text))
+        elif special:
+            token = tokenizer.convert_ids_to_tokens(special[0])
+            raise ConfigError(
+                f"sampling.stop has {text!r}, but {token!r} is a special token, which no completion's text shows, so it would "
+                f"never be found: give {token!r} alone, and completions end at that token"
+            )
+    return tuple(found)
+
+
+def special_ids(tokenizer: Any) -> set[int]:
+    """Ids of the tokens that are left out where a completion is read as text."""
+    added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return added | set(tokenizer.all_special_ids)

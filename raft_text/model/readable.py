@@ -21,7 +21,9 @@ def encoder_of(model: str, prompting: Prompting, sampling: Sampling, context: in
     """
     tokenizer = loading.load_tokenizer(model, chat=prompting.chat)
     ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    return PromptEncoder(tokenizer, prompting, context, sampling.max_new_tokens, ends, model)
+    place, where = loading.locate(model)
+    vocabulary = None if place == "hub" else loading.read_facts(Path(where)).vocabulary
+    return PromptEncoder(tokenizer, prompting, context, sampling.max_new_tokens, ends, model, vocabulary)
 
 
 def prompt_mistakes(
@@ -39,7 +41,7 @@ def prompt_mistakes(
     context = None if place == "hub" else loading.read_facts(Path(where)).context
     written = [text for prompt in prompts if responses and (text := response(prompt)) is not None]
     room = max([sampling.max_new_tokens, *(len(text.encode()) + CHAT_ROOM for text in written)])
-    if surely_fit(prompting, prompts, context, room):
+    if surely_fit(prompting, prompts, context, room) and not (place == "folder" and loading.exceeds_embedding(Path(where))):
         if not prompting.chat and all(prompt.messages is None for prompt in prompts):
             return []
         # Whether a template takes a conversation is a matter of its roles: one of each kind will do.

@@ -15,7 +15,7 @@ from raft_text.reasoning.sandbox import Outcome, Sandbox
 from raft_text.reasoning.stated import final
 from raft_text.reasoning.symbolic import formula
 from raft_text.reasoning.templates import program_of
-from raft_text.rewards.texts import completions
+from raft_text.rewards.texts import completions, is_truncated
 
 Form = Literal["number", "choice", "symbolic"]
 Reasoning = Literal["words", "program"]
@@ -69,14 +69,14 @@ def concluded(samples: Sequence[Sample]) -> list[str]:
     Raises:
         RewardError: an output that is no string.
     """
-    return [_concluded(text, sample.meta.get("finish")) for text, sample in zip(completions(samples), samples, strict=True)]
+    return [_concluded(sample, text) for sample, text in zip(samples, completions(samples), strict=True)]
 
 
-def _concluded(text: str, finish: object) -> str:
-    if finish == "length":
+def _concluded(sample: Sample, text: str) -> str:
+    if is_truncated(sample):
         return ""
-    opened = text.lower().rfind("<answer>")
-    return text + "</answer>" if finish == "stop" and "</answer>" not in text[opened:].lower() and opened >= 0 else text
+    _, opened, content = text.lower().rpartition("<answer>")
+    return text + "</answer>" if sample.meta.get("finish") == "stop" and opened and "</answer>" not in content else text
 
 
 def is_right(answer: Answer, reference: Answer, tolerance: float = TOLERANCE) -> bool:

@@ -228,11 +228,15 @@ def test_a_signal_ends_a_run_with_130_and_it_resumes_to_the_same_bytes(task):
     run = subprocess.Popen(
         [*command, *words, "run"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    deadline = time.monotonic() + 120
-    while not (task / "started").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    run.send_signal(signal.SIGTERM)
-    _, err = run.communicate(timeout=60)
+    try:
+        deadline = time.monotonic() + 200
+        while not (task / "started").exists() and run.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        run.send_signal(signal.SIGTERM)
+        _, err = run.communicate(timeout=80)
+    finally:
+        run.kill()
+        run.communicate()
     assert run.returncode == 130, err
     assert "resume with: raft resume run" in err and "Traceback" not in err
     assert main(["resume", "run"]) == 0

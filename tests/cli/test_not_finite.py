@@ -44,6 +44,14 @@ class Overflowing(FakePolicy):
         return [s.as_failed("pixels are not finite") if s.seed % 2 else s for s in super().render(samples)]
 
 
+class Unlucky(FakePolicy):
+    """Fails in comparisons, before training as after it."""
+
+    def sample(self, requests, *, purpose="use", strength=1.0, trace=False):
+        drawn = super().sample(requests, purpose=purpose, strength=strength, trace=trace)
+        return [s.as_failed("bad luck") for s in drawn] if purpose == "compare" else drawn
+
+
 class Unlearnable(FakePolicy):
     def nll(self, samples, draw, *, reference=False):
         return super().nll(samples, draw, reference=reference) * math.nan
@@ -109,8 +117,17 @@ def test_a_run_whose_model_diverges_ends_in_words_and_exports_nothing(task, caps
 
 def test_the_last_checkpoint_is_not_exported_when_only_its_own_samples_tell_that_it_diverged(task, capsys):
     assert main(["align", "task.yaml", "--output", "run", "--rounds", "1"]) == 2
-    assert "no checkpoint of the run can be exported: drawn after round 1: 12 of 12 samples failed" in capsys.readouterr().err
+    assert "no checkpoint of the run can be exported; after round 1: 12 of 12 samples failed" in capsys.readouterr().err
     assert not (task / "run/export").exists() and read_run(task / "run")["status"] == "failed"
+
+
+@pytest.mark.usefixtures("task")
+def test_weights_that_are_not_finite_are_not_drawn_from(capsys, monkeypatch):
+    place = "raft_core.workflows.checkpoint_choice"
+    monkeypatch.setattr(f"{place}.load_weights", lambda *parts: parts[2].mean.data.fill_(float("inf")))
+    monkeypatch.setattr(f"{place}.evaluations", lambda *_: pytest.fail("drawn from"))
+    assert main(["align", "task.yaml", "--output", "run", "--policy", "FakePolicy"]) == 2
+    assert "no checkpoint of the run can be exported; after round 2: weights are not finite" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("export", ["best", "last"])
@@ -155,6 +172,13 @@ def test_a_run_goes_on_with_what_is_sound(task, capsys):
     assert len(list((task / "drawn").glob("*.png"))) == sum("file" in row for row in rows) > 0
     chosen = [json.loads(line) for line in (task / "ranked/samples.jsonl").read_text().splitlines()]
     assert not any(row["chosen"] for row in chosen if "failed" in row)
+
+
+def test_what_fails_before_training_too_is_not_held_against_a_checkpoint(task, capsys):
+    assert main(["align", "task.yaml", "--output", "run", "--policy", "policies.py:Unlucky"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "training prompts, before training: 10 of 10 samples failed: bad luck" in out and "100 %" not in out
+    assert read_run(task / "run")["checkpoint"] == 2
 
 
 def test_samples_that_failed_are_not_offered_for_a_choice(task):

@@ -1,9 +1,6 @@
 """Two processes make the same run as one. They are real ones, over gloo, as ``accelerate launch`` would start them."""
 
 import json
-import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,7 +14,7 @@ from raft_core.objectives.sft import Sft
 from raft_core.rng import torch_rng
 from raft_core.sampling import requests
 from raft_core.selectors.best_of_k import BestOfK
-from raft_core.testing import FakePolicy, FakeReward
+from raft_core.testing import FakePolicy, FakeReward, close, together
 from raft_core.training.optim import Optimizer
 from raft_core.training.trainer import Trainer
 from raft_core.types import Prompt
@@ -67,28 +64,12 @@ def run(folder: Path, rank: int) -> None:
     (folder / f"{rank}.json").write_text(json.dumps([metrics, plain]))
 
 
-def start(folder: Path, rank: int, count: int, port: int) -> subprocess.Popen:
-    group = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    group |= {"OMP_NUM_THREADS": 1, "ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
-    root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(root), **{name: str(value) for name, value in group.items()}}
-    return subprocess.Popen(
-        [sys.executable, __file__, str(folder), str(rank)], env=environment, stderr=subprocess.PIPE, text=True
-    )
-
-
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
     """Folders of the run with two processes and of the run with one."""
     two, one = tmp_path_factory.mktemp("two"), tmp_path_factory.mktemp("one")
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    processes = [start(two, rank, 2, port) for rank in range(2)]
     run(one, 0)
-    for process in processes:
-        _, errors = process.communicate(timeout=280)
-        assert process.returncode == 0, errors
+    assert together(__file__, lambda rank: (two, rank), 2) == [0, 0]
     return two, one
 
 
@@ -106,9 +87,9 @@ def test_two_processes_are_one(both):
     two, one = both
     shared, alone = load_file(two / "0.safetensors"), load_file(one / "0.safetensors")
     for name, value in alone.items():
-        torch.testing.assert_close(shared[name], value, rtol=1e-5, atol=1e-6)
+        close(shared[name], value, 1e-4)
     (metrics, plain), (metrics_alone, plain_alone) = (json.loads((folder / "0.json").read_text()) for folder in both)
-    assert metrics == [pytest.approx(found, rel=1e-5) for found in metrics_alone]
+    assert metrics == [pytest.approx(found, rel=1e-4) for found in metrics_alone]
     assert metrics[1]["train/failed_items"] == 1  # left out by one and known to both
     assert plain["step"] == plain_alone["step"] == 10
 
@@ -121,3 +102,4 @@ def test_a_batch_that_cannot_be_shared_equally_is_refused(monkeypatch):
 
 if __name__ == "__main__":
     run(Path(sys.argv[1]), int(sys.argv[2]))
+    Processes.current().wait()  # whoever left first would look like a failure to the other

@@ -8,13 +8,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,8 @@ from typing import Any
 import pytest
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
+#: How long a state is waited for. On a machine with much else to do a picture may take minutes.
+PATIENCE_S = 250
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
@@ -43,17 +43,16 @@ class App:
 
 @contextmanager
 def served(runs: Path, *options: str, **environment: str) -> Iterator[App]:
-    """`raft demo` on a free port, until the block ends."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    """`raft demo` until the block ends, on the port that it finds itself and tells: one looked up here may be lost by then."""
     runs.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "raft_cli", "demo", str(runs), "--port", str(port), *options]
+    command = [sys.executable, "-m", "raft_cli", "demo", str(runs), *options]
+    told = {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", **environment}
     with (runs.parent / "app.log").open("a") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "HF_HUB_OFFLINE": "1", **environment})
-    app = App(f"http://127.0.0.1:{port}", runs, process)
+        begins = log.tell()
+        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **told})
+    app = App("", runs, process)
     try:
-        _wait_for(app)
+        app.url = _address(app, begins)
         yield app
     finally:
         process.terminate()
@@ -64,15 +63,14 @@ def served(runs: Path, *options: str, **environment: str) -> Iterator[App]:
             process.wait()
 
 
-def _wait_for(app: App) -> None:
-    for _ in range(240):
+def _address(app: App, begins: int) -> str:
+    """Where the app listens, once it does; its log may begin with those of apps before."""
+    for _ in range(500):
+        if found := re.search(r"Running on local URL:\s+(http://\S+)", app.log()[begins:]):
+            return found[1]
         if app.process.poll() is not None:
             pytest.fail(f"the app ended at once:\n{app.log()}")
-        try:
-            with urllib.request.urlopen(app.url, timeout=5):
-                return
-        except OSError:
-            time.sleep(0.5)
+        time.sleep(0.5)
     pytest.fail(f"the app does not answer:\n{app.log()}")
 
 
@@ -93,6 +91,13 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test in a browser waits for one thing after the other."""
+    for item in items:
+        if "open_page" in getattr(item, "fixturenames", ()) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(4 * PATIENCE_S))
 
 
 @pytest.fixture(scope="session")
@@ -117,7 +122,7 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
         context = browser.new_context(viewport=size, color_scheme="dark" if dark else "light")
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(PATIENCE_S * 1000)
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(f"{url}/?__theme={'dark' if dark else 'light'}")
@@ -134,14 +139,34 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
 
 
 def go_to(page: Any, tab: str) -> None:
-    """Open a page of the app; in a narrow window it may be behind "More tabs"."""
-    page.wait_for_timeout(500)  # what fits is measured after the row was drawn
+    """Open a page of the app; in a narrow window it may be behind "More tabs".
+
+    What fits is measured after the row was drawn, and a tab may go behind the button just before it is clicked: then again.
+    """
     shown = page.get_by_role("tab", name=tab, exact=True)
-    if shown.is_visible():
-        shown.click()
-    else:
-        page.get_by_role("button", name="More tabs").click()
-        page.locator(".overflow-dropdown").get_by_role("button", name=tab, exact=True).click()
+    more = page.get_by_role("button", name="More tabs")
+    opened = page.locator(f"#page-{tab.lower()}")
+    until(page, lambda: opened.is_visible() or _tried(shown, more, page, tab), lambda: opened.is_visible())
+
+
+def _tried(shown: Any, more: Any, page: Any, tab: str) -> None:
+    from playwright.sync_api import TimeoutError as TooLong
+
+    with suppress(TooLong):
+        if shown.is_visible():
+            shown.click(timeout=2000)
+        elif more.is_visible():
+            more.click(timeout=2000)
+            page.locator(".overflow-dropdown").get_by_role("button", name=tab, exact=True).click(timeout=2000)
+
+
+def until(page: Any, act: Callable[[], Any], holds: Callable[[], bool], timeout_s: float = PATIENCE_S) -> None:
+    """Do something again and again until a state holds: a page that is not ready yet lets a click pass."""
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come to that in time"
+        act()
+        page.wait_for_timeout(250)
 
 
 def shot(page: Any, name: str) -> None:

@@ -214,6 +214,5 @@ def test_every_page_opens_and_fits(app, open_page, size, dark):
     for module in PAGES:
         go_to(page, module.NAME)
         page.locator(f"#page-{module.NAME.lower()}").wait_for()
-        page.wait_for_timeout(300)
-        assert page.evaluate("document.documentElement.scrollWidth") <= size["width"], module.NAME
+        page.wait_for_function(f"document.documentElement.scrollWidth <= {size['width']}")  # once all is laid out
         shot(page, f"page-{module.NAME.lower()}-{'narrow-dark' if dark else 'wide'}")

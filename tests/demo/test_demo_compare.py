@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
 import pytest
-from conftest import NARROW, WIDE, served, shot
+from conftest import NARROW, WIDE, served, shot, until
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
@@ -273,12 +274,10 @@ def test_a_mistake_is_told_in_words_and_stop_gives_the_work_up(app, open_page):
     page.get_by_role("button", name="Sampling").click()
     page.locator("#compare-steps input[type=number]").fill("100")
     page.get_by_role("button", name="Compare", exact=True).click()
-    page.get_by_text("of 100").first.wait_for()
-    page.get_by_role("button", name="Stop", exact=True).click()
-    page.get_by_text("stopped").wait_for()
+    status, stop = page.locator("#compare-status"), page.get_by_role("button", name="Stop", exact=True)
+    status.get_by_text(re.compile("starting|of 100")).first.wait_for()  # five times 100 steps: it is far from done
+    until(page, stop.click, lambda: "stopped" in status.inner_text())
     page.locator("#compare-steps input[type=number]").fill("2")
-    status = page.locator("#compare-status")
-    while status.inner_text() == "stopped":  # a click does nothing until the server has answered Stop
-        page.get_by_role("button", name="Compare", exact=True).click()
-        page.wait_for_timeout(500)
+    again = page.get_by_role("button", name="Compare", exact=True)
+    until(page, again.click, lambda: "stopped" not in status.inner_text())  # no click counts until the server has answered Stop
     page.get_by_text("per picture").wait_for()  # the worker is free again

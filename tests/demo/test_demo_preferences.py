@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import NARROW, WIDE, go_to, served, shot
+from conftest import NARROW, WIDE, go_to, served, shot, until
 
 from raft_core.errors import DataError, RaftError
 from raft_core.preferences.read import read_preferences
@@ -386,6 +386,16 @@ def press(page: Any, key: str) -> None:
     page.keyboard.press(key)
 
 
+def answer(page: Any, key: str) -> None:
+    """Answer the question that is shown. The next one is there at once, before the server has answered.
+
+    A page that has no next question yet, because the server is busy, lets the key pass.
+    """
+    picture = page.locator("#preferences-board .candidate img").first
+    before = picture.get_attribute("src")
+    until(page, lambda: press(page, key), lambda: picture.get_attribute("src") != before)
+
+
 def wait_for_counts(page: Any, text: str) -> None:
     page.locator(COUNTS).get_by_text(text).wait_for()
 
@@ -396,18 +406,15 @@ def test_ten_preferences_by_keyboard_become_a_reward_in_align(app: Any, open_pag
     page.locator("#preferences-board .candidate img").first.wait_for()
     assert page.locator("#preferences-board .candidate img").first.get_attribute("alt").startswith("the left sample for: ")
     for i in range(10):
-        before = page.locator("#preferences-board .candidate img").first.get_attribute("src")
-        press(page, "ArrowLeft" if i % 2 else "ArrowRight")
-        # No wait: the next question is there before the server has answered.
-        assert page.locator("#preferences-board .candidate img").first.get_attribute("src") != before
+        answer(page, "ArrowLeft" if i % 2 else "ArrowRight")
     wait_for_counts(page, "10 chosen")
     press(page, "u")
     wait_for_counts(page, "9 chosen")
-    press(page, "ArrowUp")
+    answer(page, "ArrowUp")
     wait_for_counts(page, "9 chosen · 1 equal")
-    press(page, "ArrowDown")
+    answer(page, "ArrowDown")
     wait_for_counts(page, "1 passed over")
-    press(page, "ArrowRight")
+    answer(page, "ArrowRight")
     wait_for_counts(page, "10 chosen")
     lines = [json.loads(line) for line in (app.runs / "preferences" / "small.jsonl").read_text().splitlines()]
     assert [line["best"] for line in lines] == [1, 0] * 4 + [1, [0, 1], None, 1]
@@ -425,9 +432,8 @@ def test_ten_preferences_by_keyboard_become_a_reward_in_align(app: Any, open_pag
     assert len(read_preferences(shutil.copy(download.value.path(), app.runs.parent / "got.parquet")).preferences) == 11
 
     go_to(page, "Align")
-    page.wait_for_timeout(1000)
-    page.locator("#align-reward input").click()
-    page.get_by_role("option", name="u-taste").first.wait_for()
+    box, offered = page.locator("#align-reward input"), page.get_by_role("option", name="u-taste").first
+    until(page, lambda: (box.blur(), box.click()), offered.is_visible)  # the page asks the server what there is by now
 
 
 @pytest.mark.slow
@@ -440,7 +446,7 @@ def test_four_at_a_time_on_a_narrow_dark_page(app: Any, open_page: Any):
     before = len(Choices(app.runs, "small").read())
     page.locator("#preferences-board .candidate").nth(2).click()
     page.locator("#preferences-board [data-act=undo]:enabled").wait_for()
-    page.wait_for_timeout(1000)
+    until(page, lambda: None, lambda: len(Choices(app.runs, "small").read()) > before)
     made = Choices(app.runs, "small").read()
     assert len(made) == before + 1
     assert (len(made[-1].samples), made[-1].best) == (4, (2,))

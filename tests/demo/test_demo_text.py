@@ -293,8 +293,8 @@ def write(page, what: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("size", "dark", "name"), [(WIDE, False, "wide"), (NARROW, True, "narrow-dark")])
 def test_a_person_compares_votes_and_measures(app, open_page, size, dark, name):
-    page = open_page(app.url, size=size, dark=dark)
-    open_tab(page)
+    page = open_page(app.url, tab="Text", size=size, dark=dark)
+    page.locator("#text-start").wait_for()
     shot(page, f"text-empty-{name}")
     write(page, "Scores")
     before, after = page.locator("#text-result .raft-text").first.locator(".raft-said").all()
@@ -312,19 +312,10 @@ def test_a_person_compares_votes_and_measures(app, open_page, size, dark, name):
     page.get_by_label("Accuracy on problems").check()
     page.get_by_label("number input for Problems", exact=True).fill("10")
     write(page, "accuracy")
+    page.locator("#text-result tbody tr").nth(1).wait_for()
     assert page.locator("#text-result tbody tr").count() == 2
     shot(page, f"text-accuracy-{name}")
     assert page.evaluate("document.documentElement.scrollWidth") <= size["width"], "nothing sticks out sideways"
-
-
-def open_tab(page) -> None:
-    """Where the tabs do not fit, the page is in the menu at their end."""
-    tab = page.get_by_role("tab", name="Text", exact=True)
-    if not tab.is_visible():
-        page.locator(".overflow-menu button").first.click()
-        tab = page.locator(".overflow-dropdown").get_by_text("Text", exact=True)
-    tab.click()
-    page.locator("#text-start").wait_for()
 
 
 @pytest.mark.slow

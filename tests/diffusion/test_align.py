@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
+from typing import ClassVar
 
+import httpx
 import numpy as np
 import pytest
+import torch
 import yaml
+from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 from markdown_it import MarkdownIt
 from safetensors import safe_open
 
+from raft_cli import main
 from raft_core.config.run_config import check
 from raft_core.evaluation.files import read_results
 from raft_core.workflows.align import align_run
 from raft_core.workflows.trained import open_source
 from raft_diffusion import Lora, StableDiffusion
 from raft_diffusion.export.card import adapter_words, addon_words, write_run_card
+from raft_diffusion.export.files import KOHYA_FILE
 from raft_diffusion.model import bundle
+from raft_diffusion.model.lora_file import DIFFUSERS_FILE
 
 HOSTILE = "<img src=x>![t](https://evil.example/t.png)[c](javascript:alert(1))|`x`"
 
@@ -139,6 +147,20 @@ def test_numbers_that_are_not_there_are_a_dash(run, tmp_path):
     assert "| reward | – |" in text
 
 
+def test_the_lines_of_the_card_say_what_the_prompts_row_asked_for(run, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for file in ("config.yaml", "run.json", "evaluation"):
+        (shutil.copytree if (run / file).is_dir() else shutil.copy)(run / file, tmp_path / file)
+    file = tmp_path / "evaluation/heldout.parquet"
+    table = pq.read_table(file)
+    meta = pa.array([json.dumps({"width": 32, "negative_prompt": "blue"})] * len(table))
+    pq.write_table(table.set_column(table.column_names.index("prompt_meta"), "prompt_meta", meta), file)
+    text = write_run_card(tmp_path, tmp_path).read_text()
+    assert "width=32," in text and "height=32," in text and "negative_prompt='blue'," in text
+
+
 def test_a_card_without_an_evaluation(run, tmp_path):
     """Such as of a run that was stopped: the lines draw a picture of any seed."""
     for file in ("config.yaml", "run.json"):
@@ -159,6 +181,94 @@ def test_the_card_of_full_fine_tuning_speaks_of_no_lora(run, tmp_path):
     assert "lora" not in text.lower()
     assert "base_model: owner/name" in text
     assert "from_pretrained('path/to/this/folder', subfolder='unet'" in text
+
+
+FORBIDDEN = httpx.Response(403, request=httpx.Request("POST", "https://huggingface.co/api/repos/create"))
+
+
+class Hub:
+    """What is asked of the Hub, kept."""
+
+    asked: ClassVar[list] = []
+
+    def create_repo(self, name, **how):
+        self.asked.append((name, how))
+        return f"https://huggingface.co/{name}"
+
+    def create_commit(self, name, operations, commit_message):
+        self.asked.append((name, {each.path_in_repo: Path(each.path_or_fileobj).read_bytes() for each in operations}))
+
+
+def test_a_run_is_pushed_with_a_card_that_loads_from_there(run, monkeypatch, capsys):
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    monkeypatch.setattr(Hub, "asked", [])
+    assert main(["export", str(run), "--push", "me/mine", "--private"]) == 0
+    assert "https://huggingface.co/me/mine" in capsys.readouterr().out
+    (made, how), (name, files) = Hub.asked
+    assert (made, name, how) == ("me/mine", "me/mine", {"private": True, "exist_ok": True})
+    assert set(files) == {DIFFUSERS_FILE, KOHYA_FILE, "README.md", "before_after.png"}
+    assert files[KOHYA_FILE] == (run / "export" / KOHYA_FILE).read_bytes()
+    card = files["README.md"].decode()
+    assert "pipe.load_lora_weights('me/mine', weight_name='pytorch_lora_weights.safetensors')" in card
+    assert KOHYA_FILE in card and "| diversity |" in card and str(run.parent) not in card
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (lambda: LocalTokenNotFoundError("no token"), "you are not logged in on the Hub; run: hf auth login"),
+        (lambda: HfHubHTTPError("403 forbidden", response=FORBIDDEN), "your token may not write to me"),
+        (lambda: httpx.ConnectError("nobody there"), "me/mine could not be reached: nobody there"),
+    ],
+)
+def test_a_hub_that_does_not_take_it(run, monkeypatch, capsys, error, says):
+    def refuse(*_, **__):
+        raise error()
+
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", refuse)
+    assert main(["export", str(run), "--push", "me/mine"]) == 2
+    assert says in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "nothing to do"),
+        (["--push", "mine"], "names no owner"),
+        (["--push", "me/mi ne"], "no name of a repository"),
+        (["--push", "me/mine", "--strength", "0.5"], "--strength is for --merge"),
+        (["--push", "me/mine", "--policy.sampling.steps", "9"], "--policy.sampling.steps is for --merge"),
+        (["--merge", "a.safetensors", "--dtype", "float8"], "must be one of float32, float16, bfloat16"),
+        (["--merge", "a.safetensors", "--strength", "-1"], "must not be negative"),
+        (["--merge", "folder"], "no name of a single file"),
+    ],
+)
+def test_mistakes_in_exporting(run, monkeypatch, tmp_path, capsys, words, says):
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", str(run), *words]) == 2
+    assert says in " ".join(capsys.readouterr().err.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_has_exported_nothing_is_not_pushed(run, tmp_path, capsys):
+    for file in ("config.yaml", "run.json"):
+        shutil.copy(run / file, tmp_path)
+    assert main(["export", str(tmp_path), "--push", "me/mine"]) == 2
+    assert "has exported nothing yet" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_merged_model_of_a_run_draws_what_the_run_drew(run, tmp_path, monkeypatch):
+    from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", str(run), "--merge", "whole.safetensors"]) == 0
+    pipe = StableDiffusionPipeline.from_single_file("whole.safetensors", config="whole", local_files_only=True)
+    pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config, use_karras_sigmas=True)
+    (evaluation,) = (e for e in read_results(run).evaluations if e.split == "heldout")
+    first = evaluation.after[0]
+    settings = {"num_inference_steps": 2, "guidance_scale": 2.0, "generator": torch.Generator().manual_seed(first.seed)}
+    image = np.asarray(pipe(first.prompt.text, **settings).images[0], dtype=np.int64)
+    assert abs(image - np.asarray(first.output, dtype=np.int64)).max() <= 1
 
 
 def test_adapters_and_addons_in_words():

@@ -17,6 +17,7 @@ ROUNDS = 2  # of five: the second one begins with trained weights
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # on a busy machine
 def test_the_main_job_gives_the_rows_that_were_recorded(tmp_path):
     recorded = pq.read_table(RECORD)
     here = json.loads(recorded.schema.metadata[b"machine"]) == machine()

@@ -11,6 +11,7 @@ import torch
 from raft_core.errors import ConfigError, DeviceError, ModelError
 from raft_core.protocols import Policy
 from raft_core.sampling import requests
+from raft_core.testing import close
 from raft_core.types import Prompt
 from raft_diffusion import DenoisingLoss, Lora, Memory, Sampling, StableDiffusion
 
@@ -85,7 +86,7 @@ def test_sampling_is_that_of_the_diffusers_pipeline(load, kind):
         ).images[0]
         for request in asked(k=1)
     ]
-    assert torch.allclose(ours, torch.stack(theirs), atol=1e-4)
+    close(ours, torch.stack(theirs))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -100,7 +101,7 @@ def test_an_empty_negative_prompt_is_the_pipelines_own(load, kind):
     request = asked(k=1)[0]
     generator = torch.Generator().manual_seed(request.seed)
     theirs = pipe(request.prompt.text, num_inference_steps=3, guidance_scale=3.0, generator=generator, output_type="latent")
-    assert torch.allclose(ours, theirs.images[0], atol=1e-4)
+    close(ours, theirs.images[0])
 
 
 @pytest.mark.parametrize("scheduler", ["dpm++", "euler", "unipc", "lcm", "ddpm", "heun", "DPMSolverSinglestepScheduler", None])
@@ -155,7 +156,7 @@ def test_replayed_log_probs_are_the_stored_ones(load, kind, guidance_scale):
     assert samples[0].tensors["trajectory"].shape == (4, 4, 16, 16)
     log_probs, mask = policy.step_log_probs(samples)
     stored = torch.stack([sample.tensors["step_log_probs"] for sample in samples])
-    assert torch.allclose(log_probs[mask], stored[mask], rtol=1e-5, atol=0.05)  # nats over 1,024 elements
+    close(log_probs[mask], stored[mask])
     log_probs.sum().backward()
     assert any(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in policy.trainable().values())
 
@@ -229,7 +230,7 @@ def test_gradients_are_the_same_with_checkpointing(load):
         samples = policy.sample(asked(k=1))
         policy.nll(samples, policy.draw(samples, [1, 2])).sum().backward()
         gradients.append(torch.cat([parameter.grad.flatten() for parameter in policy.trainable().values()]))
-    assert torch.allclose(*gradients, atol=1e-5)
+    close(*gradients)
 
 
 def test_a_dropped_caption_is_trained_on_the_empty_prompt(load):
@@ -420,7 +421,7 @@ def test_a_latent_consistency_model_is_told_the_guidance_scale(tiny, tmp_path):
     pipe.scheduler = LCMScheduler.from_config(pipe.scheduler.config)
     generator = torch.Generator().manual_seed(request.seed)
     theirs = pipe(request.prompt.text, num_inference_steps=2, guidance_scale=6.0, generator=generator, output_type="latent")
-    assert torch.allclose(ours.tensors["latents"], theirs.images[0], atol=1e-4)
+    close(ours.tensors["latents"], theirs.images[0])
     assert torch.isfinite(policy.nll([ours], policy.draw([ours], [1]))).all()
 
 
@@ -434,7 +435,7 @@ def test_half_precision_keeps_what_is_trained_in_float32(load, monkeypatch):
     samples = policy.sample(asked(k=1), trace=True)
     assert samples[0].tensors["latents"].dtype == torch.float32
     log_probs, _ = policy.step_log_probs(samples)
-    assert torch.allclose(log_probs, torch.stack([s.tensors["step_log_probs"] for s in samples]), rtol=1e-5, atol=0.05)
+    close(log_probs, torch.stack([s.tensors["step_log_probs"] for s in samples]))
     draw = policy.draw(samples, [1, 2])
     with torch.autocast("cpu", torch.bfloat16):  # as a trainer with mixed precision does, the reference first
         reference = policy.nll(samples, draw, reference=True)

@@ -8,6 +8,7 @@ import torch
 from raft_core.errors import ConfigError
 from raft_core.reporter import Silent
 from raft_core.sampling import requests
+from raft_core.testing import close
 from raft_core.types import Prompt
 from raft_core.workflows.generate import generate
 from raft_diffusion import Lora
@@ -42,7 +43,7 @@ def test_strength_leads_from_the_start_to_what_was_trained(load, arguments):
 
 def test_a_lora_of_half_the_alpha_is_one_of_half_the_strength(load):
     whole, half = trained(load, lora=Lora(rank=4, alpha=4)), trained(load, lora=Lora(rank=4, alpha=2))
-    assert torch.allclose(drawn(whole, strength=0.5), drawn(half), atol=1e-5)
+    close(drawn(whole, strength=0.5), drawn(half))
 
 
 def test_the_strength_comes_back_after_an_error(load):

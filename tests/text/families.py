@@ -77,13 +77,13 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def family(folder: Path, name: str, **changes: Any) -> Path:
-    """Write a random model of a family into a folder, with a tokenizer of one token per byte; returns the folder."""
+def family(folder: Path, name: str, tokenizer: Any = None, **changes: Any) -> Path:
+    """Write a random model of a family into a folder, by default with a tokenizer of one token per byte; returns the folder."""
     import transformers
 
     from raft_text.model.loading import quiet
 
-    tokenizer = tiny_tokenizer(context=CONTEXT)
+    tokenizer = tokenizer or tiny_tokenizer(context=CONTEXT)
     classes, sizes = FAMILIES[name]
     tokens = {"vocab_size": len(tokenizer), "bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": None}
     config = getattr(transformers, f"{classes}Config")(**tokens | sizes | changes)

@@ -15,6 +15,7 @@ from raft_core.errors import ConfigError, DataError
 from raft_core.prompts import read_prompts
 from raft_core.sampling import requests
 from raft_core.store.rounds import read_round
+from raft_core.testing import close
 from raft_core.types import Prompt, Request
 from raft_text import CausalLM, Lora, Sampling
 from raft_text.demonstrations import Demonstrated, write_winners
@@ -126,6 +127,9 @@ def test_thoughts_are_taught_as_the_template_writes_them():
     encode = encoder("r1")  # opens the thought itself
     assert encode.tokenizer.decode(encode.completion("a", "<think>\nhm\n</think>\n\nb")) == "hm\n</think>\n\nb<|end|>"
     assert encode.tokenizer.decode(encode.completion("a", "b")) == "\n</think>\n\nb<|end|>"
+    assert encode.tokenizer.decode(encode.completion("a", own)) == "sum\n</think>\n\n5.<|end|>"
+    with pytest.raises(DataError, match="otherwise than it writes one that calls tools"):
+        encode.completion("a", bot("b", tool_calls=[{"function": {"name": "f", "arguments": {}}}]))
 
 
 def test_a_beginning_of_the_answer_is_gone_on_with():
@@ -262,7 +266,7 @@ def test_conversations_and_texts_are_replayed_as_they_were_drawn(folder):
         for drawn in (samples, samples[::-1]):
             replayed, mask = made.step_log_probs(drawn)
             for row, kept, sample in zip(replayed, mask, drawn, strict=True):
-                assert torch.allclose(row[kept], sample.tensors["step_log_probs"], atol=1e-4)
+                close(row[kept], sample.tensors["step_log_probs"])
     assert not any(turn in s.tensors["tokens"][:4] for s in samples[3:])
 
 

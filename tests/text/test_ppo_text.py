@@ -23,6 +23,7 @@ from raft_core.sampling import requests
 from raft_core.selectors.every_score import EveryScore
 from raft_core.store.checkpoint import checkpoint_folder, read_tensors
 from raft_core.store.store import Store, read_history
+from raft_core.testing import close
 from raft_core.training.optim import Optimizer
 from raft_core.training.trainer import Trainer
 from raft_core.types import Prompt, Request, Sample, Weighted
@@ -55,7 +56,7 @@ def test_log_probs_beside_values_are_those_without_them(load, kind):
     assert torch.equal(log_probs, policy.step_log_probs(samples)[0])
     assert values.shape == log_probs.shape and not values.any()  # it begins at 0
     for row, kept, sample in zip(log_probs, mask, samples, strict=True):
-        assert torch.allclose(row[kept], sample.tensors["step_log_probs"], atol=1e-5)
+        close(row[kept], sample.tensors["step_log_probs"])
 
 
 @KINDS
@@ -67,10 +68,10 @@ def test_an_estimate_knows_only_what_goes_before(load, kind, separate):
     tokens = sample.tensors["tokens"]
     other = Sample(sample.request, tensors={"tokens": torch.cat([tokens[:3], (tokens[3:4] + 1) % 250, tokens[4:]])})
     (one,), (two,) = (policy.step_log_probs_and_values([s])[1].detach() for s in (sample, other))
-    assert torch.allclose(one[:4], two[:4], atol=1e-5)  # before the fourth token it is not yet seen
+    close(one[:4], two[:4])  # before the fourth token it is not yet seen
     assert not torch.allclose(one[4:], two[4:], atol=1e-5)
     together = policy.step_log_probs_and_values([other, *drawn(policy)])[1][0]
-    assert torch.allclose(together[: len(two)], two, atol=1e-5)
+    close(together[: len(two)], two)
 
 
 def test_packed_rows_have_the_same_estimates(load):
@@ -78,7 +79,7 @@ def test_packed_rows_have_the_same_estimates(load):
     for policy in (plain, packed):
         randomised(policy)
     samples = drawn(plain)
-    assert torch.allclose(plain.step_log_probs_and_values(samples)[1], packed.step_log_probs_and_values(samples)[1], atol=1e-4)
+    close(plain.step_log_probs_and_values(samples)[1], packed.step_log_probs_and_values(samples)[1])
 
 
 @pytest.mark.parametrize("arguments", [{}, {"lora": None}], ids=["lora", "full"])
@@ -105,8 +106,7 @@ def test_checkpointing_changes_no_gradient(load):
 
     plain, checkpointed = gradients(False), gradients(True)
     assert plain.keys() == checkpointed.keys()
-    for name, grad in plain.items():
-        assert torch.allclose(grad, checkpointed[name], atol=1e-4), name
+    close(*(torch.cat([grad.flatten() for grad in each.values()]) for each in (plain, checkpointed)))
 
 
 def test_without_a_critic_there_are_no_estimates(fresh, tiny):
@@ -184,7 +184,7 @@ def test_the_reward_rises(load, tmp_path):
     history = run(tmp_path / "run", policy, rounds=5, k=16, trainer=trainer, objective=Ppo(kl=KlPenalty(beta=0.001)))
     means = [row["reward/mean"] for row in history]
     assert means[-1] > means[0] + 0.1
-    assert history[0]["ppo/kl"] == pytest.approx(0, abs=1e-4) and history[-1]["ppo/kl"] > 0
+    assert history[0]["ppo/kl"] == pytest.approx(0, abs=1e-3) and history[-1]["ppo/kl"] > 0
 
 
 def test_an_interrupted_run_ends_in_the_same_weights(load, tmp_path):
@@ -248,8 +248,8 @@ def test_half_of_the_loss_is_on_the_written(load):
         losses = SftWithGold(gold=0.25)(policy, samples, part, [7, 4])  # 7 is odd: the second prompt's response, 4 the first's
         own = policy.nll(samples[:1], None)
         gold = policy.nll(policy.written([s.request for s in samples], ["yes", "never"]), None)
-    assert torch.allclose(losses[0], 0.75 * own[0] + 0.25 * gold[1], atol=1e-4)
-    assert torch.allclose(losses[1], 0.75 * 2 * own[0] + 0.25 * gold[0], atol=1e-4)
+    close(losses[0], 0.75 * own[0] + 0.25 * gold[1])
+    close(losses[1], 0.75 * 2 * own[0] + 0.25 * gold[0])
 
 
 def test_what_self_training_cannot_do_is_told(fresh):

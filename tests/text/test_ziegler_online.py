@@ -16,6 +16,7 @@ from raft_core.preferences.read import read_items
 from raft_core.preferences.reward import LearnedReward
 from raft_core.store.manifest import read_history
 from raft_core.store.rounds import read_round
+from raft_core.testing import close
 from raft_core.types import Prompt, Request, Sample
 from raft_core.workflows import online as module
 from raft_core.workflows.online import OnlineSettings
@@ -88,14 +89,15 @@ def test_labels_are_asked_for_twice_and_the_run_follows_the_newest_reward(place,
             assert ballot.best == tuple(np.flatnonzero(np.array(shares) == max(shares)))
     assert read_recipe(out / "stage_2" / "reward").training["preferences"] > 18
     # Each reward has mean 0 and variance 1 on the same samples of the reference, whatever the policy has become.
-    samples = [Sample(Request(Prompt(p), i, i), output=text) for i, (p, text) in enumerate(read_items(out / "reference"))]
+    items = read_items(out / "reference")
+    samples = [Sample(Request(Prompt(item.prompt), i, i), output=item.output) for i, item in enumerate(items)]
     for stage in (1, 2):
         scores = LearnedReward(str(out / f"stage_{stage}" / "reward"), device="cpu")(samples)
-        assert len(scores) == 40 and abs(scores.mean()) < 1e-4 and abs(scores.std() - 1) < 1e-4
+        assert len(scores) == 40 and abs(scores.mean()) < 1e-3 and abs(scores.std() - 1) < 1e-3
     rounds = [read_round(out / "run", rnd) for rnd in (1, 3)]
     for stage, (drawn, scored, _) in zip((1, 2), rounds, strict=True):
         learned = LearnedReward(str(out / f"stage_{stage}" / "reward"), device="cpu")(drawn)
-        assert np.allclose(learned, scored.columns["learned"], atol=1e-4)
+        close(learned, scored.columns["learned"], 1e-3)
     mean = np.mean([sum(c in "aeiou" for c in text) / max(len(text), 1) for text in texts(out / "reference")])
     deviation = np.std([sum(c in "aeiou" for c in text) / max(len(text), 1) for text in texts(out / "reference")])
     assert found["rounds"][2]["gold"] == pytest.approx((history[2]["judge/vowels"] - mean) / deviation)
@@ -126,11 +128,8 @@ def test_a_killed_run_ends_as_it_would_have_and_other_settings_are_refused(place
 
 
 def test_raft_keeps_its_price_of_divergence(place, capsys):
-    config = yaml.safe_load((place / "my.yaml").read_text())
-    del config["policy"]["init_args"]["critic"]
-    config |= {"selector": "BestOfK", "objective": "Sft"}
-    config["reward"] = {"class_path": "KLPenalised", "init_args": {"reward": "gold.py:vowels", "beta": 0.1, "draws": 1}}
-    (place / "my.yaml").write_text(yaml.safe_dump(config))
+    penalised = {"class_path": "KLPenalised", "init_args": {"reward": "gold.py:vowels", "beta": 0.1, "draws": 1}}
+    without_ratios(place, reward=penalised)
     assert online("--output", "out") == 0
     assert "learned_kl (reward)" in capsys.readouterr().out
     history = read_history(place / "out" / "run")
@@ -139,7 +138,7 @@ def test_raft_keeps_its_price_of_divergence(place, capsys):
     assert history[2]["reward/mean"] != history[2]["score/learned"]
     drawn, scored, _ = read_round(place / "out" / "run", 3)
     learned = LearnedReward(str(place / "out" / "stage_2" / "reward"), device="cpu")(drawn)
-    assert np.allclose(learned, scored.columns["learned"], atol=1e-4)
+    close(learned, scored.columns["learned"], 1e-3)
 
 
 def test_people_are_waited_for(place, capsys):
@@ -178,9 +177,16 @@ def test_mistakes_are_told_before_anything_is_drawn(place, capsys, words, messag
     assert not (place / "out" / "reference").exists()
 
 
+def without_ratios(place, **more):
+    """The configuration with an objective that does not ask how likely a token was when it was drawn."""
+    config = yaml.safe_load((place / "my.yaml").read_text())
+    del config["policy"]["init_args"]["critic"]
+    (place / "my.yaml").write_text(yaml.safe_dump(config | {"selector": "BestOfK", "objective": "Sft"} | more))
+
+
 @pytest.mark.usefixtures("place")
 def test_a_policy_that_says_one_thing_gives_nothing_to_choose_from(capsys):
-    assert online("--output", "out", "--policy.sampling.temperature", "0") == 2
+    assert online("--output", "out", "--policy.sampling.temperature", "1e-6") == 2
     assert "hardly 4 different samples" in capsys.readouterr().err
 
 

@@ -472,7 +472,7 @@ def test_a_pipe_is_no_configuration(tmp_path):
         ({"rounds": 10**12}, "at most 1000000 are possible"),
         ({"k": 10**9}, "at most 10000000 are possible"),
         ({f"key{i}": 1 for i in range(10_000)}, "9980 more keys that are not known"),
-        ({"judges": ["FakeReward"] * 5000}, "lists 5000 rewards"),
+        ({"judges": ["FakeReward"] * 5000}, "lists 5000 entries"),
         ({"prompts": {"train": "a" * 5000}}, "does not exist"),
         ({"k": "&a [x, *a]"}, "cannot be read"),
         ({"reward": {"class_path": "FakeReward", "init_args": [1]}}, "init_args is [1], but must be a mapping"),

@@ -12,12 +12,12 @@ from hypothesis.extra.numpy import arrays
 
 from raft_core.metrics.best_of import expected_max, expected_max_normal, gaussian_gain
 from raft_core.metrics.divergence import best_of_n_kl, kl_to_reference, log_ratios
-from raft_core.metrics.diversity import diversity_within, pairwise_distance, vendi
+from raft_core.metrics.diversity import diversity_within, pairwise_distance, vendi, vendi_within
 from raft_core.monitoring.figures import column_figures, measure, reward_figures
 from raft_core.rng import numpy_rng
 from raft_core.sampling import requests
 from raft_core.selectors.best_of_k import BestOfK
-from raft_core.testing import FakePolicy
+from raft_core.testing import FakePolicy, close
 from raft_core.types import Grouping, Prompt, Scores
 
 NAN = math.nan
@@ -96,7 +96,7 @@ def test_kl_by_hand():
     samples = policy.sample(requests([Prompt("p")], 200, 0, 1))
     policy.mean.data[:, 0] = 1.0
     x0 = np.array([float(s.tensors["x"][0]) for s in samples])
-    np.testing.assert_allclose(log_ratios(policy, samples, (0,)), x0 - 0.5, atol=1e-5)
+    close(log_ratios(policy, samples, (0,)), x0 - 0.5)
     fresh = policy.sample(requests([Prompt("p")], 200, 0, 2))
     # KL(N(m, 1) ‖ N(0, 1)) = |m|²/2, here of 200 samples with standard error 1/√200 = 0.07.
     assert kl_to_reference(policy, fresh, 0, limit=200) == pytest.approx(0.5, abs=0.2)
@@ -167,6 +167,9 @@ def test_vendi_by_hand():
     assert vendi(np.stack([E1, E2, E3])) == pytest.approx(3)
     assert vendi(np.stack([E1, E1, E2])) == pytest.approx(3 / 2 ** (2 / 3))  # exp(−⅔ ln ⅔ − ⅓ ln ⅓)
     assert math.isnan(vendi(np.empty((0, 3))))
+    groups = Grouping(np.array([3, 1, 2]))  # a prompt with a single sample tells nothing
+    assert vendi_within(np.stack([E1, E1, E2, E3, E1, E1]), groups) == pytest.approx((3 / 2 ** (2 / 3) + 1) / 2)
+    assert math.isnan(vendi_within(np.stack([E1, E2]), Grouping(np.array([1, 1]))))
 
 
 # --- best of K

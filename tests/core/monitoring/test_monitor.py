@@ -207,16 +207,23 @@ def test_peak_memory_sees_what_was_freed_again(gauge):
     if gauge is HighWaterMark and not HighWaterMark.works():
         pytest.skip("this kernel does not let the mark be put back")
     size = 200 * 2**20
+    made = []
 
-    def touch(n):
+    def touch(n, enough):
         block = np.ones(n, dtype=np.uint8)
-        time.sleep(0.1)
+        deadline = time.monotonic() + 60
+        while isinstance(made[-1], Sampler) and made[-1]._peak < enough and time.monotonic() < deadline:
+            time.sleep(0.01)  # it looks now and then, and on a busy machine not often
         del block
+
+    def kept():
+        made.append(gauge())
+        return made[-1]
 
     with peak_memory(gauge) as quiet:
         pass
-    with peak_memory(gauge) as busy:
-        touch(size)
+    with peak_memory(kept) as busy:
+        touch(size, quiet.host_bytes + 0.95 * size)
     with peak_memory(gauge) as after:
         pass
     assert busy.host_bytes - quiet.host_bytes > 0.9 * size

@@ -25,6 +25,7 @@ from raft_core.selectors.every_score import EveryScore
 from raft_core.store.checkpoint import checkpoint_folder, read_state
 from raft_core.store.store import Store, read_history
 from raft_core.testing import FakePolicy
+from raft_core.testing import close as near
 from raft_core.training.optim import Optimizer
 from raft_core.training.trainer import Trainer
 from raft_core.types import Prompt, Request, Sample, Scored
@@ -219,7 +220,7 @@ def test_what_is_old_stays_old_while_the_policy_learns():
     policy.value.data += 0.1  # within the clip: the targets are still those of the start
     after = begun(policy, samples, part, [0, 0, 0])
     errors = 0.5 * ((torch.tensor([1.0, 0.0, 2.0]) - 0.1) ** 2 - torch.tensor([1.0, 0.0, 2.0]) ** 2)
-    assert torch.allclose(after - before, 5 * errors, atol=1e-6)
+    near(after - before, 5 * errors)
     assert close(begun(policy, samples, part.take([2, 0]), [0, 0]), after[[2, 0]].tolist())  # item by item
 
 
@@ -335,4 +336,4 @@ def test_micro_batches_do_not_change_the_step():
         trainer.fit(policy, Ppo(), samples, advantages(*scores), 1)
         return torch.cat([policy.mean.flatten(), policy.value]).detach()
 
-    assert torch.allclose(stepped(8), stepped(1), atol=1e-5)
+    near(stepped(8), stepped(1))

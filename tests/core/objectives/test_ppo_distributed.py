@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,11 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from raft_core.machine.processes import Processes
 from raft_core.objectives.kl_control import KlPenalty
 from raft_core.objectives.ppo import Ppo
 from raft_core.sampling import requests
 from raft_core.selectors.every_score import EveryScore
-from raft_core.testing import FakePolicy, FakeReward
+from raft_core.testing import FakePolicy, FakeReward, close, together
 from raft_core.training.optim import Optimizer
 from raft_core.training.trainer import Trainer
 from raft_core.types import Prompt
@@ -54,38 +52,23 @@ def run(folder: Path, rank: int) -> None:
     (folder / f"{rank}.json").write_text(json.dumps([figures, trainer.state_dict()[1]["carried"]]))
 
 
-def start(folder: Path, rank: int, port: int) -> subprocess.Popen:
-    group = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    group |= {"OMP_NUM_THREADS": 1, "ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
-    path = {"PYTHONPATH": str(Path(__file__).parents[3])}
-    environment = {**os.environ, **path, **{name: str(value) for name, value in group.items()}}
-    return subprocess.Popen(
-        [sys.executable, __file__, str(folder), str(rank)], env=environment, stderr=subprocess.PIPE, text=True
-    )
-
-
 @pytest.mark.slow
 def test_two_processes_are_one(tmp_path):
     two, one = tmp_path / "two", tmp_path / "one"
     two.mkdir()
     one.mkdir()
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    processes = [start(two, rank, port) for rank in range(2)]
     run(one, 0)
-    for process in processes:
-        _, errors = process.communicate(timeout=280)
-        assert process.returncode == 0, errors
+    assert together(__file__, lambda rank: (two, rank), 2) == [0, 0]
     assert (two / "0.json").read_text() == (two / "1.json").read_text()
     assert (two / "0.safetensors").read_bytes() == (two / "1.safetensors").read_bytes()
     shared, alone = load_file(two / "0.safetensors"), load_file(one / "0.safetensors")
     for name, value in alone.items():
-        torch.testing.assert_close(shared[name], value, rtol=1e-4, atol=1e-5)
+        close(shared[name], value, 1e-4)
     (figures, carried), (figures_alone, carried_alone) = (json.loads((at / "0.json").read_text()) for at in (two, one))
-    assert carried == pytest.approx(carried_alone)
+    assert carried == pytest.approx(carried_alone, rel=1e-4)
     assert figures == [pytest.approx(each, rel=1e-3, abs=1e-5) for each in figures_alone]
 
 
 if __name__ == "__main__":
     run(Path(sys.argv[1]), int(sys.argv[2]))
+    Processes.current().wait()  # whoever left first would look like a failure to the other

@@ -35,6 +35,7 @@ from raft_core.preferences.read import read_items, read_preferences, split
 from raft_core.protocols import RewardInfo
 from raft_core.reporter import Silent
 from raft_core.rewards.scoring import Scorer
+from raft_core.testing import close
 from raft_core.training.optim import Optimizer
 from raft_core.types import Prompt, Request, Sample
 from raft_core.workflows.study import StudySettings, best_of_n, best_of_n_kl, distilled_kl, labelled_pairs
@@ -60,7 +61,7 @@ def pair(chosen="a", rejected="b", prompt="p", **more) -> Preference:
 )
 def test_losses_are_what_they_are_by_hand(scores, target, margin, expected):
     loss = choice_loss(torch.tensor([scores]), torch.tensor([target]), torch.tensor([margin]))
-    assert loss.item() == pytest.approx(expected, abs=1e-6)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_padded_candidate_gets_no_gradient_and_no_nan():
@@ -269,7 +270,7 @@ def test_a_fit_learns_what_is_preferred_and_is_normalised_before_and_after():
     before = raw_scores(learner, learner.encode(reference))
     fitted = fit(learner, train, held_out, reference, FitSettings(epochs=8, **QUICK), Silent())
     scores = fitted.after(raw_scores(learner, learner.encode(reference)))
-    assert (scores.mean(), scores.var()) == (pytest.approx(0, abs=1e-6), pytest.approx(1))
+    assert (scores.mean(), scores.var()) == (pytest.approx(0, abs=1e-5), pytest.approx(1, rel=1e-5))
     assert fitted.before == Scale(before.mean(), before.std())
     a, b, c = learner.weight.tolist()
     assert a > b > c
@@ -295,7 +296,7 @@ def test_the_best_epoch_is_kept_and_patience_ends_it():
     assert f"the weights of epoch {fitted.best} are kept" in Recorded.lines[-1]
     unseen = raw_scores(learner, learner.encode(flattened(held_out))) / fitted.before.std
     deltas = unseen[::2] - unseen[1::2]
-    assert np.logaddexp(0, -deltas).mean() == pytest.approx(losses[fitted.best], abs=1e-5)
+    assert np.logaddexp(0, -deltas).mean() == pytest.approx(losses[fitted.best], rel=1e-4)
 
 
 def test_micro_batches_change_nothing_and_the_seed_decides():
@@ -311,7 +312,7 @@ def test_micro_batches_change_nothing_and_the_seed_decides():
         )
         return learner.weight.tolist()
 
-    assert weights() == pytest.approx(weights(micro_batch_size=3), abs=1e-6)
+    close(weights(), weights(micro_batch_size=3))
     assert weights() == weights()
     assert weights(seed=1) != weights()
 

@@ -2,7 +2,9 @@ import html
 import html.parser
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -20,9 +22,10 @@ from raft_core.objectives.sft import Sft
 from raft_core.prompts import PromptSet
 from raft_core.report.data import charts, costs, known_rules, read_run_data
 from raft_core.report.facts import component, policy_facts
-from raft_core.report.page import page_of, render, write_report
+from raft_core.report.page import page_of, write_report
 from raft_core.report.pictures import best_median_worst, first_of_each, sheet, view
-from raft_core.report.plots import BOTTOM, HEIGHT, LEFT, RIGHT, WIDTH, chart, tick_label, whisker
+from raft_core.report.plots import BOTTOM, HEIGHT, LEFT, RIGHT, WIDTH, Series, chart, plot, tick_label, whisker
+from raft_core.report.render import render_page, write_plot
 from raft_core.rewards.scoring import Scorer
 from raft_core.selectors.best_of_k import BestOfK
 from raft_core.store.store import Store
@@ -149,7 +152,7 @@ def test_settings_are_in_words_and_not_as_a_program_writes_them():
 
 @pytest.mark.parametrize("name", ["raft_diffusion/bundled/examples/resolution", "raft_text/bundled/examples/sums_raft"])
 def test_no_page_shows_python(name):
-    page = html.unescape(render(page_of(read_run_data(Path(__file__).parents[3] / name))))
+    page = html.unescape(render_page(page_of(read_run_data(Path(__file__).parents[3] / name))))
     shown = page[page.index("<h2>What was run</h2>") : page.index("<summary>Configuration</summary>")]
     assert "lora" in shown
     for python in ("{'", "['", "None", "True", "False", "_parameters", "Selector: "):
@@ -231,6 +234,33 @@ def test_chart_by_hand():
     assert [tick.label for tick in drawn.x_ticks] == ["1", "2", "3"]
     assert drawn.y_ticks[0].label == "0.0"
     assert "a from 0.000 to 2.000" in drawn.summary
+
+
+def test_a_plot_over_any_x_by_hand():
+    """Between 62 and 190 of 200 and 10 and 62 of 100: the room that the names of the axes leave."""
+    rising = Series("a & b", [0, 2], [0, 4], low=[0, 2], high=[0, math.nan], radii=[3, 4])
+    flat = Series("", [0, 1, 2], [2, math.nan, 2], dashed=True, colour=7)
+    drawn = plot("t", [rising, flat], x_label="x", y_label="y", x_span=(0, 2), y_span=(0, 4), size=(200, 100))
+    first, second = drawn.lines
+    assert first.path == "M62.0 62.0 L190.0 10.0" and second.path == "M62.0 36.0 M190.0 36.0"
+    assert [(dot.x, dot.y, dot.radius, dot.text) for dot in first.dots][1] == (190.0, 10.0, 4, "a & b: 2.000, 4.000")
+    assert (first.colour, first.band, second.colour, second.dashed, second.label) == (0, "", 7, True, "")
+    assert drawn.legend == [first]
+    banded = plot("t", [replace(rising, high=[1, 4])], x_span=(0, 2), y_span=(0, 4), size=(200, 100))
+    assert banded.lines[0].band == "M46.0 61.0 L190.0 10.0 L190.0 44.0 L46.0 78.0 Z"
+    with pytest.raises(ValueError, match="no finite value"):
+        plot("t", [Series("a", [1], [math.nan])])
+
+
+def test_plots_side_by_side_are_one_file_that_is_xml(tmp_path):
+    first = plot("<one>", [Series("a & b", [0, 1], [0, 1]), Series("", [0, 1], [0, 2], dashed=True, colour=0)], y_label="y")
+    second = plot("two", [Series("c", [0, 1], [1, 1])], size=(480, 330))
+    tree = ElementTree.parse(write_plot([first, second], tmp_path / "plot.svg"))
+    texts = [element.text for element in tree.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"<one>", "two", "a & b", "c", "y"} <= set(texts)
+    assert tree.getroot().get("width") == "800"
+    groups = [element.get("class") for element in tree.iter("{http://www.w3.org/2000/svg}g") if element.get("class")]
+    assert groups.count("line n0 dashed") == 1
 
 
 def test_what_the_objective_says_of_its_rounds_is_drawn_and_what_costs_are_is_not():

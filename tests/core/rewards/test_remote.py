@@ -171,17 +171,17 @@ def test_a_slow_answer_is_given_up_and_the_other_batches_are_scored():
         return 200, {}, json.dumps({"scores": [7.0] * len(body["samples"])}).encode()
 
     with answering(slow_for_the_first) as (url, _):
-        remote = RemoteReward(url, batch_size=1, parallel=2, connection=Connection(timeout_s=2, attempts=1))
+        remote = RemoteReward(url, batch_size=1, parallel=2, connection=Connection(timeout_s=5, attempts=1))
         columns, failures = score(remote, texts("a", "b", "c"))
         release.set()
     np.testing.assert_array_equal(columns["remote"], [math.nan, 7, 7])
-    assert failures["remote"].count == 1 and "did not answer within 2 s" in failures["remote"].first_error
+    assert failures["remote"].count == 1 and "did not answer within 5 s" in failures["remote"].first_error
 
 
 def test_a_failure_that_passes_is_tried_again():
     answers = iter([(503, {"Retry-After": "0"}, b"{}"), (200, {}, b"not yet"), (200, {}, b'{"scores": [4]}')])
     with answering(lambda _: next(answers)) as (url, asked):
-        columns, failures = score(RemoteReward(url, connection=Connection(5, 3, 0)), texts("a"))
+        columns, failures = score(RemoteReward(url, connection=Connection(30, 3, 0)), texts("a"))
     assert columns["remote"].tolist() == [4] and failures == {} and len(asked) == 3
 
 

@@ -9,7 +9,7 @@ from raft_core.errors import ConfigError, DeviceError, ModelError, NotFiniteErro
 from raft_core.objectives.sft import Sft
 from raft_core.reporter import Silent
 from raft_core.rng import seed_for, torch_rng
-from raft_core.testing import FakePolicy
+from raft_core.testing import FakePolicy, close
 from raft_core.training.ema import Ema
 from raft_core.training.optim import Optimizer, Schedule
 from raft_core.training.trainer import MAX_SKIPPED_IN_A_ROW, Trainer, batches
@@ -143,7 +143,7 @@ def test_accumulation_makes_the_same_step(micro):
     settings = {"batch_size": 8, "steps": 4, "max_grad_norm": 0.5}
     whole, metrics = trained(Trainer(Optimizer(lr=0.1), **settings), rounds=2)
     cut, cut_metrics = trained(Trainer(Optimizer(lr=0.1), micro_batch_size=micro, **settings), rounds=2)
-    torch.testing.assert_close(cut.mean, whole.mean, rtol=1e-5, atol=1e-6)
+    close(cut.mean, whole.mean)
     assert cut_metrics == pytest.approx(metrics, rel=1e-5)
 
 
@@ -302,7 +302,7 @@ def test_out_of_memory_halves_micro_batches_and_changes_nothing_else(where):
     heard = Heard()
     small, metrics = trained(Trainer(batch_size=8, steps=3), Small(2, where), reporter=heard)
     whole, whole_metrics = trained(Trainer(batch_size=8, steps=3))
-    torch.testing.assert_close(small.mean, whole.mean, rtol=1e-5, atol=1e-6)
+    close(small.mean, whole.mean)
     assert metrics == pytest.approx(whole_metrics, rel=1e-5)
     assert [w.rpartition(" ")[2] for w in heard.warnings] == ["4", "2"]  # once each: it stays halved
     assert all("out of memory" in w for w in heard.warnings)

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from raft_core.errors import ConfigError, ModelError, StoreError
 from raft_core.machine.files import damage
 from raft_core.sampling import requests
+from raft_core.testing import close
 from raft_core.types import Prompt
 from raft_core.workflows.trained import open_source
 from raft_diffusion import Lora, StableDiffusion
@@ -93,7 +94,7 @@ def test_diffusers_draws_the_policys_pictures_from_both_files(load, tiny, tmp_pa
     ours = drawn(policy)
     assert not torch.allclose(ours, policy.sample(asked(), strength=0.0)[0].tensors["latents"], atol=0.1)
     for file in files:
-        assert torch.allclose(ours, _with_diffusers(tiny(kind), file, caplog), atol=1e-4), file.name
+        close(ours, _with_diffusers(tiny(kind), file, caplog))
 
 
 def _with_diffusers(folder, file, caplog):
@@ -339,7 +340,7 @@ def test_folding_adapters_into_the_weights_leaves_no_trace(load):
         assert not any(parameter.requires_grad for parameter in unet.parameters())
     with pytest.raises(RuntimeError, match="stopped"), lora.folded(unet):
         raise RuntimeError("stopped")
-    assert torch.allclose(inside, _evaluated(unet), atol=1e-5)
+    close(inside, _evaluated(unet))
     assert all(torch.equal(before[name], value) for name, value in unet.state_dict().items())
     assert all(parameter.requires_grad for parameter in policy.trainable().values())
 

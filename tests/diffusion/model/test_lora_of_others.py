@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 
+import numpy as np
 import pytest
 import torch
 from ldm_layout import unet_name
@@ -12,9 +13,12 @@ from safetensors.torch import load_file, save_file
 
 from raft_core.errors import ConfigError, ModelError
 from raft_core.sampling import requests
+from raft_core.testing import close
 from raft_core.types import Prompt
 from raft_diffusion import Addons, Lora, MergedLora, StableDiffusion
 from raft_diffusion.export.files import DIFFUSERS_FILE, KOHYA_FILE
+from raft_diffusion.model.lora_file import SETTINGS_NOTE
+from raft_diffusion.model.lora_file import factors_of as factors_in
 
 PROMPT = "a red cat"
 LINEAR, CONV = 3, 2  # ranks
@@ -98,26 +102,26 @@ def test_a_locon_of_sd_scripts_is_gone_on_from(foreign, load, tiny, tmp_path, ca
         pipe.load_lora_weights(str(file))
     assert "unexpected" not in caplog.text
     start = drawn_plainly(pipe)
-    assert torch.allclose(drawn(policy), start, atol=1e-4)
-    assert torch.allclose(drawn(policy, strength=0), start, atol=1e-4)
+    close(drawn(policy), start)
+    close(drawn(policy, strength=0), start)
     base = drawn(load(kind))
     assert not torch.allclose(start, base, atol=0.1)
     with torch.no_grad():
         for parameter in policy.trainable().values():
             parameter.mul_(1.2)
     assert not torch.allclose(drawn(policy), start, atol=0.01)
-    assert torch.allclose(drawn(policy, strength=0), start, atol=1e-4)
+    close(drawn(policy, strength=0), start)
 
     for exported in policy.save(tmp_path):  # goes on being read, with all of its ranks
         pipe = plain(tiny(kind))
         pipe.load_lora_weights(str(exported.parent), weight_name=exported.name)
-        assert torch.allclose(drawn(policy), drawn_plainly(pipe), atol=1e-4), exported.name
+        close(drawn(policy), drawn_plainly(pipe))
         arguments = StableDiffusion.arguments_for(exported)
         assert arguments["lora"] == {"init": str(exported), "before": "base"}
         again = load(kind, lora=Lora(**arguments["lora"]))
         again.load_weights(exported)
-        assert torch.allclose(drawn(policy), drawn(again), atol=1e-4)
-        assert torch.allclose(drawn(again, strength=0), base, atol=1e-5)
+        close(drawn(policy), drawn(again))
+        close(drawn(again, strength=0), base)
 
 
 def test_names_and_settings_of_the_export_are_the_files(foreign, load, tmp_path):
@@ -144,8 +148,8 @@ def test_training_on_top_of_a_lora_that_is_merged(foreign, load, tiny):
     pipe.load_lora_weights(str(file))
     pipe.fuse_lora(lora_scale=0.7)
     pipe.unload_lora_weights()
-    assert torch.allclose(drawn(policy), drawn_plainly(pipe), atol=1e-4)
-    assert torch.allclose(drawn(policy, strength=0), drawn(policy), atol=1e-4)
+    close(drawn(policy), drawn_plainly(pipe))
+    close(drawn(policy, strength=0), drawn(policy))
     assert not torch.allclose(drawn(policy), drawn(load(kind)), atol=0.1)
 
 
@@ -179,7 +183,7 @@ def test_other_spellings(spelling, load, tiny, tmp_path):
             path = tmp_path / "old.safetensors"
             save_file(old_diffusers(state, pipe.unet), path)
     policy = load(lora=Lora(init=str(path)))
-    assert torch.allclose(drawn(policy), expected, atol=1e-4)
+    close(drawn(policy), expected)
     assert not torch.allclose(expected, drawn(load()), atol=0.05)
 
 
@@ -246,6 +250,54 @@ def test_what_is_no_lora(tiny, tmp_path, monkeypatch, file, says):
         (mistake,) = policy.check()
         assert mistake.startswith(where)
         assert says in mistake
+
+
+def test_damaged_loras_are_told_in_words(foreign, tiny, tmp_path):
+    """Whatever is changed in a file, it is read, or refused with a reason."""
+    kind, file = foreign
+    random = np.random.default_rng(0)
+    whole = load_file(file)
+    told = 0
+    for number in range(40):
+        tensors = dict(whole)
+        for name in random.choice(sorted(tensors), 2, replace=False):
+            value = tensors.pop(name)
+            changed = DAMAGES[number % len(DAMAGES)](name, value)
+            tensors |= changed
+        damaged = tmp_path / "damaged.safetensors"
+        save_file(
+            {name: value.contiguous() for name, value in tensors.items()}, damaged, {SETTINGS_NOTE: NOTES[number % len(NOTES)]}
+        )
+        mistakes = StableDiffusion(str(tiny(kind)), lora=Lora(init=str(damaged))).check()
+        told += bool(mistakes)
+        assert all(str(damaged) in mistake for mistake in mistakes)
+    assert told > 30
+
+
+DAMAGES = [
+    lambda *_: {},
+    lambda name, value: {f"{name}x": value},
+    lambda name, value: {name.replace("_", ".", 1): value},
+    lambda name, value: {name: value[..., :1] if value.ndim else value},
+    lambda name, _: {name: torch.zeros(0)},
+    lambda name, value: {name: torch.full_like(value, torch.nan) if value.ndim == 0 else value.to(torch.int64)},
+    lambda name, value: {name: value.reshape(-1)},
+    lambda name, value: {name.replace("blocks_0", "blocks_99999999999999999999"): value[:0] if value.ndim else value},
+]
+NOTES = ["{}", "[", "[]", "[" * 5000, '{"unet.lora_alpha": "x", "unet.alpha_pattern": {"(a+)+$": 1}}', "1" * 5000]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "says"), [({"(a+)+$": 1}, "regular expression"), ([1], "alpha_pattern"), ({"to_q": "x"}, "lora_alpha")]
+)
+def test_notes_of_alphas_that_cannot_be_read(pattern, says):
+    layer = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    tensors = {f"{layer}.lora_A.weight": torch.ones(2, 3), f"{layer}.lora_B.weight": torch.ones(3, 2)}
+    assert factors_in(tensors, {"unet.lora_alpha": 4})[layer].scale == 2
+    assert factors_in(tensors, {"unet.lora_alpha": 4, "unet.alpha_pattern": {r"^x": 8, r"attn1\.to_q": 6}})[layer].scale == 3
+    assert factors_in(tensors, {"unet.lora_alpha": 4, "unet.use_rslora": True})[layer].scale == pytest.approx(4 / 2**0.5)
+    with pytest.raises(ModelError, match=says):
+        factors_in(tensors, {"unet.lora_alpha": 4, "unet.alpha_pattern": pattern})
 
 
 def test_settings_that_the_file_brings_are_not_set_beside_it():

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from raft_core.errors import ConfigError, DeviceError, ModelError, RewardError
 from raft_core.machine.torchvision import ensure_importable
 from raft_core.rewards.scoring import Scorer, score
+from raft_core.testing import close
 from raft_core.types import Prompt, Request, Sample
 from raft_diffusion.rewards import Aesthetic, ClipScore, JpegCompressibility, JpegIncompressibility
 from raft_diffusion.rewards import heads as heads_module
@@ -108,13 +109,13 @@ def test_clip_score_is_100_cosine_of_open_clip(clip_folder):
 
     scores = ClipScore(str(clip_folder), device="cpu")(SAMPLES)
     assert scores.shape == (3,)
-    np.testing.assert_allclose(scores, expected, atol=1e-4)
+    close(scores, expected)
 
 
 def test_clip_score_does_not_depend_on_the_batch(clip_folder):
     whole = ClipScore(str(clip_folder), device="cpu")(SAMPLES)
     one = ClipScore(str(clip_folder), batch_size=1, device="cpu")(samples_of([s.prompt.text for s in SAMPLES]))
-    np.testing.assert_allclose(one, whole, atol=1e-4)
+    close(one, whole)
 
 
 def test_a_long_prompt_is_cut_at_the_context(clip_folder):
@@ -210,7 +211,7 @@ def test_v1_is_linear_in_the_unit_length_embedding(clip_folder, tmp_path):
     assert not torch.allclose(raw.norm(dim=1), torch.ones(3), atol=0.05)  # the test would not see a missing normalisation
 
     scores = Aesthetic("v1", saved(tmp_path, state), str(clip_folder), device="cpu")(SAMPLES)
-    np.testing.assert_allclose(scores, (features @ state["weight"].T + state["bias"]).squeeze(1).numpy(), atol=1e-4)
+    close(scores, (features @ state["weight"].T + state["bias"]).squeeze(1).numpy())
 
 
 def test_a_folder_of_weights_names_its_clip(clip_folder, tmp_path):

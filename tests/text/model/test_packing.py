@@ -14,17 +14,15 @@ from raft_text.model.packing import Packing, find_packing
 TEXTS = ("a red cat sits on the mat", "what is it", "dog")
 MASKED = {"opt", "falcon", "mpt", "xglm", "biogpt", "gptoss"}
 REFUSED = {"bloom", "falcon-alibi"}
-EAGER = {"bloom", "mpt", "xglm", "gptoss", "gemma2", "gptneo"}
 ALL = sorted(FAMILIES.keys() - {"lfm2"})
 
 
-def policy(folder, name, *, packing, critic=None, attention=None):
-    attention = attention or ("eager" if name in EAGER else "sdpa")
+def policy(folder, *, packing, critic=None):
     made = CausalLM(
         str(folder),
         lora=Lora(rank=2),
         sampling=Sampling(max_new_tokens=32),
-        memory=Memory(packing=packing, attention=attention),
+        memory=Memory(packing=packing),
         critic=critic,
     )
     made.load()
@@ -39,7 +37,7 @@ def written(made, first="one thing"):
 @pytest.mark.parametrize("name", [name for name in ALL if name not in REFUSED])
 def test_a_packed_sample_is_as_likely_as_alone_whatever_lies_before_it(tmp_path, name):
     folder = family(tmp_path, name)
-    packed, padded = (policy(folder, name, packing=packing) for packing in (True, False))
+    packed, padded = (policy(folder, packing=packing) for packing in (True, False))
     assert packed.engine.packing is not None and packed.engine.packing.masked == (name in MASKED)
     with torch.no_grad():
         values, alone = packed.nll(written(packed), None), padded.nll(written(padded), None)
@@ -52,8 +50,8 @@ def test_a_packed_sample_is_as_likely_as_alone_whatever_lies_before_it(tmp_path,
 def test_a_model_that_lets_them_see_each_other_is_refused_in_words(tmp_path, name):
     folder = family(tmp_path, name)
     with pytest.raises(ModelError, match=r"memory.packing is on, but in \w+ .* packed samples see each other"):
-        policy(folder, name, packing=True)
-    assert policy(folder, name, packing=False).nll(written(policy(folder, name, packing=False)), None).isfinite().all()
+        policy(folder, packing=True)
+    assert policy(folder, packing=False).nll(written(policy(folder, packing=False)), None).isfinite().all()
 
 
 @pytest.mark.parametrize("name", ["opt", "gptoss", "mixtral"])
@@ -61,7 +59,7 @@ def test_a_critics_own_trunk_is_packed_as_the_model_is(tmp_path, name):
     folder = family(tmp_path, name)
     values = []
     for packing in (True, False):
-        made = policy(folder, name, packing=packing, critic=Critic(separate=True))
+        made = policy(folder, packing=packing, critic=Critic(separate=True))
         head = made._value_head
         assert head is not None
         with torch.no_grad():
@@ -71,7 +69,7 @@ def test_a_critics_own_trunk_is_packed_as_the_model_is(tmp_path, name):
 
 
 def test_a_trunk_that_sees_through_is_refused_though_the_model_does_not(tmp_path):
-    made = policy(family(tmp_path, "mistral"), "mistral", packing=False)
+    made = policy(family(tmp_path, "mistral"), packing=False)
     network, device = made.engine.network, made.engine.device
 
     def sound(ids, packed):
@@ -89,7 +87,7 @@ def test_the_gradient_through_a_mask_is_that_of_single_rows(tmp_path):
     folder = family(tmp_path, "opt")
     gradients = []
     for packing in (True, False):
-        made = policy(folder, "opt", packing=packing)
+        made = policy(folder, packing=packing)
         with torch.no_grad():
             for number, parameter in enumerate(made.trainable().values()):
                 parameter.copy_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)))
@@ -100,7 +98,7 @@ def test_the_gradient_through_a_mask_is_that_of_single_rows(tmp_path):
 
 def test_rows_are_no_longer_than_a_model_takes(tmp_path):
     folder = family(tmp_path, "mpt")
-    packed, padded = (policy(folder, "mpt", packing=packing) for packing in (True, False))
+    packed, padded = (policy(folder, packing=packing) for packing in (True, False))
     assert packed.engine.packing is not None and packed.engine.packing.longest == 128  # its biases end there
     many = [sample for _ in range(4) for sample in written(packed)]
     with torch.no_grad():

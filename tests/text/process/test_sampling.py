@@ -11,6 +11,7 @@ from raft_core.protocols import RewardInfo
 from raft_core.rewards.scoring import Scorer
 from raft_core.sampling import requests, sampled
 from raft_core.selectors.best_of_k import BestOfK
+from raft_core.testing import close
 from raft_core.types import Prompt
 from raft_text import Rejection
 from raft_text.model.likelihood import by_length
@@ -112,7 +113,7 @@ def test_a_draft_changes_no_token_and_saves_passes_when_it_guesses_well(load, ti
         assert tokens(samples) == tokens(plain)
         assert [s.meta["finish"] for s in samples] == [s.meta["finish"] for s in plain]
         for ours, theirs in zip(samples, plain, strict=True):
-            assert torch.allclose(ours.tensors["step_log_probs"], theirs.tensors["step_log_probs"], atol=1e-4)
+            close(ours.tensors["step_log_probs"], theirs.tensors["step_log_probs"])
         if good:
             assert len(passes) <= 2 * (1 + 16 / 4)  # two batches; a prompt, then four tokens a pass
 
@@ -136,9 +137,9 @@ def test_a_completion_ends_at_its_end_token_at_a_stop_text_or_at_its_length(load
     ascii_pairs = [row[i : i + 2] for row in whole for i in range(2, 10) if tokenizer.decode(row[i : i + 2]).isascii()]
     stop = tokenizer.decode(ascii_pairs[0])
     end = next(row[3] for row in whole if row[3] not in ascii_pairs[0])
-    free.encode._ends = (end,)
+    free.engine.ends = (end,)
     cut = load("llama", sampling={"max_new_tokens": 16, "stop": [stop]})
-    cut.encode._ends = (end,)
+    cut.engine.ends = (end,)
     samples = cut.render(cut.sample(asked(4)))
     for row, sample in zip(whole, samples, strict=True):
         text, ours = tokenizer.decode(row), sample.tensors["tokens"].tolist()
