@@ -133,6 +133,10 @@ def build(studio: Studio) -> None:
     def on_look(name: str, before: str) -> list[Any]:
         return look(name, before)
 
+    @spoken
+    def on_tab(name: str) -> list[Any]:
+        return _fresh_rewards(studio, name)
+
     changed = [controls["about"], *rewards, *(controls[n] for n in ("k", "rounds", "rank", "learning_rate", "seed"))]
     knob_parts = list(controls.values())
     recipe.input(on_recipe, recipe, [*changed, controls["prompts_of"], controls["prompts"]], show_progress="hidden", **PRIVATE)
@@ -145,7 +149,7 @@ def build(studio: Studio) -> None:
     timer.tick(on_look, [watched, seen], shown, trigger_mode="once", **quiet)
     if isinstance(tab, gr.Tab):
         tab.select(on_look, [watched, seen], shown, **quiet)
-        tab.select(lambda name: _fresh_rewards(studio, name), recipe, rewards, **quiet)
+        tab.select(on_tab, recipe, rewards, **quiet)
 
 
 def _controls(studio: Studio, offered: list[Recipe], first: Recipe) -> tuple[dict[str, Any], Any, Any]:

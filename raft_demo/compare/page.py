@@ -127,6 +127,10 @@ def build(studio: Studio) -> None:
         text = _defaults(studio, now[:1]).opening
         return chosen, text, *own_settings(now[:1])
 
+    def of_row(row: list[str]) -> str:
+        """The prompt that a row of the list holds."""
+        return row[0] if row else ""
+
     drawing = gr.on(
         [start.click, prompt.submit],
         compare,
@@ -146,7 +150,7 @@ def build(studio: Studio) -> None:
     gr.on(None, opened, None, [models, prompt, *settings], **quietly)
     view.change(lambda chosen: gr.update(interactive=chosen == PAIRS), view, strength, **quietly)
     models.focus(refresh, None, models, **quietly)
-    prompts.click(lambda row: row[0], prompts, prompt, **quietly)
+    prompts.click(spoken(of_row), prompts, prompt, **quietly)
 
 
 def _what(studio: Studio, known: list[comparable.Comparable], first: comparable.Defaults) -> tuple[Any, ...]:

@@ -130,6 +130,10 @@ def build(studio: Studio) -> None:
         chosen = gr.update(choices=_choices(now), value=now[0].key if now else None)
         return chosen, gr.update(choices=_rerankers(studio)), HINT if now else NO_MODEL, *own_settings(now[:1])
 
+    def of_row(row: list[str]) -> tuple[str, str]:
+        """The prompt that a row of the list holds, and no answer yet."""
+        return row[0] if row else "", ""
+
     def arranged(view: Any) -> tuple[Any, ...]:
         """The inputs that matter to what is to be shown."""
         thinks, asks = view != COMPARE, view != MEASURE
@@ -156,7 +160,7 @@ def build(studio: Studio) -> None:
     model.input(model_chosen, model, settings, **quiet)
     model.focus(refresh, None, [model, reranker], **quiet)
     gr.on(None, opened, None, [model, reranker, result, *settings], **quiet)
-    prompts.click(lambda row: (row[0], ""), prompts, [prompt, answer], **quiet)
+    prompts.click(spoken(of_row), prompts, [prompt, answer], **quiet)
     view.input(arranged, view, [prompt, prompts, k, votes, count, side, reranker, answer, mark, start], **quiet)
     mark.input(None, mark, None, js=SET_MARK, **quiet)
 
