@@ -8,6 +8,7 @@ what no option took. A command of ``SUBCOMMANDS`` is a family: `raft reward list
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import itertools
 import sys
@@ -55,10 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not rest or rest[0] not in SUBCOMMANDS[command]:
             return _family(command, rest)
         command, rest, name = f"{command} {rest[0]}", rest[1:], f"{command}_{rest[0]}"
-    from raft_core.terminal.outcome import guarded
+    from raft_core.terminal.outcome import guarded, without_library_warnings
 
-    module = importlib.import_module(f"raft_cli.{name}")
-    return guarded(lambda: module.main(parsed(command, module, rest)), debug=debug)
+    # Called from Python, the caller's own settings hold.
+    quietly = without_library_warnings if argv is None and not debug else contextlib.nullcontext
+    with quietly():
+        module = importlib.import_module(f"raft_cli.{name}")
+        return guarded(lambda: module.main(parsed(command, module, rest)), debug=debug)
 
 
 def parsed(command: str, module: ModuleType, words: Sequence[str]) -> argparse.Namespace:

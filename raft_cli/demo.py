@@ -22,6 +22,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, help="by default the first free one from 7860 on")
     parser.add_argument("--auth", metavar="USER:PASSWORD", help="who may come in; needed with --host and --share")
     parser.add_argument("--share", action="store_true", help="a public link, through Gradio's tunnel")
+    parser.add_argument(
+        "--allow_host", action="append", default=[], metavar="NAME", help="a name under which a proxy asks; may be given again"
+    )
     parser.add_argument("--open", action="store_true", help="open the browser")
 
 
@@ -38,4 +41,5 @@ def main(args: argparse.Namespace) -> None:
     from raft_demo.app import serve
 
     auth = (user, password) if args.auth else None
-    serve(Path(args.target or "runs"), host=args.host, port=args.port, auth=auth, share=args.share, open_browser=args.open)
+    settings = {"host": args.host, "port": args.port, "auth": auth, "share": args.share, "open_browser": args.open}
+    serve(Path(args.target or "runs"), **settings, hosts=args.allow_host)

@@ -6,7 +6,6 @@ it is never selected, and nothing is measured or shown of it but that it failed.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -14,6 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from raft_core.errors import ModelError, NotFiniteError
+from raft_core.reading.files import Unreadable
+from raft_core.reading.json_data import parse_json
 from raft_core.types import Sample
 
 if TYPE_CHECKING:
@@ -63,8 +64,8 @@ def sound_of(samples: Sequence[Sample]) -> list[Sample]:
 def failed_of(meta: str) -> str:
     """Why a stored sample failed, by the column ``meta`` of its row, JSON; "" for a sound one, and where it is none of ours."""
     try:
-        found = json.loads(meta)
-    except ValueError:
+        found = parse_json(meta, repeated_keys=True)
+    except Unreadable:
         return ""
     return str(found.get("failed", "")) if isinstance(found, dict) else ""
 

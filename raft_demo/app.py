@@ -14,6 +14,7 @@ from typing import Any
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported: nothing is sent anywhere
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from raft_core.errors import ConfigError
 from raft_demo.align import page as align
@@ -21,6 +22,7 @@ from raft_demo.compare import page as compare
 from raft_demo.preferences import page as preferences
 from raft_demo.rewards import page as rewards
 from raft_demo.runs import page as runs
+from raft_demo.shared.hosts import KnownHosts
 from raft_demo.shared.theme import CSS, theme
 from raft_demo.studio import Studio
 from raft_demo.text import page as text
@@ -29,6 +31,7 @@ from raft_demo.text import page as text
 PAGES: list[ModuleType] = [compare, align, runs, preferences, text, rewards]
 MOTTO = "Sample several, score them, keep the best, fine-tune on those, repeat."
 LOCAL = ("127.0.0.1", "localhost", "::1")
+TUNNEL = ("*.gradio.live", "*.gradio.app")  # of a public link
 VISITORS = 40
 FORGET_S = 24 * 3600  # files that were offered for download are kept so long
 
@@ -53,6 +56,7 @@ def serve(
     auth: tuple[str, str] | None = None,
     share: bool = False,
     open_browser: bool = False,
+    hosts: Sequence[str] = (),
 ) -> None:
     """Serve until Ctrl-C or a signal to end.
 
@@ -62,6 +66,7 @@ def serve(
         port: a free one from 7860 on when None.
         auth: (user, password).
         share: a public link through Gradio's tunnel; asks for ``auth``.
+        hosts: names besides this machine's own under which it is asked, as behind a proxy; others are refused.
 
     Raises:
         ConfigError: a public address without ``auth``, a port in use.
@@ -72,7 +77,8 @@ def serve(
         try:
             app = build(studio)
             address = {"server_name": host, "server_port": port, "auth": auth, "share": share, "inbrowser": open_browser}
-            app.launch(**launch_settings(studio), **address, prevent_thread_lock=True)
+            known = Middleware(KnownHosts, allowed=(*hosts, *(TUNNEL if share else ())))
+            app.launch(**launch_settings(studio), **address, app_kwargs={"middleware": [known]}, prevent_thread_lock=True)
             stopped.wait()
             print("closing", flush=True)
             app.close(verbose=False)

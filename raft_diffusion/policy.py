@@ -393,6 +393,9 @@ class StableDiffusion:
         values = export.read_values(Path(path), self.engine, self.lora)
         with torch.no_grad():
             for name, parameter in self.trainable().items():
+                if values[name].shape != parameter.shape:
+                    shapes = tuple(values[name].shape), tuple(parameter.shape)
+                    raise ModelError(f"{path}: {name} has shape {shapes[0]}, but the policy's has {shapes[1]}")
                 parameter.copy_(values[name])
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from raft_core.errors import StoreError
-from raft_core.reading.files import is_file
+from raft_core.reading.files import Unreadable, is_file, read_text
 
 SUMS = "SHA256SUMS"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -133,14 +133,14 @@ def write_sums(folder: Path) -> None:
 def damage(folder: Path) -> str | None:
     """What is wrong with a published folder, in words, or None when all its checksums hold."""
     try:
-        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+        lines = read_text(folder / SUMS).splitlines()
         for line in lines:
             digest, _, name = line.partition("  ")
             if not is_file(folder / name) or (folder / name).parent != folder:  # a pipe, or a file elsewhere
                 return f"it cannot be read (there is no file {name[:60]!r})"
             if sha256(folder / name) != digest:
                 return f"the checksum of {name} does not hold"
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, Unreadable) as error:
         return f"it cannot be read ({error})"
     return None if lines else f"{SUMS} is empty"
 

@@ -59,7 +59,7 @@ def holder(folder: Path) -> str | None:
     try:
         import fcntl
 
-        handle = os.open(folder / NAME, os.O_RDONLY)
+        handle = os.open(folder / NAME, os.O_RDONLY | os.O_NONBLOCK)  # a pipe in its place would wait for a writer
     except (ImportError, OSError):  # nobody ever wrote there
         return None
     try:

@@ -19,6 +19,10 @@ from raft_core.preferences.layouts import read_row
 from raft_core.preferences.preference import Item
 from raft_core.preferences.read import content
 from raft_core.preferences.rows import BadRow, Row, is_failed, listed, rows
+from raft_core.reading.files import Unreadable, is_file
+from raft_core.reading.json_data import parse_json
+from raft_core.reading.parquet import parquet_rows
+from raft_core.reading.shapes import require_shape
 from raft_core.types import MESSAGES, Prompt, Request, Sample
 
 SAMPLES, TABLE = "samples.jsonl", "samples.parquet"
@@ -107,16 +111,19 @@ def read_samples(folder: Path) -> list[tuple[Prompt, str]]:
 
 def _asked(folder: Path) -> dict[str, Prompt]:
     """Text → the prompt with what its file says besides, such as the right answer; empty without the table of samples."""
-    import pyarrow.parquet as pq
-
     path = folder / TABLE
-    if not path.is_file():
+    if not is_file(path):
         return {}
+    shape = {"prompt": str, "prompt_meta": str}
+    found: dict[str, Prompt] = {}
     try:
-        table = pq.read_table(path, columns=["prompt", "prompt_meta"])
-    except (OSError, ValueError, KeyError) as error:
+        for row in parquet_rows(path, list(shape)):
+            require_shape(row, shape, "", shape)
+            meta = require_shape(parse_json(row["prompt_meta"], repeated_keys=True), dict, "prompt_meta")
+            found[row["prompt"]] = Prompt(row["prompt"], meta)
+    except (OSError, Unreadable) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
-    return {text: Prompt(text, json.loads(meta)) for text, meta in zip(*table.to_pydict().values(), strict=True)}
+    return found
 
 
 def _output(row: Row) -> Any:

@@ -9,13 +9,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from raft_core.errors import ModelError
+from raft_core.errors import ConfigError, ModelError
 from raft_core.machine.files import publishing, strict
 from raft_core.preferences.learner import Learner, Scale
 from raft_core.preferences.probe import require_same
+from raft_core.reading.files import Unreadable, excerpt, home_path
+from raft_core.reading.json_data import read_object
+from raft_core.reading.shapes import require_shape, taken_apart
 
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 FORMAT = "raft-learned-reward-1"
+SCALE = {"mean": float, "std": float}
+SHAPE = {
+    **dict.fromkeys(("format", "modality"), str),
+    **dict.fromkeys(("learner", "training"), dict),
+    **dict.fromkeys(("before", "after"), SCALE),
+    "probe": [float],
+}
 # The core knows the modalities by name only; a folder cannot name a class of its own, for then it could run any code.
 LEARNERS = {"image": "raft_diffusion.rewards.learned.ClipLearner", "text": "raft_text.rewards.learned.TextLearner"}
 
@@ -59,14 +69,14 @@ def learner_class(modality: str) -> type:
 def is_learned_reward(path: str | Path) -> bool:
     """Whether a path is the folder of a learned reward; never raises."""
     try:
-        return json.loads((Path(path).expanduser() / CONFIG).read_text(encoding="utf-8")).get("format") == FORMAT
-    except (OSError, ValueError, AttributeError):
+        return read_object(home_path(path) / CONFIG).get("format") == FORMAT
+    except (OSError, Unreadable):
         return False
 
 
 def learned_folder(path: str, base: Path | None) -> str | None:
     """The absolute folder of the learned reward that a configuration names: here, else beside it; None when it names none."""
-    folder = Path(path).expanduser()
+    folder = home_path(path)
     candidates = [folder] if base is None else [folder, base / folder]
     return next((str(found.resolve()) for found in candidates if is_learned_reward(found)), None)
 
@@ -94,18 +104,18 @@ def read_recipe(folder: Path) -> Recipe:
         ModelError: it is no folder of a learned reward.
     """
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = require_shape(read_object(folder / CONFIG), SHAPE, "", SHAPE)
         if config["format"] != FORMAT or config["modality"] not in LEARNERS:
-            raise ValueError(f"format {config['format']!r} of {config['modality']!r}")
-        before, after = (Scale(float(config[name]["mean"]), float(config[name]["std"])) for name in ("before", "after"))
-        recipe = Recipe(
-            config["modality"], config["learner"], before, after, [float(x) for x in config["probe"]], config["training"]
-        )
+            raise Unreadable(f"format {excerpt(config['format'], 40)!r} of {excerpt(config['modality'], 40)!r}")
+        with taken_apart("it"):
+            before, after = (Scale(float(config[name]["mean"]), float(config[name]["std"])) for name in ("before", "after"))
+            probe = [float(x) for x in config["probe"]]
+        recipe = Recipe(config["modality"], config["learner"], before, after, probe, config["training"])
     except FileNotFoundError:
         raise ModelError(
             f"{folder} is no learned reward: there is no {CONFIG} in it (make one by: raft reward train)"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, Unreadable) as error:
         raise ModelError(f"{folder} is no learned reward: {CONFIG} cannot be used ({error})") from None
     if not (folder / WEIGHTS).is_file():
         raise ModelError(f"the learned reward {folder} is not complete: {WEIGHTS} is missing")
@@ -123,8 +133,9 @@ def load_learner(folder: Path, recipe: Recipe, device: str = "auto") -> Learner:
     from safetensors.torch import load_file
 
     try:
-        learner = recipe.build()
-    except TypeError as error:
+        with taken_apart("its learner"):
+            learner = recipe.build()
+    except (Unreadable, ConfigError) as error:
         raise ModelError(f"{folder / CONFIG} does not describe a learner of this version: {error}") from None
     learner.load(device)
     try:

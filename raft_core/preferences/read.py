@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ from raft_core.media.picture import ENDINGS
 from raft_core.preferences.layouts import layout_of, read_row
 from raft_core.preferences.preference import Item, Picture, Preference
 from raft_core.preferences.rows import BadRow, Row, files_of, is_failed, listed, rows
-from raft_core.reading.files import excerpt, home_path, is_file, is_folder
+from raft_core.reading.files import Unreadable, excerpt, home_path, is_file, is_folder
+from raft_core.reading.json_data import parse_json
 from raft_core.rng import seed_for
 from raft_core.types import MESSAGES
 
@@ -225,7 +225,7 @@ def _item(row: Row) -> Item:
 def _stored(meta: Any) -> Any:
     """The conversation in what ``samples.parquet`` says of a prompt."""
     try:
-        found = json.loads(meta) if isinstance(meta, str) else None
-    except ValueError:
+        found = parse_json(meta, repeated_keys=True) if isinstance(meta, str) else None
+    except Unreadable:
         return None
     return found.get(MESSAGES) if isinstance(found, dict) else None

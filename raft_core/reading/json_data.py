@@ -88,7 +88,7 @@ def require_shallow(value: Any, deepest: int = DEEPEST) -> None:
         Unreadable: lists and objects lie deeper within one another.
     """
     level = [value]
-    for _ in range(deepest + 1):
+    for _ in range(deepest):
         level = [
             inner
             for each in level

@@ -16,7 +16,6 @@ from raft_core.format import evenly
 from raft_core.metrics.history import ERROR_OF
 from raft_core.monitoring import stopping
 from raft_core.report.plots import Chart, chart
-from raft_core.store.integrity import damages
 from raft_core.store.manifest import read_config, read_history, read_run
 from raft_core.store.rounds import read_round, rounds_in
 from raft_core.types import Failure, Sample, Scores
@@ -88,6 +87,8 @@ def read_run_data(folder: Path) -> RunData:
     Raises:
         StoreError: the folder holds no run.
     """
+    from raft_core.store.integrity import damages  # leads to torch, which the app's pages of charts do without
+
     folder = Path(folder)
     run, config, troubles = read_run(folder), read_config(folder), []
     try:

@@ -109,6 +109,7 @@ def read_table(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     """
     with _opened(path) as file:
         table = file.read()
+        require_scores(table)
         return table, _facts(file)
 
 
@@ -158,6 +159,17 @@ def require_columns(table: pa.Table, names: Iterable[str]) -> None:
             raise UnusableError(
                 f"its column {name!r} holds {table[name].type}, or nothing in places, but must be {KINDS[name]}"
             )
+
+
+def require_scores(table: pa.Table) -> None:
+    """Whether every column of scores holds numbers.
+
+    Raises:
+        UnusableError: one does not.
+    """
+    for name in table.column_names:
+        if name.startswith(SCORE) and table[name].type != pa.float64():
+            raise UnusableError(f"its column {excerpt(name, 60)!r} holds {table[name].type}, but scores are numbers")
 
 
 def failures_of(stored: Mapping[str, Any]) -> dict[str, Failure]:
@@ -239,6 +251,7 @@ def read_columns(
         names = [name for name in file.schema_arrow.names if wanted(name)]
         table = file.read(columns=names) if rows is None else _rows(file, names, sorted(rows))
         require_columns(table, [name for name in names if name in KINDS])
+        require_scores(table)
         return table.to_pydict(), _facts(file)
 
 

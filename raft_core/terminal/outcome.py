@@ -7,11 +7,14 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from types import FrameType
 
 from raft_core.errors import RaftError
 
+#: How libraries are told to keep to errors.
+QUIET = {"TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "error", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 INTERRUPTED = 130
 UNEXPECTED = 1
 
@@ -43,6 +46,28 @@ def guarded(command: Callable[[], int | None], *, debug: bool = False) -> int:
         traceback.print_exc()
         _say("error: this was not foreseen (see above); a run that was under way goes on by `raft resume RUN`")
         return UNEXPECTED
+
+
+@contextlib.contextmanager
+def without_library_warnings() -> Iterator[None]:
+    """Inside, warnings of libraries are not shown: they speak to programmers, and name files and lines. Our own are told.
+
+    Whoever asks Python for warnings (``-W``, ``PYTHONWARNINGS``) gets them all.
+    """
+    if sys.warnoptions:
+        yield
+        return
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+
+    def told(message: Warning | str, *_place: object, **_named: object) -> None:
+        _say(f"warning: {message}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("default", module=r"raft_(core|diffusion|text|cli|demo)\b")
+        warnings.showwarning = told
+        yield
 
 
 @contextlib.contextmanager

@@ -9,7 +9,6 @@ stage begins, and not trained further along a schedule.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +29,8 @@ from raft_core.preferences.read import read_items, read_preferences
 from raft_core.preferences.train import train_reward
 from raft_core.prompts import PromptSet
 from raft_core.protocols import Policy
+from raft_core.reading.files import Unreadable
+from raft_core.reading.json_data import read_object
 from raft_core.reporter import Reporter
 from raft_core.rng import numpy_rng, seed_for
 from raft_core.soundness import sound_of
@@ -159,7 +160,11 @@ def _claim(online: Online) -> None:
             raise StoreError(f"{online.folder} is not empty and was not begun here: choose an empty or new output folder")
         write_json(place, mine)
         return
-    if changed := changes(json.loads(place.read_text(encoding="utf-8")), mine):
+    try:
+        begun = read_object(place)
+    except (OSError, Unreadable) as error:
+        raise StoreError(f"{place} cannot be read: {error}") from None
+    if changed := changes(begun, mine):
         listed = "".join(f"\n  {line}" for line in changed)
         raise StoreError(f"{online.folder} was begun with other settings:{listed}\nGive these, or another --output")
 

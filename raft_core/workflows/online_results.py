@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 import numpy as np
 
+from raft_core.errors import StoreError
 from raft_core.preferences.evaluate import score_preferences
 from raft_core.preferences.folder import read_recipe
 from raft_core.preferences.learner import Scale
 from raft_core.preferences.metrics import accuracy
 from raft_core.preferences.reward import LearnedReward
+from raft_core.reading.files import Unreadable
+from raft_core.reading.json_data import read_object
+from raft_core.reading.shapes import require_shape
 from raft_core.reporter import Reporter
 from raft_core.rewards.scoring import Scorer
 from raft_core.store.manifest import read_history
@@ -79,7 +82,13 @@ def lines(online: Online) -> list[Line]:
 def gold_scale(online: Online) -> Scale | None:
     """Mean and deviation of the labeller's scores on the reference's samples, higher is better; None for people."""
     place = online.folder / GOLD
-    return Scale(**json.loads(place.read_text(encoding="utf-8"))) if place.is_file() else None
+    if not place.is_file():
+        return None
+    try:
+        shape = {"mean": float, "std": float}
+        return Scale(**require_shape(read_object(place), shape, "", shape))
+    except (OSError, TypeError, Unreadable) as error:
+        raise StoreError(f"{place} cannot be read: {error}") from None
 
 
 def _sign(online: Online) -> int:

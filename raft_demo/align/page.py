@@ -16,6 +16,7 @@ from raft_demo.align.recipes import Recipe
 from raft_demo.queue import standing as live
 from raft_demo.queue.files import tail
 from raft_demo.shared import run_view
+from raft_demo.shared.arguments import require_type
 from raft_demo.shared.errors import spoken
 from raft_demo.shared.theme import empty
 from raft_demo.shared.worker import Progress, Waiting
@@ -132,6 +133,10 @@ def build(studio: Studio) -> None:
     def on_look(name: str, before: str) -> list[Any]:
         return look(name, before)
 
+    @spoken
+    def on_tab(name: str) -> list[Any]:
+        return _fresh_rewards(studio, name)
+
     changed = [controls["about"], *rewards, *(controls[n] for n in ("k", "rounds", "rank", "learning_rate", "seed"))]
     knob_parts = list(controls.values())
     recipe.input(on_recipe, recipe, [*changed, controls["prompts_of"], controls["prompts"]], show_progress="hidden", **PRIVATE)
@@ -144,7 +149,7 @@ def build(studio: Studio) -> None:
     timer.tick(on_look, [watched, seen], shown, trigger_mode="once", **quiet)
     if isinstance(tab, gr.Tab):
         tab.select(on_look, [watched, seen], shown, **quiet)
-        tab.select(lambda name: _fresh_rewards(studio, name), recipe, rewards, **quiet)
+        tab.select(on_tab, recipe, rewards, **quiet)
 
 
 def _controls(studio: Studio, offered: list[Recipe], first: Recipe) -> tuple[dict[str, Any], Any, Any]:
@@ -204,8 +209,11 @@ def _slider(label: str, info: str, most: int, value: int, name: str) -> gr.Slide
 
 
 def _order(studio: Studio, values: dict[str, Any]) -> Order:
-    """Raises ConfigError with every mistake."""
+    """Raises ConfigError with every mistake, and DataError for a value of another type."""
     rewards = [(values[f"reward{i}"] or NONE, values[f"weight{i}"]) for i in range(PLACES)]
+    for name, value in values.items():
+        kind = str if name in ("recipe", "mix", "prompts", "name") or name.startswith("reward") else float | str
+        require_type(kind, name, value)
     names = ("recipe", "mix", "k", "rounds", "prompts", "rank", "learning_rate", "seed", "steps", "compared")
     given = {name: values[name] for name in names}
     asked = Knobs(**given, rewards=rewards, name=str(values["name"] or "").strip())

@@ -12,6 +12,7 @@ from typing import Any
 from raft_core.config.recipes import DEFAULT, find_config, recipe_folders
 from raft_core.errors import DataError, RaftError, nearest
 from raft_core.prompts import distinct, read_prompts
+from raft_core.reading.yaml_data import read_mapping
 from raft_demo.shared.runs import TEXT_POLICIES, Modality
 
 BEGINS = "raft align"  # a recipe for another command is not one of this page
@@ -88,9 +89,7 @@ def recipe(name: str) -> Recipe:
 
 @cache
 def _read(path: Path) -> dict[str, Any]:
-    from jsonargparse import get_loader
-
-    return get_loader("yaml")(path.read_text(encoding="utf-8"))
+    return read_mapping(path)
 
 
 def _recipe(name: str) -> Recipe | None:

@@ -60,16 +60,16 @@ def build(studio: Studio) -> None:
 
     @spoken
     def compare(
-        models: Any,
-        prompt: Any,
-        seed: Any,
-        images: Any,
-        view: Any,
-        strength: Any,
-        steps: Any,
-        guidance: Any,
-        size: Any,
-        score: Any,
+        models: str | list[str],
+        prompt: str,
+        seed: float | str,
+        images: float | str,
+        view: str,
+        strength: float | str,
+        steps: float | str,
+        guidance: float | str,
+        size: str,
+        score: bool,
     ) -> Iterator[tuple[Any, ...]]:
         """Yields (progress, result, files)."""
         try:
@@ -106,7 +106,7 @@ def build(studio: Studio) -> None:
         )
 
     @spoken
-    def model_chosen(keys: Any) -> tuple[Any, ...]:
+    def model_chosen(keys: str | list[str] | None) -> tuple[Any, ...]:
         """The first model's own settings and prompts, as soon as it is chosen."""
         now = comparable.comparables(studio.all_runs())
         return own_settings(comparable.chosen(keys, now, studio.limits.models) if keys else [])
@@ -127,6 +127,10 @@ def build(studio: Studio) -> None:
         text = _defaults(studio, now[:1]).opening
         return chosen, text, *own_settings(now[:1])
 
+    def of_row(row: list[str]) -> str:
+        """The prompt that a row of the list holds."""
+        return row[0] if row else ""
+
     drawing = gr.on(
         [start.click, prompt.submit],
         compare,
@@ -146,7 +150,7 @@ def build(studio: Studio) -> None:
     gr.on(None, opened, None, [models, prompt, *settings], **quietly)
     view.change(lambda chosen: gr.update(interactive=chosen == PAIRS), view, strength, **quietly)
     models.focus(refresh, None, models, **quietly)
-    prompts.click(lambda row: row[0], prompts, prompt, **quietly)
+    prompts.click(spoken(of_row), prompts, prompt, **quietly)
 
 
 def _what(studio: Studio, known: list[comparable.Comparable], first: comparable.Defaults) -> tuple[Any, ...]:

@@ -21,6 +21,10 @@ from typing import Any
 
 from raft_core.errors import DataError, StoreError
 from raft_core.machine.files import replacing
+from raft_core.media.picture import read_picture_file
+from raft_core.reading.files import LARGEST_TEXT, Unreadable, read_text
+from raft_core.reading.json_data import parse_json
+from raft_core.reading.shapes import require_shape, taken_apart
 from raft_core.types import MESSAGES
 from raft_demo.preferences.pool import Pool
 from raft_demo.shared.runs import FOLDER
@@ -111,7 +115,7 @@ class Choices:
         """
         with self._held():
             lines = [line for line in _lines(self.path) if line.strip()]
-            left = [line for line in lines if json.loads(line).get("id") != id]
+            left = [line for line in lines if _row(line, str(self.path)).get("id") != id]
             if len(left) == len(lines):
                 return False
             with replacing(self.path) as temporary:
@@ -128,7 +132,7 @@ class Choices:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        rows = [json.loads(line) for line in _lines(self.path) if line.strip()]
+        rows = [_row(line, str(self.path)) for line in _lines(self.path) if line.strip()]
         if not rows:
             raise DataError("nothing has been chosen yet")
         pictures = self.pictures.is_dir()
@@ -136,7 +140,7 @@ class Choices:
             row["best"] = row["best"] if row["best"] is None or isinstance(row["best"], list) else [row["best"]]
             if pictures:
                 row["candidates"] = [
-                    {"bytes": (self.path.parent / name).read_bytes(), "path": name} for name in row["candidates"]
+                    {"bytes": read_picture_file(self.path.parent / name), "path": name} for name in row["candidates"]
                 ]
         candidate = pa.struct([("bytes", pa.binary()), ("path", pa.string())]) if pictures else pa.string()
         contexts = [row.get(MESSAGES) for row in rows]
@@ -205,19 +209,43 @@ def _append(path: Path, line: str) -> None:
 def _lines(path: Path) -> list[str]:
     """Lines of a file; none when there is none. Not ``splitlines``, which cuts at characters that JSON leaves as they are."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, LARGEST_TEXT)
     except FileNotFoundError:
         return []
+    except (OSError, Unreadable) as error:
+        raise StoreError(f"{path} cannot be read: {error}") from None
     lines = text.split("\n")
     return lines[:-1]  # what is behind the last newline was never wholly written
 
 
 def _choice(line: str, where: str) -> Choice:
     try:
-        row = json.loads(line)
-        best = row["best"]
-        samples = tuple((int(rnd), int(place)) for rnd, place in row["samples"])
-        chosen = () if best is None else tuple(best) if isinstance(best, list) else (best,)
-        return Choice(row["id"], row["prompt"], samples, chosen, row["drawn"])
-    except (ValueError, KeyError, TypeError) as error:
+        with taken_apart("it"):
+            row = _row(line, where)
+            best = row["best"]
+            samples = tuple((int(rnd), int(place)) for rnd, place in row["samples"])
+            chosen = () if best is None else tuple(best) if isinstance(best, list) else (best,)
+            return Choice(row["id"], row["prompt"], samples, chosen, row["drawn"])
+    except Unreadable as error:
+        raise DataError(f"{where} is no choice that this page has made ({error}); mend or move the file") from None
+
+
+#: What of a line is gone by.
+ROW = {
+    **dict.fromkeys(("id", "prompt", "drawn"), str),
+    "samples": [[int]],
+    "best": (int, list, type(None)),
+    "candidates": [str],
+}
+
+
+def _row(line: str, where: str) -> dict[str, Any]:
+    """A line of the file of choices.
+
+    Raises:
+        DataError: it is none.
+    """
+    try:
+        return require_shape(parse_json(line), ROW, "", ROW)
+    except Unreadable as error:
         raise DataError(f"{where} is no choice that this page has made ({error}); mend or move the file") from None

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from raft_core.errors import StoreError
 from raft_core.preferences.preference import Context
+from raft_core.reading.files import Unreadable
+from raft_core.reading.shapes import taken_apart
 from raft_core.soundness import failed_of
 from raft_core.store.rounds import SAMPLES, round_folder, rounds_in
-from raft_core.store.tables import SCORE, read_columns
+from raft_core.store.tables import SCORE, object_of, read_columns
 from raft_core.store.tensors import UnusableError
 from raft_core.types import Prompt
 from raft_demo.preferences.pairs import Scored, standardised
@@ -82,6 +84,14 @@ def pool_of(folder: Path) -> Pool:
 @lru_cache(maxsize=8)
 def _pool(folder: Path, stamps: tuple[tuple[int, int], ...]) -> Pool:
     read = [(rnd, *_read(folder, rnd, lambda name: name in WANTED or name.startswith(SCORE))) for rnd, _ in stamps]
+    try:
+        with taken_apart(f"a round of {folder.name}"):
+            return _pooled(folder, stamps, read)
+    except Unreadable as error:
+        raise StoreError(str(error)) from None
+
+
+def _pooled(folder: Path, stamps: tuple[tuple[int, int], ...], read: list[tuple[int, dict[str, list], dict[str, Any]]]) -> Pool:
     keys = [(rnd, row) for rnd, columns, _ in read for row in range(len(columns["prompt"]))]
     facts = read[-1][2]
     # What every round has: a score that was added to one alone would set its samples apart from the others.
@@ -104,7 +114,7 @@ def _pool(folder: Path, stamps: tuple[tuple[int, int], ...]) -> Pool:
         texts=[flat["text"][i] for i in place] if "text" in flat else [],
         scored=Scored([flat["prompt"][i] for i in place], units, facts["reward"]),
         stamps=stamps,
-        contexts=[Prompt(flat["prompt"][i], json.loads(flat["prompt_meta"][i])).messages for i in place],
+        contexts=[Prompt(flat["prompt"][i], object_of(flat["prompt_meta"][i])).messages for i in place],
     )
 
 

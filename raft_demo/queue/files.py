@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from raft_core.machine.files import write_json
+from raft_core.reading.files import Unreadable
+from raft_core.reading.json_data import read_object
+from raft_core.reading.shapes import require_shape
 
+SHAPE = {
+    **dict.fromkeys(("name", "state", "message"), str),
+    **dict.fromkeys(("pid", "attempts", "rounds"), int),
+    "order": float,
+    "stopping": bool,
+}
 State = Literal["waiting", "running", "stopped", "finished", "failed"]
 
 
@@ -41,8 +49,9 @@ class Entry:
 def read_entry(file: Path) -> Entry | None:
     """None when it is not one of this version's."""
     try:
-        return Entry(**json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        found = require_shape(read_object(file), SHAPE, "", ("name", "state", "order"))
+        return Entry(**found) if found["state"] in get_args(State) else None
+    except (OSError, Unreadable, TypeError):
         return None
 
 
@@ -72,8 +81,8 @@ def tail(file: Path, lines: int, most_bytes: int = 64 * 1024) -> str:
 def end_code(file: Path) -> int | None:
     """With what a process has ended, as it has written itself; None when it had no time to."""
     try:
-        return int(json.loads(file.read_text(encoding="utf-8"))["code"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return require_shape(read_object(file), {"code": int}, "", ("code",))["code"]
+    except (OSError, Unreadable):
         return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -11,6 +10,9 @@ from typing import Any
 
 from raft_core.errors import RaftError
 from raft_core.machine.lock import holder
+from raft_core.reading.files import Unreadable
+from raft_core.reading.json_data import read_json
+from raft_core.reading.shapes import require_shape
 from raft_core.report.data import charts
 from raft_core.store.manifest import METRICS, RUN, read_history
 from raft_core.store.rounds import rounds_in
@@ -103,8 +105,12 @@ def real_status(run: RunInfo) -> str:
 def read_phases(file: Path) -> list[dict[str, Any]]:
     """The open phases that a process has told of; none when it has not yet."""
     try:
-        return [dict(each) for each in json.loads(file.read_text(encoding="utf-8"))]
-    except (OSError, ValueError, TypeError):
+        phase = {"name": str, "done": int, "total": int}
+        found = require_shape(read_json(file), [phase], "")
+        for each in found:
+            require_shape(each, phase, "", phase)
+        return found
+    except (OSError, Unreadable):
         return []
 
 

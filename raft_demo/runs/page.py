@@ -92,7 +92,7 @@ def build(studio: Studio) -> None:
         return [*_rounds(folder), _report(folder), *_ks(folder), *_files(folder)]
 
     @spoken
-    def on_filter(name: str, rnd: Any, prompt: str, which: str, by: str, order: str, page: Any) -> list[Any]:
+    def on_filter(name: str, rnd: str | int, prompt: str, which: str, by: str, order: str, page: float | str) -> list[Any]:
         if not name or not rnd:
             return ["", NO_SAMPLES, gr.update(maximum=2, value=1, visible=False)]
         folder, number = studio.run_folder(name), _round(rnd)
@@ -108,7 +108,7 @@ def build(studio: Studio) -> None:
         return on_filter(*values[:-1], 1)
 
     @spoken
-    def on_whatif(name: str, number: Any, by: str) -> str:
+    def on_whatif(name: str, number: float | str, by: str) -> str:
         return runs_view.whatif_html(studio.run_folder(name), _whole("K", number), by or None) if name else NO_SAMPLES
 
     def on_take(kind: str) -> Any:

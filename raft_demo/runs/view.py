@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from raft_core.errors import StoreError
+from raft_core.errors import RaftError, StoreError
 from raft_core.evaluation.table import number
 from raft_core.report.page import PAGE
 from raft_core.report.plots import chart
@@ -54,7 +54,7 @@ def history(folder: Path) -> Sequence[Mapping[str, Any]]:
     """Metrics by round; empty when they cannot be read, which the list says of the run."""
     try:
         return read_history(folder)
-    except (OSError, ValueError):
+    except RaftError:
         return []
 
 

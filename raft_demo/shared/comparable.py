@@ -118,7 +118,7 @@ def defaults(folder: Path) -> Defaults:
         width, height = sampling["width"], sampling["height"]
         size = f"{width} × {height}" if width and height else OWN_SIZE
         return Defaults(int(sampling["steps"]), float(sampling["guidance_scale"]), size, prompts_shown(config))
-    except (RaftError, KeyError, TypeError, ValueError, AttributeError):
+    except (RaftError, KeyError, TypeError, ValueError, OverflowError, AttributeError):
         return NO_DEFAULTS
 
 

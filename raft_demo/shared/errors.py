@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 
 from raft_core.errors import RaftError
+from raft_demo.shared.arguments import require_types
 from raft_demo.shared.worker import UNEXPECTED
 
 log = logging.getLogger("raft.demo")
@@ -19,13 +20,14 @@ log = logging.getLogger("raft.demo")
 
 def spoken(handler: Callable[..., Any]) -> Callable[..., Any]:
     """A page's handler whose errors are shown as ``gr.Error``: a visitor's mistakes in words, anything else as such, with its
-    traceback in the log. Works for functions and for generators."""
+    traceback in the log. What it is given is compared with its annotations first. Works for functions and for generators."""
 
     if inspect.isgeneratorfunction(handler):
 
         @functools.wraps(handler)
         def generator(*args: Any, **named: Any) -> Any:
             try:
+                require_types(handler, args, named)
                 yield from handler(*args, **named)
             except GeneratorExit:
                 raise
@@ -37,6 +39,7 @@ def spoken(handler: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(handler)
     def function(*args: Any, **named: Any) -> Any:
         try:
+            require_types(handler, args, named)
             return handler(*args, **named)
         except Exception as error:
             raise _shown(error) from error

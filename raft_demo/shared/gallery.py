@@ -9,10 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from raft_core.errors import ConfigError, StoreError, nearest
+from raft_core.reading.files import Unreadable
+from raft_core.reading.shapes import require_shape, taken_apart
 from raft_core.report.pictures import View, view
 from raft_core.soundness import failed_of
 from raft_core.store.rounds import SAMPLES, round_folder, rounds_in
@@ -140,6 +143,14 @@ def _stamp(folder: Path, rnd: int) -> int:
 @lru_cache(maxsize=64)
 def _facts(folder: Path, rnd: int, stamp: int) -> Facts:  # noqa: ARG001 - part of the key
     columns, told = _read(folder, rnd, lambda name: name in ("prompt", "kept", "seed", "meta") or name.startswith(SCORE))
+    try:
+        with taken_apart(f"round {rnd} of {folder.name}"):
+            return _facts_of(columns, told)
+    except Unreadable as error:
+        raise StoreError(str(error)) from None
+
+
+def _facts_of(columns: Mapping[str, list], told: Mapping[str, Any]) -> Facts:
     return Facts(
         prompts=columns["prompt"],
         scores={n.removeprefix(SCORE): np.array(v, dtype=np.float64) for n, v in columns.items() if n.startswith(SCORE)},
@@ -167,12 +178,20 @@ def _shown(folder: Path, rnd: int, rows: Sequence[int], stamp: int) -> dict[int,
     nothing = [None] * len(missing)
     pictures, texts = columns.get("image", nothing), columns.get("text", nothing)
     for row, picture, text in zip(missing, pictures, texts, strict=True):
-        found[row] = view(from_png(picture["bytes"]), "") if picture else View("", text=text or "")
+        found[row] = _view(folder, rnd, picture, text)
     with _guard:
         _views.update({(folder, rnd, row, stamp): found[row] for row in missing})
         for key in list(_views)[: max(0, len(_views) - VIEWS_KEPT)]:
             del _views[key]
     return found
+
+
+def _view(folder: Path, rnd: int, picture: Any, text: Any) -> View:
+    try:
+        with taken_apart(f"round {rnd} of {folder.name}"):
+            return view(from_png(picture["bytes"]), "") if picture else View("", text=require_shape(text or "", str, "text"))
+    except Unreadable as error:
+        raise StoreError(str(error)) from None
 
 
 def _read(folder: Path, rnd: int, wanted, rows: Sequence[int] | None = None) -> tuple[dict, dict]:

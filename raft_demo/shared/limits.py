@@ -3,9 +3,11 @@ from a page."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from raft_core.errors import ConfigError
+from raft_core.reading.files import excerpt
 
 
 @dataclass(frozen=True)
@@ -53,19 +55,22 @@ class Limits:
     upload_pixels: int = 32_000_000
 
 
-def within(name: str, value: float, low: float, high: float) -> float:
+def within(name: str, value: float | str, low: float, high: float) -> float:
     """The value, if it is between the bounds.
 
     Raises:
         ConfigError: it is not, or is no number.
     """
     try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise ConfigError(f"{name} is {value!r}, which is no number; give one from {low:g} to {high:g}") from None
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if math.isnan(number):
+        shown = excerpt(repr(value), 40)
+        raise ConfigError(f"{name} is {shown}, which is no number; give one from {low:g} to {high:g}") from None
     if not low <= number <= high:
         raise ConfigError(f"{name} is {number:g}; give a value from {low:g} to {high:g}")
-    return value
+    return value if isinstance(value, (int, float)) else number
 
 
 LARGEST_SEED = 2**31 - 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from raft_core.errors import DataError, nearest
+from raft_core.reading.files import Unreadable
+from raft_core.reading.json_data import read_object
+from raft_core.reading.shapes import taken_apart
 from raft_demo.shared.runs import Modality
 
 REWARDS = "rewards"  # folder of learned rewards in the runs folder, as `raft reward train` has it
@@ -158,18 +160,22 @@ def learned(runs: Path) -> Iterator[Offer]:
     from raft_core.preferences.folder import CONFIG, is_learned_reward
 
     folders = [path for path in (runs / REWARDS).glob("*") if not path.name.startswith(".") and is_learned_reward(path)]
-    for path in sorted(folders, key=lambda path: (path / CONFIG).stat().st_mtime, reverse=True):
+    found = []
+    for path in folders:
         try:
-            facts = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-            modality, training = facts["modality"], facts["training"]
-            rate = training["held_out_accuracy"]
-            told = f"right on {rate['value']:.0%} of {rate['n']} held-out ones" if rate["n"] else "none held out to test it"
-            summary = f"Learned from {training['preferences'] + training['held_out']} preferences; {told}."
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            facts = read_object(path / CONFIG)
+            with taken_apart("it"):
+                modality, training = facts["modality"], facts["training"]
+                rate = training["held_out_accuracy"]
+                told = f"right on {rate['value']:.0%} of {rate['n']} held-out ones" if rate["n"] else "none held out to test it"
+                summary = f"Learned from {training['preferences'] + training['held_out']} preferences; {told}."
+                sees = bool(facts["learner"].get("see_prompt", True))
+                found.append(((path / CONFIG).stat().st_mtime, path, modality, summary, sees))
+        except (OSError, Unreadable):
             continue  # being written, or not of this version: the command line says more
+    for _, path, modality, summary, sees in sorted(found, key=lambda each: each[:2], reverse=True):
         if modality in ("image", "text"):
             place = {"folder": str(path.resolve())}
-            sees = bool(facts["learner"].get("see_prompt", True))
             label = f"{path.name} (learned)"
             yield Offer(LEARNED + path.name, label, modality, "LearnedReward", place, sees_prompt=sees, summary=summary)
 

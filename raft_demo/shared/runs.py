@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from raft_core.errors import DataError, RaftError
+from raft_core.reading.files import Unreadable, is_file, is_folder
+from raft_core.reading.shapes import require_shape, taken_apart
 from raft_core.store.manifest import RUN, read_config, read_history, read_run
 
 Modality = Literal["image", "text"]
 TEXT_POLICIES = ("CausalLM", "Demonstrated")
+
+
+_PART = (str, dict, type(None))
+#: What of a run's configuration a list goes by.
+CONFIG_SHAPE = {"policy": _PART, "reward": _PART, "rounds": (int, type(None))}
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,10 @@ def inside(folder: Path, name: str) -> Path:
         DataError: the name leads out of the folder, or nothing is there.
     """
     root = folder.resolve()
-    place = next((entry.resolve() for entry in root.iterdir() if entry.name == name), None)  # a name, and never a path
+    try:
+        place = next((entry.resolve() for entry in root.iterdir() if entry.name == name), None)  # a name, and never a path
+    except (OSError, RuntimeError):  # a link that leads to itself
+        place = None
     if place is None or place.parent != root:
         raise DataError(f"there is no {str(name)[:100]!r} among the runs; choose one of the list")
     return place
@@ -58,16 +69,28 @@ def inside(folder: Path, name: str) -> Path:
 
 def all_runs(folder: Path) -> list[RunInfo]:
     """Every run of a folder, the newest first. A damaged one is listed as such."""
-    found = [path for path in folder.glob("*") if (path / RUN).is_file()] if folder.is_dir() else []
-    return [info(path) for path in sorted(found, key=lambda path: (path / RUN).stat().st_mtime, reverse=True)]
+    found = [path for path in folder.glob("*") if is_file(path / RUN)] if is_folder(folder) else []
+    return [info(path) for path in sorted(found, key=_age, reverse=True)]
+
+
+def _age(folder: Path) -> float:
+    try:
+        return (folder / RUN).stat().st_mtime
+    except OSError:  # it went meanwhile
+        return 0.0
 
 
 def info(folder: Path) -> RunInfo:
-    """What a list shows of a run."""
+    """What a list shows of a run, whatever is in its folder: one that is strange must not hide the others."""
     try:
-        run, config, history = read_run(folder), read_config(folder), read_history(folder)
-    except (RaftError, ValueError, OSError) as error:
+        with taken_apart("it"):
+            return _info(folder, read_run(folder), read_config(folder), read_history(folder))
+    except (RaftError, Unreadable) as error:
         return RunInfo(folder.name, folder, "damaged", trouble=str(error))
+
+
+def _info(folder: Path, run: Mapping[str, Any], config: Mapping[str, Any], history: Sequence[Any]) -> RunInfo:
+    require_shape(config, CONFIG_SHAPE, "config.yaml")
     policy = config.get("policy") or {}
     kind = _class(policy)
     arguments = policy.get("init_args") or {} if isinstance(policy, dict) else {}
@@ -76,7 +99,7 @@ def info(folder: Path) -> RunInfo:
         folder=folder,
         status=str(run.get("status", "interrupted")),
         rounds=len(history),
-        planned=int(config.get("rounds") or 0),
+        planned=config.get("rounds") or 0,
         modality=modality_of(run.get("modality"), kind),
         model=str(arguments.get("model", "")),
         reward=_class(config.get("reward")),

@@ -131,12 +131,13 @@ class Worker:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        if self._process is not None:
-            self._process.terminate()
-            self._process.join(5)
-            if self._process.is_alive():
-                self._process.kill()
-                self._process.join()
+        process = self._process  # the other thread forgets it as soon as it ends
+        if process is not None:
+            process.terminate()
+            process.join(5)
+            if process.is_alive():
+                process.kill()
+                process.join()
 
     # ------------------------------------------------------------------ the line
 

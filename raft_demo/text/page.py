@@ -75,18 +75,18 @@ def build(studio: Studio) -> None:
 
     @spoken
     def write(
-        view: Any,
-        model: Any,
-        prompt: Any,
-        seed: Any,
-        temperature: Any,
-        tokens: Any,
-        k: Any,
-        votes: Any,
-        side: Any,
-        reranker: Any,
-        count: Any,
-        answer: Any,
+        view: str,
+        model: str,
+        prompt: str,
+        seed: float | str,
+        temperature: float | str,
+        tokens: float | str,
+        k: float | str,
+        votes: float | str,
+        side: str,
+        reranker: str,
+        count: float | str,
+        answer: str,
     ) -> Iterator[tuple[Any, Any]]:
         """Yields (progress, result)."""
         settings = (seed, temperature, tokens)
@@ -105,7 +105,7 @@ def build(studio: Studio) -> None:
             yield from _shown(studio, "measure", asked=asked, prompts=_problems(studio, model, count), **ways)
 
     @spoken
-    def model_chosen(key: Any) -> tuple[Any, ...]:
+    def model_chosen(key: str | None) -> tuple[Any, ...]:
         """The model's own settings and prompts, as soon as it is chosen."""
         found = comparable.chosen(key, _known(studio), 1) if key else []
         return own_settings(found)
@@ -129,6 +129,10 @@ def build(studio: Studio) -> None:
             return (gr.skip(),) * 8
         chosen = gr.update(choices=_choices(now), value=now[0].key if now else None)
         return chosen, gr.update(choices=_rerankers(studio)), HINT if now else NO_MODEL, *own_settings(now[:1])
+
+    def of_row(row: list[str]) -> tuple[str, str]:
+        """The prompt that a row of the list holds, and no answer yet."""
+        return row[0] if row else "", ""
 
     def arranged(view: Any) -> tuple[Any, ...]:
         """The inputs that matter to what is to be shown."""
@@ -156,7 +160,7 @@ def build(studio: Studio) -> None:
     model.input(model_chosen, model, settings, **quiet)
     model.focus(refresh, None, [model, reranker], **quiet)
     gr.on(None, opened, None, [model, reranker, result, *settings], **quiet)
-    prompts.click(lambda row: (row[0], ""), prompts, [prompt, answer], **quiet)
+    prompts.click(spoken(of_row), prompts, [prompt, answer], **quiet)
     view.input(arranged, view, [prompt, prompts, k, votes, count, side, reranker, answer, mark, start], **quiet)
     mark.input(None, mark, None, js=SET_MARK, **quiet)
 

@@ -8,7 +8,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from raft_core.errors import ModelError, nearest
-from raft_core.reading import json_data
+from raft_core.reading.files import Unreadable
+from raft_core.reading.json_data import read_object
 from raft_diffusion.model.weights_file import check_whole
 
 INDEX = "model_index.json"
@@ -39,12 +40,9 @@ def read_json(file: Path) -> dict[str, Any]:
         ModelError: it cannot be read, or holds something else; names the file.
     """
     try:
-        value = json_data.read_json(file)
-    except (OSError, ValueError) as error:
+        return read_object(file, repeated_keys=True)  # as the libraries read it
+    except (OSError, Unreadable) as error:
         raise ModelError(f"model: {file} is no readable JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"model: {file} should hold a JSON object, but holds {type(value).__name__}")
-    return value
 
 
 def read_index(folder: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import torch
 
 from raft_core.errors import ModelError
 from raft_core.machine.files import replacing
+from raft_core.reading.files import open_regular
 from raft_core.reading.json_data import parse_json
 
 #: Kinds of numbers by their names in the format.
@@ -62,7 +63,7 @@ def header(path: Path) -> dict[str, Any]:
         ModelError: the file is no safetensors file.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             (size,) = struct.unpack("<Q", file.read(8))
             if size > LARGEST_HEADER:
                 raise ValueError(f"its header would be larger than {LARGEST_HEADER // 10**6} MB")

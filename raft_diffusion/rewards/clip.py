@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from raft_core.errors import ModelError, nearest
 from raft_core.machine.torchvision import ensure_importable
 from raft_core.models.offline import reason
+from raft_core.reading.files import Unreadable
+from raft_core.reading.json_data import read_object
 from raft_diffusion.model import bundle
 from raft_diffusion.rewards import hf_clip
 from raft_diffusion.rewards.pictures import ByIdentity, stacked
@@ -135,9 +136,9 @@ def _folder_mistakes(folder: Path) -> list[str]:
         known = [p.parent.name for p in bundle.FOLDER.glob(f"*/{CONFIG}")] if folder.parent == bundle.FOLDER else []
         return [f"there is no CLIP folder {folder}{nearest(folder.name, known)}"]
     try:
-        if "model_cfg" not in json.loads((folder / CONFIG).read_text()):
+        if "model_cfg" not in read_object(folder / CONFIG, repeated_keys=True):
             return [f"{folder / CONFIG} has no 'model_cfg': it is not the configuration of an open_clip model"]
-    except (OSError, ValueError) as error:
+    except (OSError, Unreadable) as error:
         return [f"{folder} is no open_clip model folder: {CONFIG} cannot be read ({error})"]
     if not any(path for pattern in WEIGHTS for path in folder.glob(pattern)):
         return [f"{folder} holds no weights (looked for {', '.join(WEIGHTS)})"]

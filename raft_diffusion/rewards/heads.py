@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from raft_core.errors import ModelError
+from raft_core.reading.files import Unreadable, excerpt
+from raft_core.reading.json_data import read_object
+from raft_core.reading.shapes import require_shape
 from raft_diffusion.model import bundle
 from raft_diffusion.rewards.weights import from_hub, on_hub
 
@@ -116,9 +118,12 @@ def locate(weights: str | None, version: Version) -> tuple[Path, str | None]:
     if not path.is_dir():
         return path, None
     try:
-        config = json.loads((path / "config.json").read_text())
-        return path / config.get("weights", FILE), config.get("clip")
-    except (OSError, ValueError, AttributeError) as error:
+        config = require_shape(read_object(path / "config.json"), {"weights": str, "clip": (str, type(None))}, "")
+        name = config.get("weights", FILE)
+        if Path(name).name != name:
+            raise Unreadable(f"weights is {excerpt(name, 60)!r}, but must name a file beside it")
+        return path / name, config.get("clip")
+    except (OSError, Unreadable) as error:
         raise ModelError(f"{path} is no folder of aesthetic weights: config.json cannot be read ({error})") from error
 
 

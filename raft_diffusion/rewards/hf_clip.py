@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,8 @@ import numpy as np
 from raft_core.errors import ModelError
 from raft_core.machine.torchvision import ensure_importable
 from raft_core.models.quiet import quiet
+from raft_core.reading.files import Unreadable
+from raft_core.reading.json_data import read_object
 
 if TYPE_CHECKING:
     import torch
@@ -26,8 +27,8 @@ TOKENIZER = ("tokenizer.json", "vocab.json")
 def is_folder(folder: Path) -> bool:
     """Whether a CLIP of transformers lives here."""
     try:
-        return json.loads((folder / CONFIG).read_text()).get("model_type") == "clip"
-    except (OSError, ValueError, AttributeError):
+        return read_object(folder / CONFIG, repeated_keys=True).get("model_type") == "clip"
+    except (OSError, Unreadable):
         return False
 
 

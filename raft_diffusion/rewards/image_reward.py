@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,8 @@ from raft_core.machine.devices import resolve_device
 from raft_core.machine.torchvision import ensure_importable
 from raft_core.models.quiet import quiet
 from raft_core.protocols import RewardInfo
+from raft_core.reading.files import Unreadable
+from raft_core.reading.json_data import read_object
 from raft_core.types import Sample
 from raft_diffusion.rewards.blip import TEXT_FIELDS, Blip, build
 from raft_diffusion.rewards.heads import Head, parse_head
@@ -163,8 +164,8 @@ def _part(state: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Ten
 
 def _text_config(file: Path) -> Mapping[str, Any]:
     try:
-        config = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
+        config = read_object(file, repeated_keys=True)
+    except (OSError, Unreadable) as error:
         raise ModelError(f"{file} cannot be read: {error}") from error
     missing = [name for name in TEXT_FIELDS if name not in config] if isinstance(config, dict) else TEXT_FIELDS
     if missing:

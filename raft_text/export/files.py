@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,9 @@ import torch
 from raft_core.errors import ModelError
 from raft_core.machine.files import replacing, write_json
 from raft_core.models.public_name import model_of, public_name
+from raft_core.reading.files import Unreadable
+from raft_core.reading.json_data import read_object
+from raft_core.reading.shapes import require_shape
 from raft_text.model.critic import PREFIX as CRITIC
 from raft_text.model.loading import PICKLES, load_model, quiet
 from raft_text.options import Lora, Prompting, Sampling
@@ -23,6 +25,9 @@ MODEL_FILE = "model.safetensors"
 MODEL_INDEX = "model.safetensors.index.json"
 CHECKPOINT_FILE = "weights.safetensors"
 NOTE = "raft.json"  # beside the weights: what they were trained from, and how prompts were put
+#: What they hold that is gone by; the settings in it are checked as those of any policy.
+NOTE_SHAPE = {"model": (str, type(None)), "lora": (dict, type(None)), "prompting": dict, "sampling": dict}
+ADAPTER_SHAPE = {"base_model_name_or_path": str, "r": int, "lora_alpha": float, "target_modules": (str, list)}
 PREFIX = "base_model.model."
 
 
@@ -79,15 +84,27 @@ def arguments_for(path: Path) -> dict[str, Any]:
     folder = path if path.is_dir() else path.parent
     file = find_weights(path)
     if (folder / NOTE).is_file():
-        noted = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+        noted = dict(_read(folder / NOTE, NOTE_SHAPE))
         model = model_of(file, noted.pop("model", None))
         return noted | model
     if (folder / ADAPTER_CONFIG).is_file():
-        config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        config = _read(folder / ADAPTER_CONFIG, ADAPTER_SHAPE, ADAPTER_SHAPE)
         return {"model": config["base_model_name_or_path"], "lora": foreign_lora(config)} | model_of(file, None)
     if (folder / "config.json").is_file():
         return {"model": str(folder)}
     return {}
+
+
+def _read(file: Path, shape: Mapping[str, Any], needs: Iterable[str] = ()) -> dict[str, Any]:
+    """An object from a file that anybody may have written.
+
+    Raises:
+        ModelError: it cannot be read, or is not of this shape.
+    """
+    try:
+        return require_shape(read_object(file, repeated_keys=True), shape, "", needs)
+    except (OSError, Unreadable) as error:
+        raise ModelError(f"{file} cannot be read: {error}") from None
 
 
 def foreign_lora(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,7 +122,7 @@ def foreign_lora(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "rank": config["r"],
         "alpha": float(config["lora_alpha"]),
-        "targets": [targets] if isinstance(targets, str) else sorted(targets),
+        "targets": [targets] if isinstance(targets, str) else sorted(map(str, targets)),
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -11,6 +10,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from raft_core.conversations import INSTRUCTIONS
 from raft_core.errors import DataError, nearest
+from raft_core.reading.files import Unreadable
+from raft_core.reading.json_data import parse_json
 from raft_core.types import Message, Prompt
 from raft_text.options import PLACE, TEMPLATE_OWN, Prompting
 
@@ -289,7 +290,7 @@ def _tools(value: Any) -> list[Any] | None:
     """JSON schemas of functions, as a table holds them: a list, or the JSON of one."""
     if isinstance(value, str) and value.strip():
         try:
-            value = json.loads(value)
-        except ValueError:
+            value = parse_json(value)
+        except Unreadable:
             raise DataError(f"tools is {value[:60]!r}, but must be a list of JSON schemas") from None
     return list(value) if isinstance(value, (list, tuple)) and value else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any, Literal
 
 from raft_core.errors import ConfigError, ModelError, nearest
 from raft_core.machine.torchvision import ensure_importable
+from raft_core.reading.files import Unreadable
+from raft_core.reading.json_data import read_object
 
 Place = Literal["folder", "hub"]
 
@@ -126,9 +127,9 @@ def _json(path: Path, required: bool = False) -> dict[str, Any]:
             raise ModelError(f"model: {path.parent} is no transformers model: {path.name} is missing")
         return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"model: {path} is no JSON: {error}") from error
+        return read_object(path, repeated_keys=True)  # as the libraries read it
+    except (OSError, Unreadable) as error:
+        raise ModelError(f"model: {path} is no JSON object: {error}") from error
 
 
 def folder_mistakes(folder: Path, *, chat: bool) -> list[str]:

@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 from raft_core.errors import DataError
 from raft_core.machine.files import replacing
+from raft_core.reading.files import LARGEST_TEXT, Unreadable, read_text
 from raft_text.reasoning.numbers import number
 from raft_text.reasoning.numerals import as_text
 from raft_text.reasoning.templates import program, words
@@ -187,12 +188,11 @@ def _records(path: Path) -> Iterator[tuple[int, Any]]:
     if path.suffix.lower() not in (".json", ".jsonl"):
         raise DataError(f"{path} has the ending {path.suffix!r}; problems are read from .json and .jsonl")
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_text(path, LARGEST_TEXT)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise DataError(f"{path}, line {line}: not UTF-8; save the file in the encoding UTF-8") from None
+    except Unreadable as error:
+        raise DataError(f"{path} cannot be read: {error}; problems are read from files in UTF-8") from None
     return _list_items(path, text) if text.lstrip().startswith("[") else _lines(path, text)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from raft_core.errors import ConfigError, ModelError
 from raft_core.protocols import RewardInfo
+from raft_core.reading.files import Unreadable, read_text
 from raft_core.rewards.scoring import told
 from raft_core.types import Sample
 from raft_text.rewards.models import Dtype, Loaded, Source, by_length, inputs_of, load, read_json
@@ -148,7 +149,10 @@ def _pooling_mistakes(folder: Path, pooling: Pooling) -> list[str]:
     modules = folder / "modules.json"
     if not modules.is_file():
         return []
-    text = modules.read_text(encoding="utf-8")
+    try:
+        text = read_text(modules)
+    except (OSError, Unreadable) as error:
+        return [f"{modules} cannot be read: {error}"]
     if "models.Dense" in text:
         return [f"{folder} ends in a dense layer (see modules.json), which is not applied here: choose another encoder"]
     file = folder / "1_Pooling" / "config.json"

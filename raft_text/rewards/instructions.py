@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,6 +10,8 @@ import numpy as np
 
 from raft_core.errors import ConfigError, RewardError, nearest
 from raft_core.protocols import RewardInfo
+from raft_core.reading.files import Unreadable
+from raft_core.reading.json_data import parse_json
 from raft_core.rewards.scoring import told
 from raft_core.types import Prompt, Sample
 from raft_text.rewards.ifeval import CHECKS, mistakes_in
@@ -125,8 +126,8 @@ def _listed(value: object) -> list[Any]:
     """A field with a list, also one that is written as JSON in a CSV file; any other value is a list of one, null is empty."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
+            value = parse_json(value)
+        except Unreadable:
             return [value]
     if value is None or value == "":
         return []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 import weakref
@@ -14,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from raft_core.errors import DeviceError, MachineLack, ModelError, nearest
 from raft_core.machine.devices import dtype_mistakes, pick_dtype, resolve_device
 from raft_core.machine.torchvision import ensure_importable
+from raft_core.reading.files import Unreadable
+from raft_core.reading.json_data import read_object
 from raft_text.model.loading import BUNDLED, BUNDLED_FOLDER, quiet
 
 if TYPE_CHECKING:
@@ -189,12 +190,9 @@ def read_json(file: Path) -> dict[str, Any]:
         ModelError: no such file, or something else in it.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return read_object(file, repeated_keys=True)  # as the libraries read it
+    except (OSError, Unreadable) as error:
         raise ModelError(f"{file.parent} is no model folder of transformers: {file.name} cannot be read ({error})") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{file.parent} is no model folder of transformers: {file.name} holds no object")
-    return content
 
 
 def inputs_of(

@@ -21,6 +21,7 @@ import numpy as np
 
 from raft_core.capabilities import AttachesPolicy
 from raft_core.errors import ConfigError, DeviceError, RaftError
+from raft_core.machine.hosts import is_own_host
 from raft_core.machine.out_of_memory import is_out_of_memory
 from raft_core.protocols import Combinator, Reward
 from raft_core.rewards.scoring import score, with_parts
@@ -214,6 +215,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(status, wire.plain(reply))
 
     def _admit(self, path: str) -> None:
+        # A web page elsewhere could have its own name lead here; who has the token is none.
+        if not self.server.key and not is_own_host(self.headers.get("Host", "localhost")):
+            raise _Refusal(421, "this server does not answer to that name")
         if self.server.key:
             given = self.headers.get("Authorization", "").encode("utf-8", "replace")
             if not hmac.compare_digest(given, f"Bearer {self.server.key}".encode()):

@@ -155,7 +155,7 @@ def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(DataError, match=r"ending '\.csv'"):
         read_problems(tmp_path / "problems.csv")
     (tmp_path / "latin.jsonl").write_bytes(b'{"question": "a",\n "\xe9"}')
-    with pytest.raises(DataError, match=r"latin\.jsonl, line 2: not UTF-8"):
+    with pytest.raises(DataError, match=r"latin\.jsonl cannot be read: it is not UTF-8 .*line 2"):
         read_problems(tmp_path / "latin.jsonl")
     with pytest.raises(DataError, match=r"line 1: the field 'answer' of the layout gsm8k is missing"):
         read_problems(lines(tmp_path / "plain.jsonl", REFT), layout="gsm8k")

@@ -172,7 +172,7 @@ def broken_head(folder):
     ("spoil", "said"),
     [
         (lambda folder: (folder / "config.json").write_text("{"), "config.json cannot be read"),
-        (lambda folder: (folder / "config.json").write_text("[]"), "holds no object"),
+        (lambda folder: (folder / "config.json").write_text("[]"), "must hold an object"),
         (emptied, "no .safetensors weights"),
         (
             lambda folder: (emptied(folder), (folder / "pytorch_model.bin").write_bytes(b"pickle")),
