@@ -368,6 +368,7 @@ def test_three_rounds_are_planned_run_and_watched(tmp_path: Path, open_page: Cal
         watcher.locator("#align-best img").first.wait_for()
         assert all(text for text in watcher.locator("#align-best img").evaluate_all("all => all.map(i => i.alt)"))
         watcher.get_by_role("button", name="Log").click()
+        watcher.locator("#align-log textarea").wait_for()
         watcher.wait_for_function("document.querySelector('#align-log textarea')?.value.includes('run folder')")
         shot(watcher, "align-narrow-dark")
         shot(wide := open_page(app.url, tab="Align", size=WIDE), "align-wide")
