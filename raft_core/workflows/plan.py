@@ -15,6 +15,7 @@ from raft_core.config.schema import parameters
 from raft_core.machine.out_of_memory import in_words
 from raft_core.machine.peak_memory import peak_memory
 from raft_core.metrics.gain import deviations, predicted_gain
+from raft_core.metrics.spread import flat
 from raft_core.metrics.statistics import Estimate
 from raft_core.monitoring.figures import mean_scored
 from raft_core.reporter import Reporter
@@ -221,6 +222,11 @@ def advice(counts: Counts, found: Probe, config: RunConfig) -> list[str]:
         lines.append(
             f"the {found.drawn} samples of the probe score alike within each prompt: of such there is nothing to select, and "
             "training cannot raise the reward"
+        )
+    elif level := int((flat(found.scores) & ~np.isnan(found.scores).all(axis=1)).sum()):
+        lines.append(
+            f"{level} of the {len(found.scores)} prompts of the probe have no spread: their samples score alike, so a method "
+            "that compares samples of a prompt learns nothing from them"
         )
     if config.k == 1:
         lines.append("with k = 1 there is nothing to choose between for a prompt")
