@@ -9,6 +9,8 @@ given log-probs. So the record is of TRL's arithmetic and of nothing else.
 from __future__ import annotations
 
 import json
+import math
+import textwrap
 from collections import defaultdict
 from contextlib import nullcontext
 from importlib.metadata import version
@@ -200,6 +202,35 @@ def orpo(chosen: list[float], rejected: list[float], beta: float) -> float:
     return -float(ORPOTrainer.odds_ratio_loss(trainer, *pair)[0].mean())
 
 
+def lines_of(module: Any, first: str, last: str) -> str:
+    """The lines of a module's file from the first that has ``first`` up to the one before that which has ``last``."""
+    text = Path(module.__file__).read_text().splitlines()
+    start = next(i for i, line in enumerate(text) if first in line)
+    end = next(i for i, line in enumerate(text) if last in line and i > start)
+    return textwrap.dedent("\n".join(text[start:end]))
+
+
+def advantages_of(scores: list[list[float | None]], scale: str) -> list[float]:
+    """Of GRPO, by the deviation of the group, of the batch or none, or of RLOO; 0 where there is no score."""
+    from trl.trainer import grpo_trainer, rloo_trainer
+    from trl.trainer.utils import nanstd
+
+    if scale == "rloo":
+        lines = lines_of(rloo_trainer, "grouped_rewards = rewards.view(", "# Normalize advantages over")
+    else:
+        lines = lines_of(grpo_trainer, "mean_grouped_rewards = torch.nanmean(rewards.view(", "is_std_zero = ")
+    values = [math.nan if score is None else score for row in scores for score in row]
+    names: dict[str, Any] = {
+        "torch": torch,
+        "nanstd": nanstd,
+        "self": SimpleNamespace(scale_rewards=scale),
+        "num_generations": len(scores[0]),
+        "rewards": torch.tensor(values, dtype=torch.float64),
+    }
+    exec(compile(lines, "recorded", "exec"), names)
+    return torch.nan_to_num(names["advantages"], nan=0.0).tolist()
+
+
 DPO_CASES: list[dict[str, Any]] = [
     {"loss": "sigmoid", "beta": 0.1},
     {"loss": "sigmoid", "beta": 1.5},
@@ -219,6 +250,7 @@ GRPO_CASES: list[dict[str, Any]] = [
 ]
 
 
+SCORES: list[list[float | None]] = [[1.0, 0.25, None, 3.5], [0.0, 0.0, 1.0, 1.0], [2.0, None, None, -1.5], [5.0, 4.0, 4.5, 9.0]]
 KTO_CASES: list[dict[str, Any]] = [
     {"beta": 0.1},
     {"beta": 1.0, "good_weight": 1.33, "bad_weight": 0.5},
@@ -265,6 +297,11 @@ def main() -> None:
             "good": good,
             "mismatched": mismatched,
             "cases": [{**case, "value": kto(policy, reference, swap(mismatched, case), good, **case)} for case in KTO_CASES],
+        },
+        "advantages": {
+            "call": "lines of trl.trainer.grpo_trainer and rloo_trainer from rewards to advantages; null = no score",
+            "scores": SCORES,
+            "cases": {scale: advantages_of(SCORES, scale) for scale in ("group", "batch", "none", "rloo")},
         },
         "orpo": {
             "call": "trl.experimental.orpo.ORPOTrainer.odds_ratio_loss",

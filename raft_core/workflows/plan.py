@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
@@ -27,6 +27,7 @@ from raft_core.types import Sample, Scores
 PROBE_PROMPTS, PROBE_SAMPLES = 8, 4
 SAMPLING_BUDGET_S = 45.0
 TRAIN_STEPS = 2
+STILL = 1e-30  # a learning rate by which nothing moves further than a rounding
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,9 @@ def _step_s(config: RunConfig, samples: Sequence[Sample], scores: Scores, k: int
     if not len(selection):
         return float("nan")
     settings: dict[str, Any] = {name: getattr(config.trainer, name) for name in parameters(Trainer)}
-    trainer = Trainer(**settings | {"steps": 1, "epochs": None})
+    # Steps that move nothing: after one that did, the samples would no longer be those of the policy, which ratios check.
+    still = replace(config.trainer.optimizer, lr=STILL)
+    trainer = Trainer(**settings | {"steps": 1, "epochs": None, "optimizer": still})
     trainer.attach(config.policy, config.seed, config.rounds, reporter)
     trainer.fit(config.policy, config.objective, samples, selection, 1)
     trainer.steps = TRAIN_STEPS

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,6 +17,7 @@ from raft_core.selectors.select import select
 from raft_core.types import Advantages, Grouping, Scores
 
 NAN = np.nan
+RECORD = json.loads((Path(__file__).parents[3] / "benchmarks/references/trl.json").read_text())["advantages"]
 SELECTORS = [
     GroupAdvantages(),
     GroupAdvantages(drop_flat=False),
@@ -124,6 +128,15 @@ def test_by_hand():
     # Leave one out: 1 − 3, 3 − 1; 2 − 4, 3 − 3.5, 5 − 2.5.
     assert Rloo()(two).advantage.tolist() == pytest.approx([-2, 2, -2, -0.5, 2.5])
     assert Rloo(drop_flat=False)(scores).index.tolist() == [0, 1, 3, 4, 5, 9, 10, 11]  # one alone has no others
+
+
+@pytest.mark.parametrize("scale", ["group", "batch", "none", "rloo"])
+def test_as_trl_computes_them(scale):
+    scores = np.array([[NAN if score is None else score for score in row] for row in RECORD["scores"]])
+    found = (Rloo() if scale == "rloo" else GroupAdvantages(scale))(scores)
+    expected = np.array(RECORD["cases"][scale])
+    np.testing.assert_allclose(found.advantage, expected[found.index], rtol=1e-6)
+    assert (np.delete(expected, found.index) == 0).all() and len(found) == 13
 
 
 @by_selector
