@@ -108,12 +108,15 @@ class Kto:
     def measured(
         self, policy: Policy, samples: Sequence[Sample], part: Labels, seeds: Sequence[int], point: float
     ) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
-        """([B] loss of each sample, figures: β times the log-ratio of good and of bad ones, and β times z)."""
+        """([B] loss of each sample, its figures).
+
+        margin: β(log-ratio − z) of a good sample, its negative of a bad one; accuracy: whether that is positive; point: βz.
+        """
         beta = USUAL_BETA[capabilities.nll_unit(policy)] if self.beta is None else self.beta
         ratio = log_ratios(policy, [samples[i] for i in part.index], seeds)
         good = ratio.new_tensor(part.good).bool()
-        scaled = beta * ratio.detach()
-        figures = {"good": scaled[good], "bad": scaled[~good], "point": scaled.new_full((len(scaled),), beta * point)}
+        margin = beta * (ratio.detach() - point) * (good.to(ratio.dtype) * 2 - 1)
+        figures = {"margin": margin, "accuracy": (margin > 0).float(), "point": margin.new_full(margin.shape, beta * point)}
         return kto_loss(ratio, good, point, beta, (self.good_weight, self.bad_weight)), figures
 
     def begin(self, policy: Policy, samples: Sequence[Sample], selection: Labels, carried: Mapping[str, float]) -> KtoRound:
@@ -158,7 +161,7 @@ class KtoRound:
         return self._recorded(policy, samples, part, seeds)
 
     def figures(self) -> dict[str, float]:
-        """kto/good, kto/bad: β times the log-ratio; kto/point: β times z."""
+        """kto/margin, kto/accuracy, kto/point, as ``Kto.measured`` has them."""
         return self._recorded.figures()
 
 

@@ -20,7 +20,10 @@ class Measures(Protocol):
     def measured(
         self, policy: Policy, samples: Sequence[Sample], part: Any, seeds: Sequence[int]
     ) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
-        """([B] loss of each item, name → [B] figure of each item, no gradient); the same names at every call."""
+        """([B] loss of each item, name → [B] figure of each item, no gradient); the same names at every call.
+
+        A figure of some items only would be of none in a process that has none of them.
+        """
         ...
 
 

@@ -29,7 +29,7 @@ SHRUNKEN = {
         ("dpo", {"trainer.steps": 2, "trainer.batch_size": 3, "trainer.reference.every": 1}, 6, {"dpo/accuracy"}),
         ("ddpo", {"trainer.batch_size": 12, "trainer.micro_batch_size": 6}, 12, {"policy/clip_fraction"}),
         ("ddpo", {"trainer.batch_size": 12, "objective.beta": 1.0, "objective.kl": "prediction"}, 12, {"policy/kl"}),
-        ("kto", {"trainer.steps": 2, "trainer.batch_size": 4}, 12, {"kto/good", "kto/bad", "kto/point"}),
+        ("kto", {"trainer.steps": 2, "trainer.batch_size": 4}, 12, {"kto/margin", "kto/accuracy", "kto/point"}),
         ("boltzmann", {"trainer.steps": 2, "trainer.batch_size": 4}, 12, {"select/effective_samples"}),
     ],
     ids=["dpo", "iterative dpo", "ddpo", "ddpo near the start", "kto", "boltzmann"],

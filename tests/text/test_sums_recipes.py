@@ -71,7 +71,7 @@ def test_a_recipe_is_the_same_loop_with_other_parts(name, shrunken, tmp_path, mo
     elif name in ("grpo", "kto", "rrhf", "bonbon", "boltzmann"):
         assert kept.all() and row.get("policy/replay_error", 0) < 1e-3
         assert name != "boltzmann" or 4 < row["select/effective_samples"] < 5  # four of eight are right
-        assert name != "kto" or set(row) >= {"kto/good", "kto/bad"}
+        assert name != "kto" or set(row) >= {"kto/margin", "kto/accuracy"}
     elif name in ("reft", "choice"):
         assert kept.all() and {"ppo/kl", "ppo/value_loss"} <= set(row)
     elif name == "sft":

@@ -106,7 +106,7 @@ def run(folder, objective, selector, *, rounds=5, **trainer):
 def test_the_reward_rises_and_the_figures_say_so(tmp_path, selector, point):
     _, history = run(tmp_path / "run", Kto(beta=0.5, point=point), selector)
     assert history[-1]["reward/mean"] > history[0]["reward/mean"] + 0.3
-    assert all(row["kto/good"] > row["kto/bad"] and row["kto/point"] >= 0 for row in history)
+    assert all(row["kto/margin"] > 0 and row["kto/accuracy"] > 0.5 and row["kto/point"] >= 0 for row in history)
 
 
 def test_the_reference_point_is_that_of_the_whole_batch_however_it_is_cut(tmp_path):
