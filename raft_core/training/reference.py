@@ -52,19 +52,23 @@ class Follower:
 
     Args:
         settings: when it follows, and how far.
-        parameters: of the policy, by stable names, as they are before training.
+        parameters: of the policy, by stable names.
     """
 
     def __init__(self, settings: Reference, parameters: Mapping[str, torch.nn.Parameter]):
         self.settings = settings
         self._parameters = dict(parameters)
-        self._values = self._copied() if settings.mix < 1 else None  # None = it is the frozen start still
+        self._values: dict[str, torch.Tensor] | None = None
         self._moved = False
 
     def begin(self, rnd: int) -> None:
         """Take up the policy, if it is time to before round ``rnd``; call before the round's first step."""
         every = self.settings.every
-        if every is None or rnd == 1 or (rnd - 1) % every:
+        if every is None:
+            return
+        if self._values is None and self.settings.mix < 1:
+            self._values = self._copied()  # in round 1, and not earlier: a resumed run has the start only now
+        if rnd == 1 or (rnd - 1) % every:
             return
         now = self._copied()
         if self._values is not None and self.settings.mix < 1:
