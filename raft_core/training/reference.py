@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -52,12 +52,12 @@ class Follower:
 
     Args:
         settings: when it follows, and how far.
-        parameters: of the policy, by stable names.
+        parameters: gives those of the policy, by stable names; asked at each use, for others may have taken their places.
     """
 
-    def __init__(self, settings: Reference, parameters: Mapping[str, torch.nn.Parameter]):
+    def __init__(self, settings: Reference, parameters: Callable[[], Mapping[str, torch.nn.Parameter]]):
         self.settings = settings
-        self._parameters = dict(parameters)
+        self._parameters = parameters
         self._values: dict[str, torch.Tensor] | None = None
         self._moved = False
 
@@ -76,7 +76,7 @@ class Follower:
         self._values, self._moved = now, True
 
     def _copied(self) -> dict[str, torch.Tensor]:
-        return {name: parameter.detach().to("cpu", copy=True) for name, parameter in self._parameters.items()}
+        return {name: parameter.detach().to("cpu", copy=True) for name, parameter in self._parameters().items()}
 
     def move(self, device: torch.device | str) -> None:
         """To where the policy is trained, or out of the way of other phases."""
@@ -89,9 +89,10 @@ class Follower:
         import torch
 
         assert self._values is not None
-        device = next(iter(self._parameters.values())).device.type
-        current = {name: parameter.data for name, parameter in self._parameters.items()}
-        for name, parameter in self._parameters.items():
+        parameters = dict(self._parameters())
+        device = next(iter(parameters.values())).device.type
+        current = {name: parameter.data for name, parameter in parameters.items()}
+        for name, parameter in parameters.items():
             parameter.data = self._values[name].to(parameter.device)
         try:
             with contextlib.ExitStack() as stack:
@@ -102,7 +103,7 @@ class Follower:
                     stack.enter_context(torch.autocast(device, dtype=dtype, cache_enabled=False))
                 yield
         finally:
-            for name, parameter in self._parameters.items():
+            for name, parameter in parameters.items():
                 parameter.data = current[name]
 
     def seen_by(self, policy: Policy) -> Policy:
@@ -124,7 +125,7 @@ class Follower:
         """
         if not values:
             return
-        if self.settings.every is None or set(values) != set(self._parameters):
+        if self.settings.every is None or set(values) != set(self._parameters()):
             why = "trainer.reference.every is null" if self.settings.every is None else "the policy trains other parameters"
             raise ModelError(
                 f"the trainer's state holds a reference that has followed the policy, but {why}: resume with the settings that "

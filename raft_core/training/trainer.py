@@ -146,7 +146,7 @@ class Trainer:
         parameters = checked_parameters(policy)
         if self._processes.count > 1:
             share_first_weights(parameters)
-        self._follower = Follower(self.reference, parameters)
+        self._follower = Follower(self.reference, policy.trainable)
         self._updater = Updater(
             parameters,
             self.optimizer,

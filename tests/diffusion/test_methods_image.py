@@ -98,7 +98,7 @@ def test_predictions_of_the_start_and_of_a_following_reference(load):
         assert own.shape == (4, 3, 4, 16, 16) and mask.shape == log_probs.shape == (4, 3)
         close(policy.step_predictions(samples, reference=True)[1], own)
         close(policy.step_log_probs(samples, steps=[2, 0])[0], log_probs[:, [2, 0]])
-        follower = Follower(Reference(every=1), policy.trainable())
+        follower = Follower(Reference(every=1), policy.trainable)
         for parameter in policy.trainable().values():
             parameter.add_(0.05)
         follower.begin(2)

@@ -90,7 +90,7 @@ def test_a_resumed_run_has_the_same_reference(reference, stop):
 
 def test_a_view_of_a_policy_is_that_policy_but_for_its_reference():
     policy = FakePolicy()
-    follower, samples = Follower(Reference(every=1), policy.trainable()), samples_of(policy)
+    follower, samples = Follower(Reference(every=1), policy.trainable), samples_of(policy)
     assert follower.seen_by(policy) is policy  # it is the frozen start still
     policy.mean.data += 1
     follower.begin(2)
@@ -108,7 +108,7 @@ def test_a_view_of_a_policy_is_that_policy_but_for_its_reference():
 
 def test_the_values_come_back_when_the_reference_fails():
     policy = FakePolicy()
-    follower = Follower(Reference(every=1), policy.trainable())
+    follower = Follower(Reference(every=1), policy.trainable)
     follower.begin(2)
     policy.mean.data += 1
     with pytest.raises(RuntimeError, match="broken"), follower.applied():
@@ -119,7 +119,7 @@ def test_the_values_come_back_when_the_reference_fails():
 def test_autocast_keeps_no_cast_of_the_policy_for_the_reference():
     layer = torch.nn.Linear(4, 4, bias=False)
     layer.weight.data.fill_(1.0)
-    follower = Follower(Reference(every=1), dict(layer.named_parameters()))
+    follower = Follower(Reference(every=1), lambda: dict(layer.named_parameters()))
     follower.begin(2)
     layer.weight.data = torch.full((4, 4), 3.0)
     x = torch.ones(1, 4)
