@@ -83,18 +83,18 @@ class Updater:
     def device(self) -> torch.device:
         return next(iter(self.parameters.values())).device
 
-    def step(self, losses: Losses, share: int, batch_size: int, divisor: float, lr: float) -> Step:
+    def step(self, passes: Sequence[Losses], share: int, batch_size: int, divisor: float, lr: float) -> Step:
         """Take one step, or none if the loss of every item or the gradient is not finite.
 
         Args:
-            losses: of the ``share`` items that this process has of the batch.
+            passes: losses of the ``share`` items that this process has of the batch, which add up; differentiated one by one.
             batch_size: items over all processes.
             divisor: the batch's loss is the sum of its items' over all processes, divided by this.
             lr: learning rate of this step.
         """
         for group in self._optimizer.param_groups:
             group["lr"] = lr
-        totals = self._backward(losses, share, divisor)
+        totals = self._backward(passes, share, divisor)
         grads = [grad_or_zero(parameter) for parameter in self.parameters.values()]
         if self._processes.count > 1:
             totals = sum_over_processes(totals, grads)
@@ -125,7 +125,7 @@ class Updater:
         if self.ema:
             self.ema.update()
 
-    def _backward(self, losses: Losses, share: int, divisor: float) -> torch.Tensor:
+    def _backward(self, passes: Sequence[Losses], share: int, divisor: float) -> torch.Tensor:
         """Accumulate the gradients of this process's items, each exactly once; returns its part of the batch's loss, and how
         many items failed, [2].
 
@@ -134,7 +134,7 @@ class Updater:
         """
         while True:
             try:
-                return self._accumulate(losses, share, divisor)
+                return self._accumulate(passes, share, divisor)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -142,24 +142,25 @@ class Updater:
             self._optimizer.zero_grad()
             make_room()
 
-    def _accumulate(self, losses: Losses, share: int, divisor: float) -> torch.Tensor:
+    def _accumulate(self, passes: Sequence[Losses], share: int, divisor: float) -> torch.Tensor:
         total = torch.zeros((), device=self.device)
-        failed = 0
+        failed: set[int] = set()
         for start in range(0, share, self.micro_batch_size):
-            part = range(start, min(start + self.micro_batch_size, share))
-            values = self._values(losses, part)  # [b]
-            finite = values.detach().isfinite().tolist()
-            if not all(finite):
-                # Taken again without them: left in with a weight of 0, they would still make every gradient NaN.
-                part = [place for place, good in zip(part, finite, strict=True) if good]
-                failed += len(finite) - len(part)
-                if not part:
-                    continue
-                values = self._values(losses, part)
-            loss = values.float().sum() / divisor
-            self._scaler.scale(loss).backward()
-            total += loss.detach()
-        return torch.stack([total, total.new_tensor(failed)])
+            for losses in passes:
+                part = range(start, min(start + self.micro_batch_size, share))
+                values = self._values(losses, part)  # [b]
+                finite = values.detach().isfinite().tolist()
+                if not all(finite):
+                    # Taken again without them: left in with a weight of 0, they would still make every gradient NaN.
+                    failed |= {place for place, good in zip(part, finite, strict=True) if not good}
+                    part = [place for place, good in zip(part, finite, strict=True) if good]
+                    if not part:
+                        continue
+                    values = self._values(losses, part)
+                loss = values.float().sum() / divisor
+                self._scaler.scale(loss).backward()
+                total += loss.detach()
+        return torch.stack([total, total.new_tensor(len(failed))])
 
     def _values(self, losses: Losses, part: Sequence[int]) -> torch.Tensor:
         with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not None):
