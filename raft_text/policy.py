@@ -435,7 +435,7 @@ class CausalLM:
         for chat, run in itertools.groupby(zip(passages.rows, passages.chats, strict=True), key=lambda row: row[1]):
             rows = [row for row, _ in run]
             most = max(len(rows), 1)
-            if not torch.is_grad_enabled():
+            if not torch.is_grad_enabled() and not self.engine.sharded:
                 most = min(self.sampling.batch_size, rows_at_once(rows, self.engine.vocabulary))
             picker = Picker(self.sampling, self._ends(chat))
             yield from ((part, picker) for part in chunks(rows, most))
@@ -462,6 +462,24 @@ class CausalLM:
 
     def trainable(self) -> Mapping[str, torch.nn.Parameter]:
         return self.engine.parameters if self._value_head is None else {**self.engine.parameters, **self._value_head.parameters}
+
+    def shardable(self) -> torch.nn.Module:
+        """The network, whose weights may be spread over processes where all of them are trained.
+
+        Raises:
+            ConfigError: what moves weights, or reads them in an order of its own.
+        """
+        if self.critic or self.memory.offload or self.memory.packing:
+            raise ConfigError(
+                "weights that are spread over processes (FSDP) go with neither critic nor memory.offload nor memory.packing: "
+                "leave these off, or train without FSDP, each process with all weights"
+            )
+        return self.engine.network
+
+    def renew(self, parameters: Mapping[str, torch.nn.Parameter], *, sharded: bool) -> None:
+        """Take these parameters in place of the present ones; spread ones are read in as many passes whatever the samples."""
+        self.engine.parameters.update(parameters)
+        self.engine.sharded = sharded
 
     def describe(self) -> dict[str, Any]:
         facts = {"model": self.model, "method": "LoRA" if self.lora else "full fine-tuning", "device": self.device}

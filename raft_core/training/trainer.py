@@ -121,7 +121,7 @@ class Trainer:
             ModelError: nothing to train, or trainable weights that are not float32.
             ConfigError: a batch that cannot be shared out equally among the processes.
         """
-        from raft_core.training.update import Updater, checked_parameters, share_first_weights
+        from raft_core.training.update import Updater
 
         self._reporter: Reporter = reporter or Silent()
         self._seed = seed
@@ -136,13 +136,9 @@ class Trainer:
             raise ConfigError(
                 f"trainer.batch_size is {self.batch_size}, which {n} processes cannot share equally: use a multiple of {n}"
             )
-        parameters = checked_parameters(policy)
-        if self._processes.count > 1:
-            share_first_weights(parameters)
         self._updater = Updater(
-            parameters,
+            policy,
             self.optimizer,
-            self._processes,
             micro_batch_size=min(self.micro_batch_size or share, share),
             max_grad_norm=self.max_grad_norm,
             ema_decay=self.ema_decay,
@@ -173,9 +169,9 @@ class Trainer:
         loss = objective.begin(policy, samples, selection, self._carried) if isinstance(objective, Staged) else objective
         tally = Tally(self._skipped_in_a_row)
         device = self._updater.device
-        self._updater.move_moments(device)
         # Dropout draws from torch's global state: seeded before each step, given back at the end.
-        with self._reporter.phase("training", steps) as bar, torch.random.fork_rng([device] if device.type == "cuda" else []):
+        forked = torch.random.fork_rng([device] if device.type == "cuda" else [])
+        with self._reporter.phase("training", steps) as bar, forked, self._updater.round():
             for step, items in enumerate(batches(len(selection), self.batch_size, steps, self._seed, rnd)):
                 lr = self.optimizer.lr * self.schedule.factor(self._step, (rnd - 1 + step / steps) / self._rounds)
                 taken = self._update(policy, loss, samples, selection.take(items), (rnd, step), lr)
@@ -183,7 +179,6 @@ class Trainer:
                 self._complain(taken, tally, f"round {rnd}, step {step + 1}")
                 self._step += 1
                 bar.advance(1)
-        self._updater.move_moments("cpu")
         self._skipped_in_a_row = tally.in_a_row
         return tally.metrics() | self._left_by(loss)
 
@@ -210,15 +205,14 @@ class Trainer:
         import torch
 
         mine = self._processes.share(range(len(batch)))
-        share = batch.take(mine)
-        seeds = [seed_for(self._seed, "train", *path, position) for position in mine]
         torch.manual_seed(seed_for(self._seed, "dropout", *path, self._processes.rank))
 
         def losses(part: Sequence[int]) -> torch.Tensor:
-            return objective(policy, samples, share.take(part), [seeds[place] for place in part])
+            seeds = [seed_for(self._seed, "train", *path, position) for position in part]
+            return objective(policy, samples, batch.take(part), seeds)
 
         divisor = capabilities.divisor(objective, samples, batch)
-        return self._updater.step(losses, len(share), len(batch), divisor, lr)
+        return self._updater.step(losses, mine, len(batch), divisor, lr)
 
     def _complain(self, step: Step, tally: Tally, where: str) -> None:
         """Say of a skipped step, and of items left out of one, that they were, once a round; stop when there are too many
