@@ -32,10 +32,12 @@ from raft_text.model.features import ngram_features
 from raft_text.model.likelihood import DrawnScoring, Row, padded, rows_at_once
 from raft_text.model.readable import encoder_of, prompt_mistakes
 from raft_text.model.turns import TURNS, Passages
-from raft_text.options import Critic, Lora, Memory, Prompting, Rejection, Sampling
+from raft_text.options import Critic, Lora, Memory, Prompting, Rejection, Sampling, VllmServer
 from raft_text.process.rejection import Watcher
 from raft_text.process.sampler import Drawn, Task, draw, first_stop
 from raft_text.process.token_choice import Picker, replay_mistakes
+from raft_text.process.vllm_engine import VllmEngine
+from raft_text.process.vllm_server import ServedVllm
 
 #: Batches that are asked for at once, so that prompts of similar length can be put together.
 POOL = 4
@@ -103,7 +105,7 @@ class CausalLM:
 
     def check(self) -> list[str]:
         found = hardware.mistakes(self.device, self.dtype, self.lora, self.sampling, self.memory)
-        if self.rejection and self.sampling.engine == "vllm":
+        if self.rejection and self.sampling.engine != "transformers":
             found.append("rejection needs the engine transformers: vllm does not let a completion be looked at while it grows")
         if self.critic and self.critic.separate and self.memory.offload:
             found.append("critic.separate keeps a second network on the device, which memory.offload cannot move: choose one")
@@ -177,6 +179,9 @@ class CausalLM:
         if found := hardware.mistakes(self.device, self.dtype, self.lora, self.sampling, self.memory):
             raise DeviceError("; ".join(found))
         self._require_readable()
+        if isinstance(self.sampling.engine, VllmServer):
+            self._vllm = ServedVllm(self.sampling.engine, self.save)
+            self._vllm.require_reachable()
         device = resolve_device(self.device)
         dtype = hardware.pick_dtype(self.dtype, device)
         self._engine = Engine.load(self.model, self.lora, self.prompting, self.sampling, self.memory, device, dtype)
@@ -272,7 +277,7 @@ class CausalLM:
                 task = self._task([requests[i] for i in part], [prompts[i] for i in part], purpose, trace)
                 drawn |= dict(zip(part, self._drawn(task, reference), strict=True))
         samples = [self._sample(request, drawn[i]) for i, request in enumerate(requests)]
-        return self._traced(samples, reference) if trace and self.sampling.engine == "vllm" else samples
+        return self._traced(samples, reference) if trace and self.sampling.engine != "transformers" else samples
 
     @staticmethod
     def _is_reference(strength: float) -> bool:
@@ -308,8 +313,6 @@ class CausalLM:
         if self.sampling.engine == "transformers":
             return draw(self.engine.network, task, self.engine.device, self._draft)
         if self._vllm is None:
-            from raft_text.process.vllm_engine import VllmEngine
-
             assert self.lora is not None  # checked with the hardware
             self._vllm = VllmEngine(loading.locate(self.model)[1], self.lora, None, self.save)
         return self._vllm.draw(task, None if reference else policy_hash(self))

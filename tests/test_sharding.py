@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from raft_core.errors import ConfigError
-from raft_core.machine.launch import SHARD
+from raft_core.machine.launch import SHARD, run_together
 from raft_core.machine.processes import Processes
 from raft_core.objectives.sft import Sft
 from raft_core.rng import seed_for
@@ -39,10 +39,10 @@ class Anchored(Sft):
         draw = policy.draw(chosen, seeds)
         nll = policy.nll(chosen, draw)
         losses = nll + 0.1 * (nll - policy.nll(chosen, draw, reference=True)) ** 2
-        return torch.where(torch.tensor([seed == FAILING for seed in seeds]), torch.nan, losses)
+        return torch.where(torch.tensor([seed == FAILING for seed in seeds], device=losses.device), torch.nan, losses)
 
 
-def make_policy(kind: str, folder: Path):
+def make_policy(kind: str, folder: Path, device: str = "cpu"):
     if kind == "llama":
         from raft_text import CausalLM, Sampling
         from raft_text.testing import tiny_model
@@ -50,7 +50,7 @@ def make_policy(kind: str, folder: Path):
         model = folder / "llama"
         if not model.exists():
             tiny_model(model)
-        policy = CausalLM(str(model), lora=None, sampling=Sampling(max_new_tokens=6, batch_size=4), device="cpu")
+        policy = CausalLM(str(model), lora=None, sampling=Sampling(max_new_tokens=6, batch_size=4), device=device)
     else:
         from raft_diffusion import Sampling, StableDiffusion
         from raft_diffusion.testing import tiny_pipeline
@@ -58,16 +58,16 @@ def make_policy(kind: str, folder: Path):
         model = folder / "sd"
         if not model.exists():
             tiny_pipeline(model)
-        policy = StableDiffusion(str(model), lora=None, sampling=Sampling(steps=2, batch_size=4), device="cpu")
+        policy = StableDiffusion(str(model), lora=None, sampling=Sampling(steps=2, batch_size=4), device=device)
     policy.load()
     return policy
 
 
-def train(kind: str, models: Path, out: Path, *, first: int = 1) -> None:
+def train(kind: str, models: Path, out: Path, *, first: int = 1, device: str = "cpu") -> None:
     """The rounds from ``first`` on of one process; the first process leaves weights, state and metrics of each."""
     torch.set_num_threads(1)
     processes = Processes.current()
-    policy = make_policy(kind, models)
+    policy = make_policy(kind, models, device)
     # A smooth update: where a gradient is nearly 0, Adam would take the sign of its rounding.
     trainer = Trainer(Optimizer(lr=0.01, eps=1e-2), batch_size=BATCH, micro_batch_size=1, steps=STEPS, ema_decay=0.5)
     trainer.attach(policy, seed=SEED, rounds=ROUNDS)
@@ -83,7 +83,7 @@ def train(kind: str, models: Path, out: Path, *, first: int = 1) -> None:
         samples = policy.sample(asked)
         assert [s.request for s in own] == [s.request for s in samples[processes.rank :: processes.count]]
         scores = torch.tensor([float(next(iter(s.tensors.values())).float().mean()) for s in samples])
-        selection = BestOfK(2)(scores.numpy().reshape(-1, K))
+        selection = BestOfK()(scores.numpy().reshape(-1, K))
         metrics = trainer.fit(policy, Anchored(), samples, selection, rnd)
         if processes.is_main:
             tensors, plain = trainer.state_dict()
@@ -102,7 +102,7 @@ def runs(tmp_path_factory):
     models, one, two = (tmp_path_factory.mktemp(name) for name in ("models", "one", "two"))
     for kind in KINDS:
         train(kind, models, one)
-    assert together(__file__, lambda _: (models, two, 1), 2) == [0, 0]
+    assert together(__file__, lambda _: (models, two, 1, "cpu"), 2) == [0, 0]
     return models, one, two
 
 
@@ -133,9 +133,26 @@ def test_another_number_of_processes_goes_on(runs, tmp_path, count):
     models, one, two = runs
     for file in two.glob("*-1.*"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    assert together(__file__, lambda _: (models, tmp_path, 2), count) == [0] * count
+    assert together(__file__, lambda _: (models, tmp_path, 2, "cpu"), count) == [0] * count
     for kind in KINDS:
         same(tmp_path, one, kind)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="accelerate spreads weights on accelerators alone")
+def test_accelerates_own_way_trains_as_whole_weights_do(tmp_path):
+    """By as many GPUs as there are; with one, all of it is that one's part."""
+    models, one, spread = (tmp_path / name for name in ("models", "one", "spread"))
+    for folder in (models, one, spread):
+        folder.mkdir()
+    for kind in KINDS:
+        train(kind, models, one, device="cuda")
+    command = [sys.executable, __file__, str(models), str(spread), "1", "cuda"]
+    count = next(n for n in (3, 2, 1) if n <= torch.cuda.device_count())
+    places = os.pathsep.join(place for place in sys.path if place)
+    assert run_together(lambda _: command, count, {"PYTHONPATH": places}, timeout_s=280).first is None
+    for kind in KINDS:
+        same(spread, one, kind)
 
 
 @pytest.mark.parametrize(
@@ -165,4 +182,4 @@ def test_a_policy_without_a_network_is_refused(monkeypatch):
 if __name__ == "__main__":
     os.environ.update(SHARD)
     for each in KINDS:
-        train(each, Path(sys.argv[1]), Path(sys.argv[2]), first=int(sys.argv[3]))
+        train(each, Path(sys.argv[1]), Path(sys.argv[2]), first=int(sys.argv[3]), device=sys.argv[4])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -9,9 +10,9 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
-from raft_core.errors import ConfigError, DeviceError
+from raft_core.errors import ConfigError, DeviceError, ProcessLostError
 
 GRACE_S = 30
 POLL_S = 0.05
@@ -25,7 +26,7 @@ class Ended:
 
     Attributes:
         statuses: exit status of each, negative for a signal.
-        first: rank of the first that failed; None when none did.
+        first: rank of the one that failed first, and not because another had; None when none did.
         said: what that one wrote to its standard error, if it was kept.
     """
 
@@ -57,36 +58,43 @@ def run_together(
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     group = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store.port}
     shared = {**os.environ, **(environment or {}), "TORCHELASTIC_USE_AGENT_STORE": "True"}
-    errors: dict[int, IO[str]] = {}
     processes: list[subprocess.Popen] = []
-    try:
-        for rank in range(count):
-            if keep_errors and rank:
-                errors[rank] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - read below
-            own = {name: str(value) for name, value in {**group, "RANK": rank, "LOCAL_RANK": rank}.items()}
-            # In a session of its own, so that a terminal's Ctrl-C reaches this process alone, which hands it on once.
-            settings = {"env": {**shared, **own}, "stderr": errors.get(rank), "start_new_session": True}
-            processes.append(subprocess.Popen(list(command(rank)), **settings))
-        first = _wait(processes, time.monotonic() + timeout_s)
-    except KeyboardInterrupt:
-        _end(processes)
-        raise
-    finally:
-        _end(processes, grace_s=0)
-    return Ended([process.returncode for process in processes], first, _text(errors.get(first)) if first else "")
+    with contextlib.ExitStack() as files:
+        errors: dict[int, IO[str]] = {}
+        try:
+            for rank in range(count):
+                if keep_errors and rank:
+                    errors[rank] = files.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace"))
+                own = {name: str(value) for name, value in {**group, "RANK": rank, "LOCAL_RANK": rank}.items()}
+                # In a session of its own, so that a terminal's Ctrl-C reaches this process alone, which hands it on once.
+                settings: dict[str, Any] = {"stderr": errors.get(rank), "start_new_session": True}
+                processes.append(subprocess.Popen(list(command(rank)), env={**shared, **own}, **settings))
+            first = _wait(processes, time.monotonic() + timeout_s)
+        except KeyboardInterrupt:
+            _end(processes)
+            raise
+        finally:
+            _end(processes, grace_s=0)
+        statuses = [process.returncode for process in processes]
+        said = _text(errors[first]) if first in errors else ""
+    return Ended(statuses, first, said)
 
 
 def _wait(processes: Sequence[subprocess.Popen], deadline: float) -> int | None:
-    """The rank of the first process that failed; then the others have ended by themselves, or been given time to."""
-    first = None
+    """The rank of the process that failed and made the others fail; these have ended by themselves, or been given time to."""
+    failed: list[int] = []
     while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
-        failed = [rank for rank, process in enumerate(processes) if process.returncode]
-        if failed and first is None:
-            first = failed[0]
+        _add_failed(failed, processes)
+        if failed:
             deadline = min(deadline, time.monotonic() + GRACE_S)
         time.sleep(POLL_S)
-    failed = [rank for rank, process in enumerate(processes) if process.returncode]
-    return failed[0] if failed and first is None else first
+    _add_failed(failed, processes)
+    own = [rank for rank in failed if processes[rank].returncode != ProcessLostError.exit_code]
+    return next(iter([*own, *failed]), None)
+
+
+def _add_failed(failed: list[int], processes: Sequence[subprocess.Popen]) -> None:
+    failed += [rank for rank, process in enumerate(processes) if process.returncode and rank not in failed]
 
 
 def _end(processes: Sequence[subprocess.Popen], grace_s: float = GRACE_S) -> None:
@@ -103,9 +111,7 @@ def _end(processes: Sequence[subprocess.Popen], grace_s: float = GRACE_S) -> Non
             process.wait()
 
 
-def _text(file: IO[str] | None) -> str:
-    if file is None:
-        return ""
+def _text(file: IO[str]) -> str:
     file.seek(0)
     return file.read().strip()
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from raft_core.errors import DeviceError
+from raft_core.errors import DeviceError, ProcessLostError
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -60,7 +60,7 @@ class Processes:
         """Wait until every process has come here.
 
         Raises:
-            DeviceError: one of them has ended.
+            ProcessLostError: one of them has ended.
         """
         if self.count > 1:
             with lost_in_words():
@@ -82,14 +82,14 @@ def lost_in_words() -> Iterator[None]:
     """Turn a message to a process that is no longer there into words.
 
     Raises:
-        DeviceError: another process of the run has ended.
+        ProcessLostError: another process of the run has ended.
     """
     try:
         yield
     except RuntimeError as error:
         if not any(sign in str(error) for sign in LOST):
             raise
-        raise DeviceError(
+        raise ProcessLostError(
             "another process of this run has ended, and none can go on without it; its own message says why. "
             "Begin again with `raft resume RUN`, with as many processes as you like"
         ) from error

@@ -112,6 +112,7 @@ class ShardedWeights:
         from torch.distributed.fsdp import FSDPModule
 
         if self.accelerator.is_fsdp2:
+            set_plugin(self.accelerator.state.fsdp_plugin, self._network)
             optimizer = self._build(list(self.parameters.values()))
             _, self.optimizer = self.accelerator.prepare(self._network, optimizer)
         else:  # accelerate spreads weights on accelerators alone
@@ -215,13 +216,31 @@ def _part_of(value: Any, parameter: torch.Tensor) -> Any:
     return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements, src_data_rank=None)
 
 
+def units(network: torch.nn.Module) -> list[str]:
+    """Names of the classes whose weights its library says belong together, of those that are there."""
+    there = {type(layer).__name__ for layer in network.modules() if layer is not network}
+    return [name for name in getattr(network, "_no_split_modules", None) or () if name in there]
+
+
+def set_plugin(plugin: Any, network: torch.nn.Module) -> None:
+    """Complete accelerate's settings of FSDP for this network.
+
+    Weights stay float32 when they are gathered, for outside of training they are stored so; autocast gives the precision.
+    """
+    from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
+
+    plugin.mixed_precision_policy = None
+    if plugin.auto_wrap_policy is None and (names := units(network)):
+        plugin.auto_wrap_policy, plugin.transformer_cls_names_to_wrap = transformer_auto_wrap_policy, names
+
+
 def fully_shard_layers(network: torch.nn.Module) -> None:
     """Spread a network over all processes, in place, in the units that its library says belong together."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh("cpu", (torch.distributed.get_world_size(),))
-    names = set(getattr(network, "_no_split_modules", None) or ())
+    names = units(network)
     for layer in reversed(list(network.modules())):  # the inner ones first
         if layer is not network and type(layer).__name__ in names:
             fully_shard(layer, mesh=mesh)
