@@ -84,7 +84,7 @@ class FunctionReward:
         try:
             # Whatever comes back, the scorer checks it.
             return self._call([sample.prompt.text for sample in samples], [sample.output for sample in samples])  # type: ignore
-        except (TypeError, AttributeError) as error:  # what taking one argument for the other ends in
+        except (TypeError, AttributeError, ValueError) as error:  # what taking one argument for the other ends in
             error.args = (f"{error} (it was called with (prompts, outputs), in this order)",)
             raise
 

@@ -419,10 +419,15 @@ def test_the_order_of_a_functions_arguments_is_named(raw, tmp_path, function):
     assert "(prompts, outputs), in this order: swap its first two" in mistake
 
 
-def test_a_function_that_takes_one_for_the_other_is_told_the_order(tmp_path):
-    (tmp_path / "mine_untold.py").write_text("def score(a, b):\n    return [x.mean() for x in a]\n")
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [("x.mean()", AttributeError), ("float(x)", ValueError), ("x / 2", TypeError)],
+    ids=["mean", "float", "half"],
+)
+def test_a_function_that_takes_one_for_the_other_is_told_the_order(tmp_path, body, error):
+    (tmp_path / "mine_untold.py").write_text(f"def score(a, b):\n    return [{body} for x in a]\n")
     reward = FunctionReward(f"{tmp_path}/mine_untold.py:score")
-    with pytest.raises(AttributeError, match=r"called with \(prompts, outputs\), in this order"):
+    with pytest.raises(error, match=r"called with \(prompts, outputs\), in this order"):
         reward([Sample(Request(Prompt("p"), 0, 0), output="text")])
 
 
