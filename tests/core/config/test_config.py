@@ -408,6 +408,19 @@ def test_what_others_have_written_is_no_part(raw, path, monkeypatch, tmp_path):
     assert "antigravity" not in sys.modules and not (tmp_path / "ran").exists()
 
 
+def test_a_packages_command_is_no_part_and_does_not_run(raw, monkeypatch, tmp_path):
+    (tmp_path / "tool").mkdir()
+    (tmp_path / "tool" / "__init__.py").touch()
+    (tmp_path / "tool" / "__main__.py").write_text(
+        f"open({str(tmp_path / 'ran')!r}, 'w')\n\ndef score(prompts, outputs): ...\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    for path in ("tool.__main__.score", "tool.__main__:score"):
+        (mistake,) = mistakes(raw | {"reward": path})
+        assert "is the command of tool" in mistake
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_part_may_say_in_its_body_what_it_sets_elsewhere(raw):
     assert check(raw | {"reward": f"{__name__}.SetsElsewhere"}).config.reward.info.name == "elsewhere"
 
