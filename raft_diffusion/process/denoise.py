@@ -5,6 +5,7 @@ Notation: x_t = α·x₀ + σ·ε, SNR = α² / σ².
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -38,6 +39,19 @@ def min_snr_weight(snr: torch.Tensor, gamma: float, prediction: Prediction) -> t
     if prediction == "flow":
         return capped / (snr.sqrt() + 1).square()
     return capped / (snr + 1)
+
+
+def flow_weight(sigma: torch.Tensor, scheme: str) -> torch.Tensor:
+    """[B] weights of a flow's squared error at shares of noise [B]: sigma_sqrt, cosmap or clean.
+
+    Source: Esser et al. 2024 (2403.03206), section 3.1; ``compute_loss_weighting_for_sd3`` of diffusers. ``clean`` is the error
+    of x̂₀ = x − σ·u, which its script for Stable Diffusion 3 minimises (``precondition_outputs``).
+    """
+    if scheme == "sigma_sqrt":
+        return sigma.clamp(min=1e-4) ** -2
+    if scheme == "cosmap":
+        return 2 / (math.pi * (1 - 2 * sigma + 2 * sigma**2))
+    return sigma**2
 
 
 def guided(unconditional: torch.Tensor, conditional: torch.Tensor, scale: float, rescale: float = 0.0) -> torch.Tensor:
