@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from raft_core.capabilities import NllUnit
 from raft_core.errors import ConfigError, DeviceError, ModelError
 from raft_core.machine.devices import resolve_device
 from raft_core.protocols import Phase, Purpose
@@ -21,7 +22,8 @@ from raft_diffusion.model import device as hardware
 from raft_diffusion.model import estimate, pipeline_sizes, pipelines, quantization
 from raft_diffusion.model.features import pixel_features
 from raft_diffusion.model.lora_file import locate_lora
-from raft_diffusion.model.pipeline_engine import PipelineEngine, Wish
+from raft_diffusion.model.pipeline_calls import Wish
+from raft_diffusion.model.pipeline_engine import PipelineEngine
 from raft_diffusion.model.pipelines import Description
 from raft_diffusion.pipeline_options import PipelineLoss, PipelineMemory, PipelineSampling, TransformerLora
 from raft_diffusion.policy import Draw
@@ -52,7 +54,7 @@ class TextToImage:
     """
 
     modality = "image"
-    nll_unit: Literal["nats", "error"] = "error"
+    nll_unit: NllUnit = "error"
     on_step: Callable[[int, int], None] | None = None
 
     def __init__(
@@ -186,8 +188,8 @@ class TextToImage:
         self._engine = PipelineEngine(description, *arguments)
         self._tokenizers = pipelines.load_tokenizers(description)
         if self._foreseen:
-            self._engine.prepare(self._foreseen, guided=True)
-            self._engine.prepare(self._foreseen, guided=False)
+            self._engine.calls.prepare(self._foreseen, guided=True)
+            self._engine.calls.prepare(self._foreseen, guided=False)
 
     @property
     def engine(self) -> PipelineEngine:
@@ -221,7 +223,7 @@ class TextToImage:
         engine = self.engine
         asked = [self._wish(request.prompt) for request in requests]
         drawn: dict[int, Sample] = {}
-        engine.prepare(asked, guided=True)
+        engine.calls.prepare(asked, guided=True)
         with torch.no_grad(), self._weights(strength), engine.place(engine.description.denoiser):
             for places in wishes.grouped([(wish.width, wish.height) for wish in asked]).values():
                 part = self._traced if trace else self._drawn
@@ -230,8 +232,12 @@ class TextToImage:
 
     @property
     def _meta(self) -> dict[str, Any]:
-        evaluations = self.sampling.steps * self.engine.guided_calling.parts
-        found = {"steps": self.sampling.steps, "guidance_scale": self.engine.guidance_scale or 0.0, "evaluations": evaluations}
+        evaluations = self.sampling.steps * self.engine.calls.guided.parts
+        found = {
+            "steps": self.sampling.steps,
+            "guidance_scale": self.engine.calls.guidance_scale or 0.0,
+            "evaluations": evaluations,
+        }
         return found | ({"true_cfg_scale": self.sampling.true_cfg_scale} if self.sampling.true_cfg_scale != 1 else {})
 
     def _drawn(self, requests: Sequence[Request], asked: Sequence[Wish]) -> list[Sample]:
@@ -247,10 +253,10 @@ class TextToImage:
         assert settings is not None  # _require_log_probs
         drawn: dict[int, Sample] = {}
         sigmas = engine.sampling_sigmas(asked[0])
-        for places in engine.groups(asked, guided=True):
+        for places in engine.calls.groups(asked, guided=True):
             part, seeds = [asked[place] for place in places], [requests[place].seed for place in places]
             latents, steps = flow_steps.draw(
-                self._velocity(part), engine.initial(part, seeds).to(engine.device), sigmas, seeds, settings, self.on_step
+                self._velocity(part), engine.calls.initial(part, seeds).to(engine.device), sigmas, seeds, settings, self.on_step
             )
             for row, place in enumerate(places):
                 tensors = {"latents": latents[row], **_kept(steps, row, float(sigmas[1]))}
@@ -258,7 +264,7 @@ class TextToImage:
         return [drawn[place] for place in range(len(requests))]
 
     def _velocity(self, asked: Sequence[Wish]) -> flow_steps.Velocity:
-        predict = self.engine.predictor(asked, guided=True)
+        predict = self.engine.calls.predictor(asked, guided=True)
         return lambda x, sigma: predict(x, self.engine.process.network_times(sigma))
 
     @contextlib.contextmanager
@@ -302,9 +308,9 @@ class TextToImage:
         latents = torch.stack([sample.tensors["latents"] for sample in samples]).to(engine.device)
         noise, times = draw.noise.to(engine.device), draw.timestep.to(engine.device)
         asked = [self._wish(sample.prompt, without=bool(gone)) for sample, gone in zip(samples, draw.dropped, strict=True)]
-        engine.prepare(asked, guided=self.loss.guided)
+        engine.calls.prepare(asked, guided=self.loss.guided)
         with self._weights(0.0 if reference else 1.0), engine.place(engine.description.denoiser):
-            predict = engine.predictor(asked, guided=self.loss.guided)
+            predict = engine.calls.predictor(asked, guided=self.loss.guided)
             predicted = predict(noised(process, latents, noise, times), process.network_times(times))
         error = denoising_error(predicted, target(process, latents, noise, times))
         return error * flow_weight(times, self.loss.weighting) if engine.is_flow and self.loss.weighting != "none" else error
@@ -313,8 +319,21 @@ class TextToImage:
         """[B] ones: ``nll`` is a mean already."""
         return [1] * len(samples)
 
-    def step_log_probs(self, samples: Sequence[Sample], *, reference: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-        """([B, W] log-probs in nats, summed over the latents' elements, [B, W] mask) of the W steps with noise."""
+    def step_log_probs(
+        self, samples: Sequence[Sample], *, reference: bool = False, steps: Sequence[int] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """([B, S] log-probs in nats, summed over the latents' elements, [B, S] mask) of the steps with noise.
+
+        Args:
+            steps: which of them, in this order; None = all. Memory grows with their number where gradients are wanted.
+        """
+        log_probs, _, mask = self.step_predictions(samples, reference=reference, steps=steps)
+        return log_probs, mask
+
+    def step_predictions(
+        self, samples: Sequence[Sample], *, reference: bool = False, steps: Sequence[int] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """As ``step_log_probs``, and between the two [B, S, …] the velocities that the network predicted, guided."""
         self._require_log_probs()
         settings = self.sampling.stochastic
         assert settings is not None
@@ -325,10 +344,17 @@ class TextToImage:
         engine = self.engine
         latents = torch.stack([sample.tensors["trajectory"] for sample in samples]).to(engine.device)
         first = samples[0].tensors
+        asked = [self._wish(sample.prompt) for sample in samples]
+        engine.calls.prepare(asked, guided=True)
         with self._weights(0.0 if reference else 1.0), engine.place(engine.description.denoiser):
-            velocity = self._velocity([self._wish(sample.prompt) for sample in samples])
-            log_probs = flow_steps.replay(velocity, latents, first["sigmas"], float(first["second_sigma"]), settings)
-        return log_probs, torch.ones_like(log_probs, dtype=torch.bool)
+            log_probs, predictions = flow_steps.replay(
+                self._velocity(asked), latents, first["sigmas"], float(first["second_sigma"]), settings, steps
+            )
+        return log_probs, predictions, torch.ones_like(log_probs, dtype=torch.bool)
+
+    def step_elements(self, samples: Sequence[Sample]) -> int:
+        """Numbers of a latent: what a step's log-prob sums over."""
+        return samples[0].tensors["latents"].numel()
 
     def check_trace(self) -> list[str]:
         """Why pictures cannot be drawn so that ``step_log_probs`` can replay them, in words; empty when they can."""

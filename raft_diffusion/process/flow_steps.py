@@ -111,9 +111,16 @@ def draw(
 
 
 def replay(
-    velocity: Velocity, latents: torch.Tensor, sigmas: torch.Tensor, second: float, settings: StochasticSteps
-) -> torch.Tensor:
-    """[B, W] log-probs of kept steps under the present weights, with gradient, in nats, summed over the latents' elements.
+    velocity: Velocity,
+    latents: torch.Tensor,
+    sigmas: torch.Tensor,
+    second: float,
+    settings: StochasticSteps,
+    steps: Sequence[int] | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """[B, S] log-probs of kept steps in nats, summed over the latents' elements, and [B, S, …] the network's predictions there.
+
+    Both are those of the present weights, with gradient.
 
     Args:
         velocity: as in ``draw``.
@@ -121,12 +128,14 @@ def replay(
         sigmas: [W + 1].
         second: the sampling's σ after the first.
         settings: those of the sampling.
+        steps: places of S of the W steps, in this order; None = all. Memory grows with their number.
     """
-    columns = []
-    for place in range(len(sigmas) - 1):
+    columns, predictions = [], []
+    for place in range(len(sigmas) - 1) if steps is None else steps:
         sigma, following = float(sigmas[place]), float(sigmas[place + 1])
         x = latents[:, place]
         u = velocity(x, torch.full((len(x),), sigma, device=x.device))
         mean, deviation = step(x, u, sigma, following, second, settings)
         columns.append(gaussian_log_prob(latents[:, place + 1], mean, deviation))
-    return torch.stack(columns, dim=1)
+        predictions.append(u)
+    return torch.stack(columns, dim=1), torch.stack(predictions, dim=1)

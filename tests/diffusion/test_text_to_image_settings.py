@@ -61,6 +61,19 @@ def test_ratios_are_one_before_the_first_update(tmp_path, family):
     assert any(parameter.grad is not None and parameter.grad.any() for parameter in policy.trainable().values())
 
 
+@pytest.mark.parametrize("family", ["sd3", "flux_guided", "qwen_image", "lumina2", "z_image", "sana"])
+def test_half_precision_is_served_too(tmp_path, family):
+    """Times are rounded as the pipeline rounds them; adapters stay float32; the loss is that of float32 but for rounding."""
+    folder = tiny_pipelines.write(tmp_path / family, family)
+    whole, half = (perturb(policy_on(folder, family, dtype=dtype), 0.2) for dtype in ("float32", "bfloat16"))
+    samples = half.sample(requests())
+    assert all(parameter.dtype == torch.float32 for parameter in half.trainable().values())
+    draw = half.draw(samples, SEEDS)
+    close(half.nll(samples, draw).detach(), whole.nll(samples, draw).detach(), 0.1)
+    (drawn, _) = half.render(samples)
+    assert drawn.output.size == (SIDE, SIDE)
+
+
 def test_a_policy_gradient_moves_steps_as_the_advantages_say(sd3):
     policy = policy_on(sd3, sampling={"stochastic": StochasticSteps("cps", 0.6)})
     samples = policy.sample(requests(("a cat", "a cat")), trace=True)
@@ -103,7 +116,7 @@ def test_embedded_guidance_is_the_same_in_sampling_and_loss(tmp_path):
     seen.clear()
     policy.nll(samples, policy.draw(samples, SEEDS))
     assert {value for values in sampled + seen for value in values} == {3.5}
-    assert policy.engine.plain_calling.parts == 1  # without the part that true guidance adds
+    assert policy.engine.calls.plain.parts == 1  # without the part that true guidance adds
 
 
 def test_the_guided_prediction_can_be_trained(sd3):
@@ -111,7 +124,7 @@ def test_the_guided_prediction_can_be_trained(sd3):
     samples = plain.sample(requests())
     draw = plain.draw(samples, SEEDS)
     x0, noise, t = torch.stack([s.tensors["latents"] for s in samples]), draw.noise, draw.timestep[:, None, None, None]
-    predict = guided.engine.predictor([guided._wish(s.prompt) for s in samples], guided=True)
+    predict = guided.engine.calls.predictor([guided._wish(s.prompt) for s in samples], guided=True)
     predicted = predict((1 - t) * x0 + t * noise, 1000 * draw.timestep)
     close(guided.nll(samples, draw).detach(), (predicted - (noise - x0)).square().flatten(1).mean(dim=1).detach())
     assert not torch.allclose(guided.nll(samples, draw), plain.nll(samples, draw), rtol=0.01)
@@ -170,7 +183,7 @@ def test_a_distilled_model_is_warned_about(tmp_path):
     (folder / "model_index.json").write_text(json.dumps(index | {"is_distilled": True}))
     policy = policy_on(folder, "flux2_klein", sampling={"steps": 12})
     assert "the model says that it is distilled" in policy.notes()[0]
-    assert policy.engine.guided_calling.parts == 1  # such a pipeline does not guide
+    assert policy.engine.calls.guided.parts == 1  # such a pipeline does not guide
 
 
 # ---------------------------------------------------------------------- computed once, and freed
@@ -354,7 +367,7 @@ def test_a_network_whose_calls_cannot_be_made_again_is_refused(sd3, monkeypatch)
         return (forward(self, *args, **kwargs)[0] + 0.1 * len(calls),)
 
     monkeypatch.setattr(SD3Transformer2DModel, "forward", moody)
-    with pytest.raises(ModelError, match="which cannot be trained here: the network's call of step 1, made again, differs"):
+    with pytest.raises(ModelError, match="cannot be trained here: the network's call of step 1, made again, differs"):
         TextToImage(str(sd3), sampling=settings("sd3")).load()
 
 

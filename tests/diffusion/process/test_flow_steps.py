@@ -71,8 +71,11 @@ def test_what_was_drawn_is_replayed(kept_in, window):
     assert steps.log_probs.shape == (2, count)
     assert steps.latents.shape == (2, count + 1, 3, 4)
     assert torch.equal(latents.to(kept_in).float(), latents)
-    again = replay(velocity, steps.latents, steps.sigmas, float(SIGMAS[1]), settings)
+    again, predicted = replay(velocity, steps.latents, steps.sigmas, float(SIGMAS[1]), settings)
     assert torch.equal(again, steps.log_probs)
+    assert predicted.shape == (2, count, 3, 4)
+    last, _ = replay(velocity, steps.latents, steps.sigmas, float(SIGMAS[1]), settings, [count - 1, 0])
+    assert torch.equal(last, steps.log_probs[:, [count - 1, 0]])
     alone, _ = draw(velocity, start[1:], SIGMAS, [6], settings)
     assert torch.equal(alone[0], latents[1])
 
