@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from raft_core.format import figure
+from raft_core.report.differing import differing
 from raft_demo.shared.measures import Measure
 from raft_demo.shared.scores_view import ROLES, change, notes, short
-from raft_demo.text.differing import differing
 from raft_demo.text.texts import Accuracies, Chain, Completion, Completions, Party, Verdict
 
 DIFFERENCES, LIKELIHOOD, NOTHING = "what differs", "what training made likelier", "nothing"
