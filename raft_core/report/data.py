@@ -54,6 +54,11 @@ class StoredRound:
     def k(self) -> int:
         return 1 + max(sample.request.index for sample in self.samples)
 
+    @property
+    def rewards(self) -> Sequence[float]:
+        """[N] the score that selected; NaN where there is none, all of them in a table that lacks it."""
+        return [float(x) for x in self.scores.columns.get(self.scores.reward, [math.nan] * len(self.samples))]
+
 
 @dataclass(frozen=True)
 class RunData:

@@ -164,9 +164,8 @@ def _chosen_samples(shown: StoredRound, rows: Sequence[int]) -> list[int]:
     if len(rows) > SHOWN_SAMPLES:
         kept = [i for i in rows if shown.kept[i]][:SHOWN_SAMPLES]
         rows = kept + [i for i in rows if i not in kept][: SHOWN_SAMPLES - len(kept)]
-    scores = shown.scores
-    values, sign = scores.columns[scores.reward], 1 if scores.reward in scores.descending else -1
-    return sorted(rows, key=lambda i: (math.isnan(values[i]), sign * float(values[i]), i))
+    values, sign = shown.rewards, 1 if shown.scores.reward in shown.scores.descending else -1
+    return sorted(rows, key=lambda i: (math.isnan(values[i]), sign * values[i], i))
 
 
 def _cell_size(size: tuple[int, int], n: int) -> tuple[int, int, int]:
@@ -205,7 +204,7 @@ def _panel(shown: StoredRound, row: Sequence[int], y: int, size: tuple[int, int,
     reduced = size is not None and not first.failed and max(first.output.size) > max(size[:2])
     return Panel(
         cells=tuple(_cell(shown, i, x, y, len(row), size is None) for x, i in enumerate(row)),
-        best=number(float(shown.scores.columns[shown.scores.reward][row[0]])),
+        best=number(shown.rewards[row[0]]),
         large=view(first.output, _alt(first)) if reduced else None,
     )
 
