@@ -52,6 +52,8 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         mistakes = []
+        if self.k > MOST_SAMPLES:
+            mistakes.append(f"evaluation.k is {self.k}, but at most {MOST_SAMPLES} are possible")
         if self.k < 1:
             mistakes.append(f"evaluation.k is {self.k}, but at least 1 sample per prompt is needed")
         if self.prompts is not None and self.prompts < 1:
