@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from raft_core.errors import ConfigError, nearest
-from raft_diffusion.options import SCHEDULERS
+from raft_diffusion.options import LARGEST_RANK, LARGEST_SIDE, SCHEDULERS
 from raft_diffusion.process.noise import TimeDraw
 
 Preset = Literal["8gb", "12gb", "24gb", "80gb"]
@@ -44,6 +44,8 @@ class TransformerLora:
         mistakes = []
         if self.rank < 1:
             mistakes.append(f"lora.rank is {self.rank}, but at least 1 is needed; for full fine-tuning set lora to null")
+        if self.rank > LARGEST_RANK:
+            mistakes.append(f"lora.rank is {self.rank}, but at most {LARGEST_RANK} is possible")
         if self.alpha is not None and self.alpha <= 0:
             mistakes.append(f"lora.alpha is {self.alpha}, but must be positive")
         if self.targets is not None and not self.targets:
@@ -137,6 +139,11 @@ class PipelineSampling:
             f"sampling.{name} is {value}, but at least 1 is needed"
             for name in ("steps", "batch_size", "width", "height")
             if (value := getattr(self, name)) is not None and value < 1
+        ]
+        mistakes += [
+            f"sampling.{name} is {value}, but at most {LARGEST_SIDE} pixels are possible"
+            for name in ("width", "height")
+            if (value := getattr(self, name)) is not None and value > LARGEST_SIDE
         ]
         mistakes += [
             f"sampling.{name} is {value}, but must not be negative"

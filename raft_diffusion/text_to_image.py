@@ -25,6 +25,7 @@ from raft_diffusion.model.lora_file import locate_lora
 from raft_diffusion.model.pipeline_calls import Wish
 from raft_diffusion.model.pipeline_engine import PipelineEngine
 from raft_diffusion.model.pipelines import Description
+from raft_diffusion.model.written import latent_space
 from raft_diffusion.pipeline_options import PipelineLoss, PipelineMemory, PipelineSampling, TransformerLora
 from raft_diffusion.policy import Draw
 from raft_diffusion.process import flow_schedulers, flow_steps, wishes
@@ -201,6 +202,11 @@ class TextToImage:
         if self._engine is None:
             raise ModelError(f"the model {self.model} is not loaded yet: call load() first")
         return self._engine
+
+    @property
+    def latent_space(self) -> str:
+        """The same text for pipelines of one class with the same autoencoder: their latents are packed alike."""
+        return f"{self.engine.description.pipeline} {latent_space(self.engine.pipe.vae)}"
 
     def visible(self, text: str) -> str:
         """The beginning of a prompt that the text encoder with the longest context takes in; all of it when it fits."""
