@@ -15,6 +15,7 @@ from raft_core.objectives.averaging import AverageOrConstant, divisor, sample_lo
 from raft_core.objectives.clipping import clip_mistakes, clipped_surrogate
 from raft_core.objectives.replay import (
     MAX_LOG_RATIO,
+    TOLERANCE,
     ReplayCheck,
     drawn_lengths,
     drawn_log_probs,
@@ -43,6 +44,7 @@ class Surrogate:
             actions of a sample, to the power 1/actions.
         beta: price of divergence from the reference, ≥ 0.
         kl: how divergence is measured.
+        replay_tolerance: of ``ReplayCheck``.
     """
 
     clip: float | None = 0.2
@@ -52,6 +54,7 @@ class Surrogate:
     ratio: Ratio = "action"
     beta: float = 0.0
     kl: Divergence = "k3"
+    replay_tolerance: float = TOLERANCE
 
     def parts(self, policy: Policy, samples: Sequence[Sample]) -> list[Any]:
         """Actions that are differentiated one part after the other, so that memory holds one; [None] = all at once."""
@@ -222,7 +225,8 @@ class SurrogateRound:
     def _losses(self, steps: Steps, policy: Policy, samples: Sequence[Sample], part: Any, seeds: Sequence[int]) -> torch.Tensor:
         chosen = [samples[i] for i in part.index]
         losses, replayed = self.settings.losses(policy, chosen, self.values(part), steps)
-        self._check(None if steps is None else tuple(steps), replayed.moved, replayed.mask, chosen, policy)
+        key, tolerance = None if steps is None else tuple(steps), self.settings.replay_tolerance
+        self._check(key, replayed.moved, replayed.mask, chosen, policy, tolerance)
         self._totals["actions"] += float(replayed.mask.sum())
         for name, values in (("outside", replayed.outside), ("divergence", replayed.divergence)):
             self._totals[name] += float(values[replayed.mask].sum())
