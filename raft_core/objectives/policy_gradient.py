@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from raft_core.objectives.averaging import AverageOrConstant, constant_mistakes
 from raft_core.objectives.clipping import refuse
-from raft_core.objectives.replay import TOLERANCE, tolerance_mistakes
+from raft_core.objectives.replay import tolerance_mistakes
 from raft_core.objectives.surrogate import Divergence, Ratio, Surrogate, SurrogateRound, clip_settings
 from raft_core.protocols import Policy
 from raft_core.types import Advantages, Sample, Selection
@@ -62,7 +62,7 @@ class PolicyGradient:
     ratio: Ratio = "action"
     beta: float = 0.0
     kl: Divergence = "k3"
-    replay_tolerance: float = TOLERANCE
+    replay_tolerance: float = 0.05
     consumes: ClassVar[type[Selection]] = Advantages
     needs_trace: ClassVar[bool] = True
 

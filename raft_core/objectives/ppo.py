@@ -19,7 +19,7 @@ from raft_core.objectives.averaging import Average, average_mistakes, divisor
 from raft_core.objectives.clipping import clip_mistakes, clipped_surrogate, refuse
 from raft_core.objectives.gae import TINY, action_rewards, clipped_value_loss, gae, whitened
 from raft_core.objectives.kl_control import KlPenalty
-from raft_core.objectives.replay import MAX_LOG_RATIO, TOLERANCE, ReplayCheck, tolerance_mistakes
+from raft_core.objectives.replay import MAX_LOG_RATIO, ReplayCheck, tolerance_mistakes
 from raft_core.protocols import Policy, Valued
 from raft_core.sampling import chunks
 from raft_core.types import Sample, Scored, Selection
@@ -62,7 +62,7 @@ class Ppo:
     whiten: bool = True
     kl: KlPenalty = field(default_factory=KlPenalty)
     average: Average = "samples"
-    replay_tolerance: float = TOLERANCE
+    replay_tolerance: float = 0.05
     consumes: ClassVar[type[Selection]] = Scored
     needs_trace: ClassVar[bool] = True
 

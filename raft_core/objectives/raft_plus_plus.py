@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from raft_core.objectives.averaging import Average, average_mistakes
 from raft_core.objectives.clipping import refuse
-from raft_core.objectives.replay import TOLERANCE, tolerance_mistakes
+from raft_core.objectives.replay import tolerance_mistakes
 from raft_core.objectives.surrogate import Surrogate, SurrogateRound, clip_settings
 from raft_core.protocols import Policy
 from raft_core.types import Sample, Selection, Weighted
@@ -40,7 +40,7 @@ class RaftPlusPlus:
     clip: float | None = 0.2
     clip_high: float | None = None
     average: Average = "actions"
-    replay_tolerance: float = TOLERANCE
+    replay_tolerance: float = 0.05
     consumes: ClassVar[type[Selection]] = Weighted
     needs_trace: ClassVar[bool] = True
 
