@@ -93,7 +93,7 @@ class PolicyGradient:
 
     def __call__(self, policy: Policy, samples: Sequence[Sample], part: Advantages, seeds: Sequence[int]) -> torch.Tensor:
         """[B] loss of each sample, all actions at once."""
-        return self.surrogate.losses(policy, [samples[i] for i in part.index], advantages_of(part))[0]
+        return self.surrogate.losses(policy, [samples[i] for i in part.index], advantages_of(part)).values
 
     def divisor(self, samples: Sequence[Sample], part: Advantages) -> float:
         """What the losses of a batch are divided by."""

@@ -66,7 +66,7 @@ class RaftPlusPlus:
 
     def __call__(self, policy: Policy, samples: Sequence[Sample], part: Weighted, seeds: Sequence[int]) -> torch.Tensor:
         """[B] loss of each sample, all actions at once."""
-        return self.surrogate.losses(policy, [samples[i] for i in part.index], weights_of(part))[0]
+        return self.surrogate.losses(policy, [samples[i] for i in part.index], weights_of(part)).values
 
     def divisor(self, samples: Sequence[Sample], part: Weighted) -> float:
         """What the losses of a batch are divided by."""
