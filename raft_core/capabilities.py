@@ -230,6 +230,27 @@ class Merges(Protocol):
         ...
 
 
+@runtime_checkable
+class Shards(Protocol):
+    """Trains one network, whose weights may be spread over processes while it is trained.
+
+    While they are, ``nll`` and ``step_log_probs`` run it equally often for equally many samples, whatever these are: a pass is
+    one of all processes.
+    """
+
+    def shardable(self) -> torch.nn.Module:
+        """The network.
+
+        Raises:
+            ConfigError: settings under which its weights cannot be spread.
+        """
+        ...
+
+    def renew(self, parameters: Mapping[str, torch.nn.Parameter], *, sharded: bool) -> None:
+        """Take these parameters in place of those of the same names: the same weights, spread over processes or whole again."""
+        ...
+
+
 # --- of an objective
 
 

@@ -364,6 +364,20 @@ class StableDiffusion:
     def trainable(self) -> Mapping[str, torch.nn.Parameter]:
         return self.engine.parameters
 
+    def shardable(self) -> torch.nn.Module:
+        """The U-Net, whose weights may be spread over processes where all of them are trained.
+
+        Raises:
+            ConfigError: what moves weights.
+        """
+        if self.memory.offload:
+            raise ConfigError("memory.offload cannot move weights that are spread over processes (FSDP): leave it off")
+        return self.engine.networks["unet"]
+
+    def renew(self, parameters: Mapping[str, torch.nn.Parameter], *, sharded: bool) -> None:
+        """Take these parameters in place of the present ones."""
+        self.engine.parameters.update(parameters)
+
     def describe(self) -> dict[str, Any]:
         facts = {"model": self.model, "method": "LoRA" if self.lora else "full fine-tuning", "device": self.device}
         if self.variant is not None:

@@ -33,10 +33,12 @@ from raft_text.model.features import ngram_features
 from raft_text.model.likelihood import DrawnScoring, Row, padded, rows_at_once
 from raft_text.model.readable import encoder_of, prompt_mistakes
 from raft_text.model.turns import TURNS, Passages
-from raft_text.options import Critic, Lora, Memory, Prompting, Rejection, Sampling
+from raft_text.options import Critic, Lora, Memory, Prompting, Rejection, Sampling, VllmServer
 from raft_text.process.rejection import Watcher
 from raft_text.process.sampler import Drawn, Task, draw, first_stop
 from raft_text.process.token_choice import Picker, replay_mistakes
+from raft_text.process.vllm_engine import VllmEngine
+from raft_text.process.vllm_server import ServedVllm
 
 #: Batches that are asked for at once, so that prompts of similar length can be put together.
 POOL = 4
@@ -105,7 +107,7 @@ class CausalLM:
 
     def check(self) -> list[str]:
         found = hardware.mistakes(self.device, self.dtype, self.lora, self.sampling, self.memory)
-        if self.rejection and self.sampling.engine == "vllm":
+        if self.rejection and self.sampling.engine != "transformers":
             found.append("rejection needs the engine transformers: vllm does not let a completion be looked at while it grows")
         if self.critic and self.critic.separate and self.memory.offload:
             found.append("critic.separate keeps a second network on the device, which memory.offload cannot move: choose one")
@@ -179,6 +181,9 @@ class CausalLM:
         if found := hardware.mistakes(self.device, self.dtype, self.lora, self.sampling, self.memory):
             raise DeviceError("; ".join(found))
         self._require_readable()
+        if isinstance(self.sampling.engine, VllmServer):
+            self._vllm = ServedVllm(self.sampling.engine, self.save)
+            self._vllm.require_reachable()
         device = resolve_device(self.device)
         dtype = hardware.pick_dtype(self.dtype, device)
         self._engine = Engine.load(self.model, self.lora, self.prompting, self.sampling, self.memory, device, dtype)
@@ -274,7 +279,7 @@ class CausalLM:
                 task = self._task([requests[i] for i in part], [prompts[i] for i in part], purpose, trace)
                 drawn |= dict(zip(part, self._drawn(task, reference), strict=True))
         samples = [self._sample(request, drawn[i]) for i, request in enumerate(requests)]
-        return self._traced(samples, reference) if trace and self.sampling.engine == "vllm" else samples
+        return self._traced(samples, reference) if trace and self.sampling.engine != "transformers" else samples
 
     @staticmethod
     def _is_reference(strength: float) -> bool:
@@ -310,8 +315,6 @@ class CausalLM:
         if self.sampling.engine == "transformers":
             return draw(self.engine.network, task, self.engine.device, self._draft)
         if self._vllm is None:
-            from raft_text.process.vllm_engine import VllmEngine
-
             assert self.lora is not None  # checked with the hardware
             self._vllm = VllmEngine(loading.locate(self.model)[1], self.lora, None, self.save)
         return self._vllm.draw(task, None if reference else policy_hash(self))
@@ -441,7 +444,7 @@ class CausalLM:
         for chat, run in itertools.groupby(zip(passages.rows, passages.chats, strict=True), key=lambda row: row[1]):
             rows = [row for row, _ in run]
             most = max(len(rows), 1)
-            if not torch.is_grad_enabled():
+            if not torch.is_grad_enabled() and not self.engine.sharded:
                 most = min(self.sampling.batch_size, rows_at_once(rows, self.engine.vocabulary))
             picker = Picker(self.sampling, self._ends(chat))
             yield from ((part, picker) for part in chunks(rows, most))
@@ -468,6 +471,24 @@ class CausalLM:
 
     def trainable(self) -> Mapping[str, torch.nn.Parameter]:
         return self.engine.parameters if self._value_head is None else {**self.engine.parameters, **self._value_head.parameters}
+
+    def shardable(self) -> torch.nn.Module:
+        """The network, whose weights may be spread over processes where all of them are trained.
+
+        Raises:
+            ConfigError: what moves weights, or reads them in an order of its own.
+        """
+        if self.critic or self.memory.offload or self.memory.packing:
+            raise ConfigError(
+                "weights that are spread over processes (FSDP) go with neither critic nor memory.offload nor memory.packing: "
+                "leave these off, or train without FSDP, each process with all weights"
+            )
+        return self.engine.network
+
+    def renew(self, parameters: Mapping[str, torch.nn.Parameter], *, sharded: bool) -> None:
+        """Take these parameters in place of the present ones; spread ones are read in as many passes whatever the samples."""
+        self.engine.parameters.update(parameters)
+        self.engine.sharded = sharded
 
     def describe(self) -> dict[str, Any]:
         facts = {"model": self.model, "method": "LoRA" if self.lora else "full fine-tuning", "device": self.device}

@@ -128,7 +128,7 @@ class Trainer:
             ModelError: nothing to train, or trainable weights that are not float32.
             ConfigError: a batch that cannot be shared out equally among the processes.
         """
-        from raft_core.training.update import Updater, checked_parameters, share_first_weights
+        from raft_core.training.update import Updater
 
         self._reporter: Reporter = reporter or Silent()
         self._seed = seed
@@ -143,14 +143,10 @@ class Trainer:
             raise ConfigError(
                 f"trainer.batch_size is {self.batch_size}, which {n} processes cannot share equally: use a multiple of {n}"
             )
-        parameters = checked_parameters(policy)
-        if self._processes.count > 1:
-            share_first_weights(parameters)
         self._follower = Follower(self.reference, policy.trainable)
         self._updater = Updater(
-            parameters,
+            policy,
             self.optimizer,
-            self._processes,
             micro_batch_size=min(self.micro_batch_size or share, share),
             max_grad_norm=self.max_grad_norm,
             ema_decay=self.ema_decay,
@@ -183,10 +179,9 @@ class Trainer:
         loss = objective.begin(policy, samples, selection, self._carried) if isinstance(objective, Staged) else objective
         tally = Tally(self._skipped_in_a_row)
         device = self._updater.device
-        self._updater.move_moments(device)
-        self._follower.move(device)
         # Dropout draws from torch's global state: seeded before each step, given back at the end.
-        with self._reporter.phase("training", steps) as bar, torch.random.fork_rng([device] if device.type == "cuda" else []):
+        forked = torch.random.fork_rng([device] if device.type == "cuda" else [])
+        with self._reporter.phase("training", steps) as bar, forked, self._updater.round():
             for step, items in enumerate(batches(len(selection), self.batch_size, steps, self._seed, rnd)):
                 lr = self.optimizer.lr * self.schedule.factor(self._step, (rnd - 1 + step / steps) / self._rounds)
                 taken = self._update(policy, loss, samples, selection.take(items), (rnd, step), lr)
@@ -194,8 +189,6 @@ class Trainer:
                 self._complain(taken, tally, f"round {rnd}, step {step + 1}")
                 self._step += 1
                 bar.advance(1)
-        self._updater.move_moments("cpu")
-        self._follower.move("cpu")
         self._skipped_in_a_row = tally.in_a_row
         return tally.metrics() | self._left_by(loss)
 
@@ -222,18 +215,17 @@ class Trainer:
         import torch
 
         mine = self._processes.share(range(len(batch)))
-        share = batch.take(mine)
-        every = [seed_for(self._seed, "train", *path, position) for position in range(len(batch))]
-        seeds = [every[position] for position in mine]
+        mine = self._processes.share(range(len(batch)))
+        seeds = [seed_for(self._seed, "train", *path, position) for position in range(len(batch))]
         torch.manual_seed(seed_for(self._seed, "dropout", *path, self._processes.rank))
 
         def losses(one: Any, part: Sequence[int]) -> torch.Tensor:
-            return one(policy, samples, share.take(part), [seeds[place] for place in part])
+            return one(policy, samples, batch.take(part), [seeds[position] for position in part])
 
         capabilities.prepare(objective, policy, samples, batch, every)
         divisor = capabilities.divisor(objective, samples, batch)
-        passes = [partial(losses, one) for one in capabilities.passes(objective, policy, samples, share)]
-        return self._updater.step(passes, len(share), len(batch), divisor, lr)
+        passes = [partial(losses, one) for one in capabilities.passes(objective, policy, samples, batch.take(mine))]
+        return self._updater.step(passes, mine, len(batch), divisor, lr)
 
     def _complain(self, step: Step, tally: Tally, where: str) -> None:
         """Say of a skipped step, and of items left out of one, that they were, once a round; stop when there are too many
