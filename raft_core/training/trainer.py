@@ -189,6 +189,7 @@ class Trainer:
                 self._complain(taken, tally, f"round {rnd}, step {step + 1}")
                 self._step += 1
                 bar.advance(1)
+        self._follower.rest()
         self._skipped_in_a_row = tally.in_a_row
         return tally.metrics() | self._left_by(loss)
 
@@ -215,14 +216,13 @@ class Trainer:
         import torch
 
         mine = self._processes.share(range(len(batch)))
-        mine = self._processes.share(range(len(batch)))
         seeds = [seed_for(self._seed, "train", *path, position) for position in range(len(batch))]
         torch.manual_seed(seed_for(self._seed, "dropout", *path, self._processes.rank))
 
         def losses(one: Any, part: Sequence[int]) -> torch.Tensor:
             return one(policy, samples, batch.take(part), [seeds[position] for position in part])
 
-        capabilities.prepare(objective, policy, samples, batch, every)
+        capabilities.prepare(objective, policy, samples, batch, seeds)
         divisor = capabilities.divisor(objective, samples, batch)
         passes = [partial(losses, one) for one in capabilities.passes(objective, policy, samples, batch.take(mine))]
         return self._updater.step(passes, mine, len(batch), divisor, lr)
