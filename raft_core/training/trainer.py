@@ -128,6 +128,7 @@ class Trainer:
             ModelError: nothing to train, or trainable weights that are not float32.
             ConfigError: a batch that cannot be shared out equally among the processes.
         """
+        from raft_core.training.shards import sharding_asked
         from raft_core.training.update import Updater
 
         self._reporter: Reporter = reporter or Silent()
@@ -142,6 +143,11 @@ class Trainer:
             n = self._processes.count
             raise ConfigError(
                 f"trainer.batch_size is {self.batch_size}, which {n} processes cannot share equally: use a multiple of {n}"
+            )
+        if self.reference.every is not None and sharding_asked():
+            raise ConfigError(
+                "trainer.reference.every is set, but a reference that follows the policy cannot take its place while FSDP "
+                "spreads the weights over processes: leave it null, or train without FSDP"
             )
         self._follower = Follower(self.reference, policy.trainable)
         self._updater = Updater(
