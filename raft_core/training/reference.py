@@ -109,11 +109,12 @@ class Follower:
                 exchange(parameters[name], value)
 
     def _value_for(self, name: str, parameter: torch.nn.Parameter, like: Any) -> torch.Tensor:
-        """A value where the parameter is; fetched once a round, for every micro-batch asks for it."""
+        """A value where the parameter is; fetched once and not for every micro-batch, unless the parameter has moved since."""
         assert self._values is not None
-        if name not in self._near:
-            self._near[name] = like(self._values[name], parameter)
-        return self._near[name]
+        near = self._near.get(name)
+        if near is None or type(near) is not type(parameter.data) or near.device != parameter.device:
+            near = self._near[name] = like(self._values[name], parameter)
+        return near
 
     def seen_by(self, policy: Policy) -> Policy:
         """The same policy, whose ``reference=True`` means this reference; itself while that is the frozen start."""
