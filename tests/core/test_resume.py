@@ -34,9 +34,10 @@ from raft_core.sources.adaptive_k import AdaptiveK
 from raft_core.sources.from_policy import FromPolicy
 from raft_core.sources.from_run import FromRun
 from raft_core.sources.from_table import FromTable
+from raft_core.sources.halving import Halving
 from raft_core.store.checkpoint import TRAINER, WEIGHTS, checkpoint_folder
 from raft_core.store.store import Store, read_history, read_round
-from raft_core.testing import FakePolicy, FakeReward, FakeWriter, close, together
+from raft_core.testing import FakePolicy, FakeReward, FakeStages, FakeWriter, close, together
 from raft_core.training.optim import Optimizer
 from raft_core.training.trainer import Trainer
 from raft_core.types import Prompt
@@ -101,6 +102,7 @@ SOURCES = {
     "policy": ("image", lambda _: FromPolicy()),
     "table": ("text", from_table),
     "run": ("image", from_run),
+    "halving": ("image", lambda _: Halving()),
     "adaptive": ("image", lambda _: AdaptiveK(pilot=2)),
 }
 source_name = "policy"
@@ -108,9 +110,9 @@ source_name = "policy"
 
 def killable_policy(clock: Clock, start: int) -> FakePolicy:
     """A policy whose start is random, as that of a LoRA is."""
-    policy = FakeWriter(SOURCES[source_name][0], buckets=8)
+    policy = (FakeStages if source_name == "halving" else FakeWriter)(SOURCES[source_name][0], buckets=8)
     policy.mean.data.normal_(generator=torch.Generator().manual_seed(start))
-    for method in ("sample", "render", "written", "nll"):
+    for method in {"sample", "render", "written", "sample_in_stages", "nll"} & set(dir(policy)):
         setattr(policy, method, clock.around(getattr(policy, method)))
     return policy
 
