@@ -3,9 +3,9 @@
     python -m benchmarks.halving                                   shapes/resolution and text/tales_sentiment, seeds 0, 1, 2
     python -m benchmarks.halving --recipes shapes/resolution --looks 0.25,0.5,0.75@0.5 0.34,0.6@0.33
 
-A look is POINT,POINT…@KEPT. The promise to keep: of what the best of K gains over a sample at random, at least 95 % (round 1, in
-which all variants draw the same samples from the same model), for at most half of the passes. What scoring on the way costs is
-not among the passes.
+A look is POINT,POINT…@KEPT. The promise to keep: of what the best of K gains over a sample at random, at least 95 % (round 1,
+where all variants draw the same samples from the same model), for at most half of the passes. Scoring on the way is
+not counted among the passes.
 """
 
 from __future__ import annotations

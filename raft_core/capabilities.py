@@ -120,6 +120,19 @@ class Recalls(Protocol):
     def recall(self, earlier: Sequence[Mapping[str, Any]]) -> None: ...
 
 
+@runtime_checkable
+class FollowsJudge(Protocol):
+    """Goes by the scores of one of the run's judges in earlier rounds.
+
+    Attributes:
+        follows: the judge's name.
+        higher_is_better: which way it takes the judge to be better.
+    """
+
+    follows: str
+    higher_is_better: bool
+
+
 # --- of a policy
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -333,7 +334,7 @@ class StableDiffusion:
 
     traces_written = False
 
-    @property
+    @functools.cached_property
     def latent_space(self) -> str:
         """What tells the space of the autoencoder's latents from others."""
         return latent_space(self.engine.pipe.vae)

@@ -11,7 +11,7 @@ from raft_cli import main
 from raft_core.store.store import read_history, read_round
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "text"
-RECIPES = ("sft", "offline_st", "online_st", "raft", "reft", "choice")
+RECIPES = ("sft", "offline_st", "online_st", "raft", "adaptive", "process", "conditioned", "reft", "choice")
 
 
 @pytest.fixture
@@ -53,12 +53,19 @@ def test_a_recipe_is_the_same_loop_with_other_parts(name, shrunken, tmp_path, mo
     assert row["train/steps"] > 0 and "judge/accuracy" in row
     if name in ("reft", "choice"):
         assert kept.all() and {"ppo/kl", "ppo/value_loss"} <= set(row)
+    elif name == "conditioned":
+        assert kept.all() and row["conditioned/best_fraction"] == 0.5
     elif name == "sft":
         assert kept.all() and row["reward/mean"] == 1
     else:
-        assert (scores.columns[scores.reward][kept] == 1).all() and kept.sum() == {"offline_st": 16, "online_st": 8, "raft": 4}[
-            name
-        ]
+        right = scores.columns["answer" if name == "process" else scores.reward]
+        assert (right[kept] == 1).all() and kept.sum() == {
+            "offline_st": 16,
+            "online_st": 8,
+            "raft": 4,
+            "adaptive": 4,
+            "process": 4,
+        }[name]
 
 
 def test_a_student_learns_the_right_solutions_of_a_run(shrunken, tmp_path, monkeypatch):
