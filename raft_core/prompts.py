@@ -22,7 +22,7 @@ from raft_core.prompt_files.columns import find_column
 from raft_core.prompt_files.drawing import described, identity, settled
 from raft_core.prompt_files.presets import PREFIX, preset_rows
 from raft_core.prompt_files.rows import READERS, Row, is_text, read_rows
-from raft_core.reading.files import Unreadable, excerpt, home_path, is_file, is_folder
+from raft_core.reading.files import Unreadable, excerpt, home_path, is_file, is_folder, is_something
 from raft_core.reading.json_data import holds_half_characters
 from raft_core.rng import numpy_rng
 from raft_core.types import Prompt
@@ -224,6 +224,8 @@ def locate(source: str | Path, base: Path | None = None) -> Path:
             return candidate
     if is_folder(path):
         raise DataError(f"prompt file {source} is a folder; name a file in it")
+    if is_something(path):
+        raise DataError(f"prompt file {source} is no regular file, but a pipe or a device: save the prompts in a file")
     folder = path.parent if is_folder(path.parent) or base is None else base / path.parent
     siblings = [p.name for p in folder.iterdir() if p.suffix in READERS] if is_folder(folder) else []
     raise DataError(f"prompt file {excerpt(source, 200)} does not exist{nearest(path.name, siblings)}")

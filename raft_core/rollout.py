@@ -143,11 +143,11 @@ class Round:
         first = np.flatnonzero(source.first(asked))
         choice = self._read_choice(asked)
         if choice is None:
-            drawn = self._all_parts([[asked[place] for place in first]])
+            drawn = self._all_parts([[asked[int(place)] for place in first]])
             choice = self._by_main(lambda: self._chosen(source, asked, first, drawn)) or self._read_choice(asked)
         if choice is None:
             raise StoreError(f"round {self.folder.rnd}: how many samples each prompt gets was not decided by the main process")
-        self._begun = KnownScores.of([asked[place] for place in first], choice.scores)
+        self._begun = KnownScores.of([asked[int(place)] for place in first], choice.scores)
         return [first, choice.further]
 
     def _chosen(self, source: Adapts, asked: Sequence[Request], first: np.ndarray, drawn: Sequence[Sample]) -> Choice:
@@ -260,7 +260,7 @@ class Round:
         return scores
 
     def _selection(self, samples: Sequence[Sample], scores: Scores) -> Selection:
-        return select(self.makes.selector, scores, Grouping.of(samples))
+        return select(capabilities.at_round(self.makes.selector, self.folder.rnd), scores, Grouping.of(samples))
 
     def _read_back(self, asked: Sequence[Request]) -> KeptRound | None:
         """What a round that was already scored has kept, or None."""

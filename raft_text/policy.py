@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from raft_core.capabilities import NllUnit
 from raft_core.conversations import ANSWERS, response, transcript
 from raft_core.errors import ConfigError, DataError, DeviceError, ModelError, RaftError
 from raft_core.machine.devices import resolve_device
@@ -32,11 +33,13 @@ from raft_text.model.features import ngram_features
 from raft_text.model.likelihood import DrawnScoring, Row, padded, rows_at_once
 from raft_text.model.readable import encoder_of, prompt_mistakes
 from raft_text.model.turns import TURNS, Passages
-from raft_text.options import Critic, Lora, Memory, Prompting, Rejection, Sampling
+from raft_text.options import Critic, Lora, Memory, Prompting, Rejection, Sampling, VllmServer
 from raft_text.process.rejection import Watcher
 from raft_text.process.sampler import Drawn, Task, draw, first_stop
 from raft_text.process.stages import StageWatcher, stage_tokens
 from raft_text.process.token_choice import Picker, replay_mistakes
+from raft_text.process.vllm_engine import VllmEngine
+from raft_text.process.vllm_server import ServedVllm
 
 #: Batches that are asked for at once, so that prompts of similar length can be put together.
 POOL = 4
@@ -66,6 +69,7 @@ class CausalLM:
     """
 
     modality = "text"
+    nll_unit: NllUnit = "nats"
     traces_written = True
     #: Whether samples say how likely the model finds the response that the prompts' table gives; ``ResponseLoss`` asks for it.
     measures_responses = False
@@ -105,7 +109,7 @@ class CausalLM:
 
     def check(self) -> list[str]:
         found = hardware.mistakes(self.device, self.dtype, self.lora, self.sampling, self.memory)
-        if self.rejection and self.sampling.engine == "vllm":
+        if self.rejection and self.sampling.engine != "transformers":
             found.append("rejection needs the engine transformers: vllm does not let a completion be looked at while it grows")
         if self.critic and self.critic.separate and self.memory.offload:
             found.append("critic.separate keeps a second network on the device, which memory.offload cannot move: choose one")
@@ -187,6 +191,9 @@ class CausalLM:
         if found := hardware.mistakes(self.device, self.dtype, self.lora, self.sampling, self.memory):
             raise DeviceError("; ".join(found))
         self._require_readable()
+        if isinstance(self.sampling.engine, VllmServer):
+            self._vllm = ServedVllm(self.sampling.engine, self.save)
+            self._vllm.require_reachable()
         device = resolve_device(self.device)
         dtype = hardware.pick_dtype(self.dtype, device)
         self._engine = Engine.load(self.model, self.lora, self.prompting, self.sampling, self.memory, device, dtype)
@@ -282,7 +289,7 @@ class CausalLM:
                 task = self._task([requests[i] for i in part], [prompts[i] for i in part], purpose, trace)
                 drawn |= dict(zip(part, self._drawn(task, reference), strict=True))
         samples = [self._sample(request, drawn[i]) for i, request in enumerate(requests)]
-        samples = self._traced(samples, reference) if trace and self.sampling.engine == "vllm" else samples
+        samples = self._traced(samples, reference) if trace and self.sampling.engine != "transformers" else samples
         return self._measured(samples, reference) if self.measures_responses else samples
 
     def check_stages(self, at: Sequence[float]) -> list[str]:
@@ -368,8 +375,6 @@ class CausalLM:
         if self.sampling.engine == "transformers":
             return draw(self.engine.network, task, self.engine.device, self._draft)
         if self._vllm is None:
-            from raft_text.process.vllm_engine import VllmEngine
-
             assert self.lora is not None  # checked with the hardware
             self._vllm = VllmEngine(loading.locate(self.model)[1], self.lora, None, self.save)
         return self._vllm.draw(task, None if reference else policy_hash(self))
@@ -453,6 +458,10 @@ class CausalLM:
         """[B] negative log-likelihood of each completion given its prompt, summed over its tokens, in nats."""
         return torch.stack([-row.sum() for row in self._log_probs(samples, reference)])
 
+    def nll_terms(self, samples: Sequence[Sample]) -> list[int]:
+        """[B] tokens of each completion, at least 1."""
+        return [max(1, len(sample.tensors["tokens"])) for sample in samples]
+
     def step_log_probs(self, samples: Sequence[Sample], *, reference: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
         """([B, S] log-prob of each token in nats, 0 after the last, [B, S] bool mask of tokens).
 
@@ -518,7 +527,7 @@ class CausalLM:
         for chat, run in itertools.groupby(zip(passages.rows, passages.chats, strict=True), key=lambda row: row[1]):
             rows = [row for row, _ in run]
             most = max(len(rows), 1)
-            if not torch.is_grad_enabled():
+            if not torch.is_grad_enabled() and not self.engine.sharded:
                 most = min(self.sampling.batch_size, rows_at_once(rows, self.engine.vocabulary))
             picker = Picker(self.sampling, self._ends(chat))
             yield from ((part, picker) for part in chunks(rows, most))
@@ -545,6 +554,24 @@ class CausalLM:
 
     def trainable(self) -> Mapping[str, torch.nn.Parameter]:
         return self.engine.parameters if self._value_head is None else {**self.engine.parameters, **self._value_head.parameters}
+
+    def shardable(self) -> torch.nn.Module:
+        """The network, whose weights may be spread over processes where all of them are trained.
+
+        Raises:
+            ConfigError: what moves weights, or reads them in an order of its own.
+        """
+        if self.critic or self.memory.offload or self.memory.packing:
+            raise ConfigError(
+                "weights that are spread over processes (FSDP) go with neither critic nor memory.offload nor memory.packing: "
+                "leave these off, or train without FSDP, each process with all weights"
+            )
+        return self.engine.network
+
+    def renew(self, parameters: Mapping[str, torch.nn.Parameter], *, sharded: bool) -> None:
+        """Take these parameters in place of the present ones; spread ones are read in as many passes whatever the samples."""
+        self.engine.parameters.update(parameters)
+        self.engine.sharded = sharded
 
     def describe(self) -> dict[str, Any]:
         facts = {"model": self.model, "method": "LoRA" if self.lora else "full fine-tuning", "device": self.device}

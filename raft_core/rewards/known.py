@@ -44,7 +44,7 @@ class KnownScores:
         rest = np.flatnonzero(np.isnan(values))
         if not len(rest):
             return values, None
-        values[rest], failure = scored_by(reward, [samples[i] for i in rest])
+        values[rest], failure = scored_by(reward, [samples[int(i)] for i in rest])
         return values, failure
 
 

@@ -111,7 +111,7 @@ def _chosen_among(row: Row) -> tuple[str, WrittenGroup] | None:
 def _scores_of_a_pair(values: Mapping[str, Any]) -> Sequence[float]:
     """Scores beside a pair, as UltraFeedback's binarised form has them, if they agree with its choice."""
     found = [values.get("score_chosen"), values.get("score_rejected")]
-    numbers = [float(value) for value in found if _is_number(value)]
+    numbers = [float(value) for value in found if value is not None and _is_number(value)]
     return numbers if len(numbers) == 2 and numbers[0] > numbers[1] and "chosen" in values else []
 
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from raft_core.capabilities import RunPlans, Writes
 from raft_core.errors import ModelError
+from raft_core.preferences.preference import Picture
 from raft_core.protocols import Policy
 from raft_core.rewards.given import GIVEN
 from raft_core.rng import numpy_rng, seed_for
@@ -39,7 +40,7 @@ class WrittenOutput:
         score: that came with it, higher is better; None = none.
     """
 
-    output: str | Loadable
+    output: str | Loadable | Picture
     score: float | None
 
     def loaded(self) -> Any:

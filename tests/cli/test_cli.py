@@ -26,6 +26,7 @@ from raft_core.prompts import read_prompts
 from raft_core.sampling import requests
 from raft_core.store.checkpoint import load_weights
 from raft_core.store.store import read_history, read_run
+from raft_core.terminal.outcome import guarded
 from raft_core.testing import FakePolicy
 
 WIDTH = 80
@@ -100,6 +101,13 @@ def test_print_config_is_a_configuration(task, capsys):
     assert not (task / "runs").exists()
 
 
+def test_a_path_that_the_system_refuses_is_a_mistake_and_no_surprise(capsys):
+    assert guarded(lambda: len(Path("a" * 5000).read_text())) == 2
+    assert capsys.readouterr().err.endswith("a…: File name too long; give another path\n")
+    assert guarded(lambda: Path("nowhere/at/all").stat().st_size) == 1
+    assert "this was not foreseen" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -113,6 +121,8 @@ def test_print_config_is_a_configuration(task, capsys):
         (["align", "task.yaml", "--reward", "mine.py"], "name the class or function in it, mine.py:NAME"),
         (["resume", "nowhere"], "nowhere holds no run"),
         (["resume"], "something is missing"),
+        (["align", ""], "the first word is empty"),
+        (["resume", "a" * 5000], "File name too long"),
         (["report", "nowhere"], "holds no run"),
         (["whatif", "nowhere"], "holds no scored round"),
         (["rescore", "nowhere", "--reward", "FakeReward"], "holds no scored round"),
@@ -417,6 +427,18 @@ def test_list_names_everything_in_80_columns(capsys):
         assert all(name in out for name in public_names(kind))
     assert "FakePolicy" not in out and "shapes/resolution" in out
     assert fits(out)
+
+
+def test_list_groups_what_goes_together(capsys):
+    assert main(["list", "selectors"]) == 0
+    out = capsys.readouterr().out
+    assert fits(out)
+    pairs = out.split("  pairs, with Dpo, Orpo:\n")[1].split("\n  ")[0]
+    assert all(name in pairs for name in ("AllPairs", "BestVsWorst", "RandomPairs")) and "BestOfK" not in pairs
+    assert main(["list", "objectives"]) == 0
+    assert "  labels, with MedianLabels, ThresholdLabels:" in capsys.readouterr().out
+    assert main(["list", "Kto"]) == 0
+    assert "Goes with the selector: MedianLabels, ThresholdLabels" in capsys.readouterr().out
 
 
 def test_list_explains_every_part_in_80_columns(capsys):

@@ -25,11 +25,13 @@ import torch
 from raft_core.loop import align
 from raft_core.machine.processes import Processes
 from raft_core.monitoring.monitor import Monitor
+from raft_core.objectives.dpo import Dpo
 from raft_core.objectives.sft import Sft
 from raft_core.prompts import PromptSet
 from raft_core.reporter import Silent
 from raft_core.rewards.scoring import Scorer
 from raft_core.selectors.best_of_k import BestOfK
+from raft_core.selectors.pairs import BestVsWorst
 from raft_core.sources.adaptive_k import AdaptiveK
 from raft_core.sources.from_policy import FromPolicy
 from raft_core.sources.from_run import FromRun
@@ -39,6 +41,7 @@ from raft_core.store.checkpoint import TRAINER, WEIGHTS, checkpoint_folder
 from raft_core.store.store import Store, read_history, read_round
 from raft_core.testing import FakePolicy, FakeReward, FakeStages, FakeWriter, close, together
 from raft_core.training.optim import Optimizer
+from raft_core.training.reference import Reference
 from raft_core.training.trainer import Trainer
 from raft_core.types import Prompt
 
@@ -135,14 +138,14 @@ def life(folder: Path, kill_at: int | None = None) -> int:
     started = checkpoint_folder(folder, 0).exists()
     # Another start than that of the first life: a resumed run must take it from the run folder.
     policy = killable_policy(clock, start=os.getpid() if started else 0)
-    trainer = Trainer(Optimizer(lr=0.1), batch_size=2, epochs=2)
+    trainer = Trainer(Optimizer(lr=0.1), batch_size=2, epochs=2, reference=Reference(every=1, mix=0.5))
     if (folder / "run.json").exists():
         store = Store.resume(folder, reporter=Silent())
     else:
         store = Store.create(folder, {"k": K}, SEED, reporter=Silent())
     trainer.attach(policy, SEED, ROUNDS)
     store.restore(policy, trainer)
-    parts = (Scorer(KillableReward(clock)), BestOfK(), Sft(), trainer, store, Monitor())
+    parts = (Scorer(KillableReward(clock)), BestVsWorst(), Dpo(beta=0.5), trainer, store, Monitor())
     source = SOURCES[source_name][1](folder.parent)
     align(policy, PromptSet(PROMPTS, [], 2, SEED), *parts, rounds=ROUNDS, k=K, source=source)
     store.close()

@@ -209,8 +209,8 @@ def test_a_class_that_is_no_reward_is_refused(raw):
 def test_a_selector_and_an_objective_that_do_not_fit_are_refused(raw):
     raw["selector"] = f"{__name__}.WholeGroups"
     assert mistakes(raw) == [
-        "the selector WholeGroups produces groups, but the objective Sft is made for weighted samples: "
-        "choose one to fit the other"
+        "the selector WholeGroups produces groups, but the objective Sft is made for weighted samples: use the selector "
+        "AboveQuantile, AllBest, AtLeast, BestOfK, BestThenTop, Boltzmann, TopFraction; or the objective BonBon, Rrhf"
     ]
 
 
@@ -493,6 +493,14 @@ def test_a_pipe_is_no_configuration(tmp_path):
         ({f"key{i}": 1 for i in range(10_000)}, "9980 more keys that are not known"),
         ({"judges": ["FakeReward"] * 5000}, "lists 5000 entries"),
         ({"prompts": {"train": "a" * 5000}}, "does not exist"),
+        ({"evaluation": {"k": 10**11}}, "at most 10000000 are possible"),
+        ({"reward": "raft_core.errors.__dict__"}, "not a class or a function"),
+        ({"policy": {"class_path": "CausalLM", "init_args": {"model": "a/" * 3000}}}, "File name too long"),
+        ({"policy": {"class_path": "CausalLM", "init_args": {"model": "a", "lora": {"rank": 10**9}}}}, "rank is 1000000000"),
+        (
+            {"policy": {"class_path": "StableDiffusion", "init_args": {"model": "a", "sampling": {"width": 10**9}}}},
+            "width is 1000000000, but at most 16384 pixels are possible",
+        ),
         ({"k": "&a [x, *a]"}, "cannot be read"),
         ({"reward": {"class_path": "FakeReward", "init_args": [1]}}, "init_args is [1], but must be a mapping"),
     ],
@@ -501,6 +509,12 @@ def test_values_that_no_setting_means(raw, change, words):
     found = mistakes(raw | change)
     assert any(words in mistake for mistake in found), found
     assert len(found) < 110 and all(len(mistake) < 1000 for mistake in found)
+
+
+def test_a_path_that_cannot_be_one_is_no_output_folder(raw):
+    with pytest.raises(ConfigError, match="cannot be an output folder: File name too long") as caught:
+        check(raw | {"output": "a" * 5000}, begins=True)
+    assert len(str(caught.value)) < 300
 
 
 def test_paths_on_the_command_line_that_lead_nowhere(raw):

@@ -111,3 +111,18 @@ def test_what_a_table_gives_is_counted_and_probed_as_it_is(raw, tmp_path):
 def test_of_a_source_that_adapts_the_mean_number_is_counted(raw):
     counts = count(check(raw | {"samples": {"class_path": "AdaptiveK", "init_args": {"pilot": 2}}}))
     assert counts.samples == 20
+
+
+def test_advice_counts_the_prompts_without_spread(raw):
+    checked = check(raw)
+    scores = np.array([[1.0, 1, 1, 1], [1, 2, 3, 4], [np.nan] * 4, [2, np.nan, 2, np.nan]])
+    (line,) = [line for line in advice(count(checked), made_probe(scores), checked.config) if "spread" in line]
+    assert line.startswith("2 of the 4 prompts of the probe have no spread")
+    assert not [line for line in advice(count(checked), made_probe(scores[1:2]), checked.config) if "spread" in line]
+
+
+def test_the_probe_of_a_method_with_ratios_leaves_the_policy_where_it_drew(raw):
+    many = {"selector": "GroupAdvantages", "objective": "PolicyGradient", "k": 4}
+    checked = check(raw | many | {"trainer": {"optimizer": {"lr": 100.0}}})
+    found = probe(checked, Silent())
+    assert np.isfinite(found.step_s) and checked.config.policy.mean.abs().max() < 1e-20
