@@ -21,6 +21,7 @@ from raft_core.metrics.statistics import Estimate
 from raft_core.monitoring.figures import mean_scored
 from raft_core.reporter import Reporter
 from raft_core.sampling import chunks
+from raft_core.selectors.select import select
 from raft_core.soundness import examined, failed_words, render_sound, require_sound
 from raft_core.training.trainer import Trainer
 from raft_core.types import Grouping, Request, Sample, Scores
@@ -215,7 +216,7 @@ def _sampled(checked: Checked, k: int, reporter: Reporter) -> tuple[list[Sample]
 
 def _step_s(config: RunConfig, samples: Sequence[Sample], scores: Scores, reporter: Reporter) -> float:
     """Seconds per optimiser step, the first one left out."""
-    selection = config.selector(scores.grid(Grouping.of(samples)))
+    selection = select(config.selector, scores, Grouping.of(samples))
     if not len(selection):
         return float("nan")
     settings: dict[str, Any] = {name: getattr(config.trainer, name) for name in parameters(Trainer)}

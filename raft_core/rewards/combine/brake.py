@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from raft_core.errors import ConfigError
-from raft_core.protocols import Combinator, Reward
+from raft_core.protocols import Combinator, Policy, Reward
 from raft_core.rewards.combine.kl import KLPenalised
+from raft_core.types import Sample
 
 
-class Braked(KLPenalised):
+class Braked:
     """The reward less β × log-ratio to the start, with a β that a judge drives.
 
     After each round in which the judge's mean lies below that of round 1 by more than ``by``, β is multiplied by ``factor``;
@@ -45,7 +46,9 @@ class Braked(KLPenalised):
         draws: int = 4,
         name: str | None = None,
     ):
-        super().__init__(reward, beta, draws, name or f"{reward.info.name}_braked")
+        self._price = KLPenalised(reward, beta, draws, name or f"{reward.info.name}_braked")
+        self.parts = self._price.parts
+        self.info = self._price.info
         mistakes = []
         if not beta > 0:
             mistakes.append(f"the brake's beta is {beta}, but must be positive: it is what the brake multiplies")
@@ -65,11 +68,28 @@ class Braked(KLPenalised):
         self.higher_is_better = higher_is_better
         self.recalls = True
 
+    @property
+    def beta(self) -> float:
+        """What a unit of divergence costs now."""
+        return self._price.beta
+
     def recall(self, earlier: Sequence[Mapping[str, np.ndarray]]) -> None:
         """Set β by the judge's means in the rounds before."""
         sign = 1 if self.higher_is_better else -1
         means = [sign * mean(columns[self.follows]) for columns in earlier if self.follows in columns]
-        self.beta = self.start * self.factor ** steps(means, self.by, self.most)
+        self._price.beta = self.start * self.factor ** steps(means, self.by, self.most)
+
+    def attach(self, policy: Policy) -> None:
+        """Take on the policy whose divergence is penalised."""
+        self._price.attach(policy)
+
+    def combine(self, scores: Mapping[str, np.ndarray], samples: Sequence[Sample]) -> np.ndarray:
+        """[N], as of ``KLPenalised`` with the β of now.
+
+        Raises:
+            RewardError: no policy is attached.
+        """
+        return self._price.combine(scores, samples)
 
 
 def steps(means: Sequence[float], by: float, most: int) -> int:

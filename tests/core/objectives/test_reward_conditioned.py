@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raft_core.errors import ConfigError
@@ -28,6 +28,7 @@ def test_bins_hold_equally_many_and_equal_scores_together():
     assert bins_of(np.array([7.0, 7]), 3).tolist() == [2, 2] and bins_of(np.array([]), 3).tolist() == []
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=30), st.integers(2, 6))
 def test_whatever_the_scores_the_best_are_in_the_best_bin_and_bins_rise_with_them(values, bins):
     scores = np.array(values)

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raft_core.capabilities import RunPlans
@@ -44,6 +44,7 @@ def test_unscored_samples_are_given_up_first_unless_nothing_is_known():
     assert Halving().survivors(["a"] * 2 + ["b"] * 2, np.array([nan, nan, 2, 1])).tolist() == [True, True, True, False]
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from("abc"), st.one_of(st.just(np.nan), st.integers(-3, 3).map(float))), min_size=1, max_size=20

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_text_models import tokenizer
 
@@ -58,6 +58,7 @@ def test_an_expression_is_arithmetic_or_nothing(text, value):
     assert value_of(text) == value
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_whatever_a_step_says_it_is_right_or_wrong(text):
     assert arithmetic(["p"], [[text]])[0][0] in (0.0, 1.0)
@@ -131,7 +132,7 @@ def process_model(tmp_path_factory):
 
 
 def test_a_model_scores_each_step_at_its_separator(process_model):
-    samples = samples_of("one\ntwo two", "three\nfour\nfive", "", "x" * 500)
+    samples = samples_of("one\ntwo two", "three\nfour\nfive", "", "one " * 100)
     by_step = {}
     for how in ("min", "last", "product", "mean"):
         reward = StepRewardModel(str(process_model), how, device="cpu", batch_size=2)
