@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from raft_core.errors import ModelError
 from raft_core.rng import torch_rng
 from raft_diffusion.options import Sampling
 from raft_diffusion.process.denoise import Prediction
@@ -142,6 +143,9 @@ def alpha_bar_at(scheduler: Any, step: int, t: torch.Tensor) -> float:
 def clean(scaled: torch.Tensor, out: torch.Tensor, power: float, prediction: Prediction) -> torch.Tensor:
     """x̂₀ from x_t = √ᾱ·x₀ + √(1 − ᾱ)·ε and what the network says of it, in the same shape.
 
+    Raises:
+        ModelError: the network predicts a flow, whose x_t is another.
+
     Source: Salimans & Ho 2022 (2202.00512), appendix D.
     """
     signal, noise = power**0.5, (1 - power) ** 0.5
@@ -150,6 +154,10 @@ def clean(scaled: torch.Tensor, out: torch.Tensor, power: float, prediction: Pre
         return (scaled - noise * out) / signal
     if prediction == "sample":
         return out
+    if prediction == "flow":
+        raise ModelError(
+            "what is expected of a picture on the way is not known here of models that predict a flow: use FromPolicy"
+        )
     return signal * scaled - noise * out
 
 
