@@ -176,7 +176,9 @@ def _what(studio: Studio, known: list[comparable.Comparable], first: comparable.
     )
     with gr.Row():
         seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=LARGEST_SEED, min_width=100, elem_id="compare-seed")
+        fresh = gr.Button("New seed", min_width=90, scale=0, elem_id="compare-new-seed")
         images = gr.Slider(1, studio.limits.images, 4, step=1, label="Pictures", min_width=100, elem_id="compare-images")
+    fresh.click(None, None, seed, js=f"() => Math.floor(Math.random() * {LARGEST_SEED})", api_visibility="private")
     return models, prompt, seed, images
 
 
