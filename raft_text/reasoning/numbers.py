@@ -185,4 +185,6 @@ def _belong_together(first: Numeral, between: str, after: str) -> bool:
         return True
     if words == ["of"]:
         return first.fraction or "%" in between
+    if words in (["percent", "of"], ["per", "cent", "of"]):
+        return True
     return len(words) == 1 and (words[0] not in LINKS or not re.search(r"\w", after))
