@@ -15,6 +15,7 @@ from raft_core.rewards.service.http import address_mistakes
 
 PLACE = "{prompt}"
 LARGEST_RANK = 65_536  # of no layer could an update have more
+LEAST_TEMPERATURE = 1e-6  # besides 0; logits divided by much less are beyond float32
 #: Arguments of a chat template that are set for each conversation, and not by a user.
 TEMPLATE_OWN = ("messages", "conversation", "add_generation_prompt", "continue_final_message", "tools", "documents", "tokenize")
 
@@ -120,6 +121,11 @@ def _decoding_mistakes(at: str, part: Decoding | Sampling) -> list[str]:
     mistakes = []
     if part.temperature < 0:
         mistakes.append(f"{at}.temperature is {part.temperature}, but must not be negative; 0 takes the likeliest token")
+    elif 0 < part.temperature < LEAST_TEMPERATURE:
+        mistakes.append(
+            f"{at}.temperature is {part.temperature}, by which no logit can be divided: give 0, which takes the likeliest token, "
+            f"or at least {LEAST_TEMPERATURE}"
+        )
     if not 0 < part.top_p <= 1:
         mistakes.append(f"{at}.top_p is {part.top_p}, but must be in (0, 1]")
     if part.top_k is not None and part.top_k < 1:

@@ -516,6 +516,10 @@ def test_a_pipe_is_no_configuration(tmp_path):
         ({"policy": {"class_path": "CausalLM", "init_args": {"model": "a/" * 3000}}}, "File name too long"),
         ({"policy": {"class_path": "CausalLM", "init_args": {"model": "a", "lora": {"rank": 10**9}}}}, "rank is 1000000000"),
         (
+            {"policy": {"class_path": "CausalLM", "init_args": {"model": "a", "sampling": {"temperature": 1e-300}}}},
+            "temperature is 1e-300, by which no logit can be divided",
+        ),
+        (
             {"policy": {"class_path": "StableDiffusion", "init_args": {"model": "a", "sampling": {"width": 10**9}}}},
             "width is 1000000000, but at most 16384 pixels are possible",
         ),
