@@ -123,8 +123,8 @@ def _decoding_mistakes(at: str, part: Decoding | Sampling) -> list[str]:
         mistakes.append(f"{at}.temperature is {part.temperature}, but must not be negative; 0 takes the likeliest token")
     elif 0 < part.temperature < LEAST_TEMPERATURE:
         mistakes.append(
-            f"{at}.temperature is {part.temperature}, by which no logit can be divided: give 0, which takes the likeliest token, "
-            f"or at least {LEAST_TEMPERATURE}"
+            f"{at}.temperature is {part.temperature}, by which no logit can be divided: give 0, the likeliest token, or "
+            f"at least {LEAST_TEMPERATURE}"
         )
     if not 0 < part.top_p <= 1:
         mistakes.append(f"{at}.top_p is {part.top_p}, but must be in (0, 1]")
