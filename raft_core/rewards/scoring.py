@@ -167,7 +167,7 @@ def checked(values: object, n: int) -> np.ndarray:
         ValueError: a scalar, another shape, or not n numbers; nothing is ever broadcast.
     """
     if hasattr(values, "detach"):
-        values = values.detach().double().cpu().numpy()  # type: ignore[attr-defined]
+        values = values.detach().cpu().double().numpy()  # type: ignore[attr-defined]
     array = np.asarray(values, dtype=np.float64)
     if array.shape != (n,):
         got = "None" if values is None else "a single number" if array.ndim == 0 else f"shape {array.shape}"
