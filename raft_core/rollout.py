@@ -13,6 +13,7 @@ from raft_core.protocols import Policy, Selector, Source
 from raft_core.reporter import Reporter
 from raft_core.rewards.background import Ahead, ahead_of
 from raft_core.rewards.scoring import Scorer
+from raft_core.rewards.shared import SharedScores, Shares
 from raft_core.sampling import chunks
 from raft_core.selectors.select import select
 from raft_core.soundness import examined, render_sound, require_sound
@@ -60,7 +61,7 @@ class Round:
     makes: Rollout
     folder: RoundFolder
     _found: KeptRound | None = field(default=None, init=False)
-    _ahead: Ahead | None = field(default=None, init=False)
+    _ahead: Ahead | SharedScores | None = field(default=None, init=False)
 
     def sample(self, asked: Sequence[Request]) -> list[Sample]:
         """The samples of these requests, each part of the policy's batch size read back if it is there, else made and kept.
@@ -82,7 +83,8 @@ class Round:
     def judge(self, samples: Sequence[Sample]) -> tuple[list[Sample], Scores, Selection]:
         """The samples rendered, their scores, and what was chosen; read back if they are there, made and kept if not.
 
-        With several processes the first renders and scores, for a reward may need to see the whole batch.
+        Several processes share the rendering, and the scoring by rewards that take samples one by one. The first does the rest,
+        for a reward may need to see the whole round, and keeps everything.
 
         Raises:
             NotFiniteError: every sample failed.
@@ -90,6 +92,8 @@ class Round:
         """
         processes = self.makes.processes
         failure: Exception | None = None
+        if not self._found and processes.count > 1:
+            samples = self._shared(samples)
         if not self._found and processes.is_main:
             try:
                 self._found = self._judged(samples)
@@ -143,7 +147,7 @@ class Round:
 
     def _begin_scoring(self, samples: list[Sample]) -> list[Sample]:
         """The same samples; rendered, and on their way to be scored, if that is done while the next ones are drawn."""
-        if not self._ahead:
+        if not isinstance(self._ahead, Ahead):
             return samples
         rendered = render_part(samples, self._ahead.render)
         self._ahead.begin(rendered)
@@ -163,6 +167,14 @@ class Round:
         require_scored(scores, f"round {self.folder.rnd}")
         kept = mask(self._selection(rendered, scores), len(rendered))
         return self.folder.keep(rendered, scores, kept)
+
+    def _shared(self, samples: Sequence[Sample]) -> list[Sample]:
+        """The samples, rendered by all processes; the scores that they have found together are there for ``_scored``."""
+        shares = Shares(self.folder.parts, self.makes.processes)
+        rendered = shares.render(samples, self.makes.policy.batch_size, self._rendered)
+        require_sound(rendered, f"round {self.folder.rnd}", self.makes.reporter.warn)
+        self._ahead = shares.score(self.makes.scorer, rendered)
+        return rendered
 
     def _rendered(self, samples: Sequence[Sample]) -> list[Sample]:
         rendered: list[Sample] = []

@@ -88,12 +88,16 @@ def train(kind: str, models: Path, out: Path, *, first: int = 1, device: str = "
         if processes.is_main:
             tensors, plain = trainer.state_dict()
             with trainer.averaged():
-                averaged = {f"averaged/{name}": value.detach().clone() for name, value in policy.trainable().items()}
-            weights = {f"weights/{name}": value.detach().clone() for name, value in policy.trainable().items()}
-            save_file(weights | tensors, out / f"{kind}-{rnd}.safetensors")
+                averaged = {f"averaged/{name}": owned(value) for name, value in policy.trainable().items()}
+            weights = {f"weights/{name}": owned(value) for name, value in policy.trainable().items()}
+            save_file(weights | {name: owned(value) for name, value in tensors.items()}, out / f"{kind}-{rnd}.safetensors")
             save_file(averaged, out / f"{kind}-{rnd}-averaged.safetensors")
             (out / f"{kind}-{rnd}.json").write_text(json.dumps([metrics, plain]))
     processes.wait()
+
+
+def owned(value: torch.Tensor) -> torch.Tensor:
+    return value.detach().cpu().contiguous().clone(memory_format=torch.contiguous_format)
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,7 @@ def write_image_model(folder: Path, kind: ImageModel, device: torch.device) -> P
     if xl:
         pipe = StableDiffusionXLPipeline(**parts, tokenizer_2=clip_tokenizer())
     else:
-        none = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
+        none: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
         pipe = StableDiffusionPipeline(**parts, **none, requires_safety_checker=False)
     pipe.save_pretrained(folder, safe_serialization=True)
     return folder
@@ -152,7 +152,8 @@ class RandomClip:
         torch.manual_seed(0)
         with device:
             config = CLIPVisionConfig(**size, patch_size=14, image_size=224, projection_dim=8)
-            self.tower = CLIPVisionModelWithProjection(config).to(self.dtype).eval()
+            tower: Any = CLIPVisionModelWithProjection(config)
+        self.tower = tower.to(self.dtype).eval()
 
     @torch.no_grad()
     def of_pictures(self, pictures: list[Any]) -> torch.Tensor:
