@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from raft_core.capabilities import NllUnit
 from raft_core.conversations import ANSWERS, response, transcript
 from raft_core.errors import ConfigError, DataError, DeviceError, ModelError, RaftError
 from raft_core.machine.devices import resolve_device
@@ -67,6 +68,7 @@ class CausalLM:
     """
 
     modality = "text"
+    nll_unit: NllUnit = "nats"
     #: Whether the responses in the prompts' table are read, and not the prompts alone.
     reads_responses = False
     on_step: Callable[[int, int], None] | None = None
@@ -372,6 +374,10 @@ class CausalLM:
     def nll(self, samples: Sequence[Sample], draw: None, *, reference: bool = False) -> torch.Tensor:
         """[B] negative log-likelihood of each completion given its prompt, summed over its tokens, in nats."""
         return torch.stack([-row.sum() for row in self._log_probs(samples, reference)])
+
+    def nll_terms(self, samples: Sequence[Sample]) -> list[int]:
+        """[B] tokens of each completion, at least 1."""
+        return [max(1, len(sample.tensors["tokens"])) for sample in samples]
 
     def step_log_probs(self, samples: Sequence[Sample], *, reference: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
         """([B, S] log-prob of each token in nats, 0 after the last, [B, S] bool mask of tokens).

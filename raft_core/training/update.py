@@ -93,11 +93,11 @@ class Updater:
         if self.ema:
             self.ema.follow(self.parameters, shadow)
 
-    def step(self, losses: Losses, share: Sequence[int], batch_size: int, divisor: float, lr: float) -> Step:
+    def step(self, passes: Sequence[Losses], share: Sequence[int], batch_size: int, divisor: float, lr: float) -> Step:
         """Take one step, or none if the loss of every item or the gradient is not finite.
 
         Args:
-            losses: of items of the batch, by position.
+            passes: losses of items of the batch, by position, which add up; differentiated one by one.
             share: positions in the batch that are this process's.
             batch_size: items over all processes.
             divisor: the batch's loss is the sum of its items' over all processes, divided by this.
@@ -106,7 +106,7 @@ class Updater:
         for group in self._weights.optimizer.param_groups:
             group["lr"] = lr
         with self._weights.accumulating():
-            totals = self._backward(losses, share, divisor)
+            totals = self._backward(passes, share, divisor)
         self._weights.complete()
         loss, failed = self._weights.summed(totals).tolist()
         norm = self._weights.clip(self._max_grad_norm)
@@ -133,7 +133,7 @@ class Updater:
         if self.ema:
             self.ema.update()
 
-    def _backward(self, losses: Losses, share: Sequence[int], divisor: float) -> torch.Tensor:
+    def _backward(self, passes: Sequence[Losses], share: Sequence[int], divisor: float) -> torch.Tensor:
         """Accumulate the gradients of this process's items, each exactly once; returns its part of the batch's loss, and how
         many items failed, [2].
 
@@ -142,7 +142,7 @@ class Updater:
         """
         while True:
             try:
-                return self._accumulate(losses, share, divisor)
+                return self._accumulate(passes, share, divisor)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -156,24 +156,25 @@ class Updater:
             self._weights.optimizer.zero_grad()
             make_room()
 
-    def _accumulate(self, losses: Losses, share: Sequence[int], divisor: float) -> torch.Tensor:
+    def _accumulate(self, passes: Sequence[Losses], share: Sequence[int], divisor: float) -> torch.Tensor:
         total = torch.zeros((), device=self.device)
-        failed = 0
+        failed: set[int] = set()
         for start in range(0, len(share), self.micro_batch_size):
-            part, weight = share[start : start + self.micro_batch_size], 1.0
-            values = self._values(losses, part)  # [b]
-            finite = values.detach().isfinite().tolist()
-            if self._weights.any_failed(finite):
-                # Taken again without them: left in with a weight of 0, they would still make every gradient NaN.
-                failed += finite.count(False)
-                part, weight = self._weights.sound_part(part, finite)
-                if not part:
-                    continue
-                values = self._values(losses, part) * weight
-            loss = values.float().sum() / divisor
-            self._weights.backward(loss)
-            total += loss.detach()
-        return torch.stack([total, total.new_tensor(failed)])
+            for losses in passes:
+                part, weight = share[start : start + self.micro_batch_size], 1.0
+                values = self._values(losses, part)  # [b]
+                finite = values.detach().isfinite().tolist()
+                if self._weights.any_failed(finite):
+                    # Taken again without them: left in with a weight of 0, they would still make every gradient NaN.
+                    failed |= {position for position, good in zip(part, finite, strict=True) if not good}
+                    part, weight = self._weights.sound_part(part, finite)
+                    if not part:
+                        continue
+                    values = self._values(losses, part) * weight
+                loss = values.float().sum() / divisor
+                self._weights.backward(loss)
+                total += loss.detach()
+        return torch.stack([total, total.new_tensor(len(failed))])
 
     def _values(self, losses: Losses, part: Sequence[int]) -> torch.Tensor:
         values = self._weights.losses(losses, part)
