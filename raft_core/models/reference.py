@@ -23,24 +23,38 @@ class CopyReference:
         self._start = {name: parameter.detach().cpu().clone() for name, parameter in parameters.items()}
 
     def __call__(self) -> contextlib.AbstractContextManager[None]:
-        return self._exchanged(lambda start, _: start)
+        return exchanged(self._parameters, self._start)
 
     def at(self, strength: float) -> contextlib.AbstractContextManager[None]:
         """Inside, the weights lie so far on the straight line from the start (0) to what was trained (1), or beyond it."""
-        return self._exchanged(lambda start, trained: torch.lerp(start, trained, strength))
+        return exchanged(self._parameters, self._start, lambda start, trained: torch.lerp(start, trained, strength))
 
-    @contextlib.contextmanager
-    def _exchanged(self, value: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Iterator[None]:
-        """Inside, every parameter holds a value of its start and of what was trained."""
-        parameters = dict(self._parameters)
-        before: dict[str, torch.Tensor] = {}
+
+def _first(value: torch.Tensor, _present: torch.Tensor) -> torch.Tensor:
+    return value
+
+
+@contextlib.contextmanager
+def exchanged(
+    parameters: Mapping[str, torch.nn.Parameter],
+    values: Mapping[str, torch.Tensor],
+    mix: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = _first,
+) -> Iterator[None]:
+    """Inside, parameters hold other values, whether every process has all of them or a part; afterwards what they held before.
+
+    Args:
+        values: whole, by the same names, on any device.
+        mix: what a parameter holds, from such a value and its present one.
+    """
+    parameters = dict(parameters)
+    before: dict[str, torch.Tensor] = {}
+    for name, parameter in parameters.items():
+        before[name] = _exchange(parameter, mix(_like(values[name], parameter), parameter.data))
+    try:
+        yield
+    finally:
         for name, parameter in parameters.items():
-            before[name] = _exchange(parameter, value(_like(self._start[name], parameter), parameter.data))
-        try:
-            yield
-        finally:
-            for name, parameter in parameters.items():
-                _exchange(parameter, before[name])
+            _exchange(parameter, before[name])
 
 
 def _like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:

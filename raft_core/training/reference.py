@@ -88,23 +88,19 @@ class Follower:
         """Inside, the policy's parameters hold the reference's values, and nothing has a gradient."""
         import torch
 
+        from raft_core.models.reference import exchanged
+
         assert self._values is not None
-        parameters = dict(self._parameters())
+        parameters = self._parameters()
         device = next(iter(parameters.values())).device.type
-        current = {name: parameter.data for name, parameter in parameters.items()}
-        for name, parameter in parameters.items():
-            parameter.data = self._values[name].to(parameter.device)
-        try:
-            with contextlib.ExitStack() as stack:
-                stack.enter_context(torch.no_grad())
-                if torch.is_autocast_enabled(device):
-                    # A cast that autocast has kept would go on standing for the policy's weights.
-                    dtype = torch.get_autocast_dtype(device)
-                    stack.enter_context(torch.autocast(device, dtype=dtype, cache_enabled=False))
-                yield
-        finally:
-            for name, parameter in parameters.items():
-                parameter.data = current[name]
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(exchanged(parameters, self._values))
+            stack.enter_context(torch.no_grad())
+            if torch.is_autocast_enabled(device):
+                # A cast that autocast has kept would go on standing for the policy's weights.
+                dtype = torch.get_autocast_dtype(device)
+                stack.enter_context(torch.autocast(device, dtype=dtype, cache_enabled=False))
+            yield
 
     def seen_by(self, policy: Policy) -> Policy:
         """The same policy, whose ``reference=True`` means this reference; itself while that is the frozen start."""

@@ -179,6 +179,7 @@ class Trainer:
         loss = objective.begin(policy, samples, selection, self._carried) if isinstance(objective, Staged) else objective
         tally = Tally(self._skipped_in_a_row)
         device = self._updater.device
+        self._follower.move(device)
         # Dropout draws from torch's global state: seeded before each step, given back at the end.
         forked = torch.random.fork_rng([device] if device.type == "cuda" else [])
         with self._reporter.phase("training", steps) as bar, forked, self._updater.round():
@@ -189,6 +190,7 @@ class Trainer:
                 self._complain(taken, tally, f"round {rnd}, step {step + 1}")
                 self._step += 1
                 bar.advance(1)
+        self._follower.move("cpu")
         self._skipped_in_a_row = tally.in_a_row
         return tally.metrics() | self._left_by(loss)
 
@@ -215,14 +217,13 @@ class Trainer:
         import torch
 
         mine = self._processes.share(range(len(batch)))
-        mine = self._processes.share(range(len(batch)))
         seeds = [seed_for(self._seed, "train", *path, position) for position in range(len(batch))]
         torch.manual_seed(seed_for(self._seed, "dropout", *path, self._processes.rank))
 
         def losses(one: Any, part: Sequence[int]) -> torch.Tensor:
             return one(policy, samples, batch.take(part), [seeds[position] for position in part])
 
-        capabilities.prepare(objective, policy, samples, batch, every)
+        capabilities.prepare(objective, policy, samples, batch, seeds)
         divisor = capabilities.divisor(objective, samples, batch)
         passes = [partial(losses, one) for one in capabilities.passes(objective, policy, samples, batch.take(mine))]
         return self._updater.step(passes, mine, len(batch), divisor, lr)
