@@ -135,6 +135,7 @@ def one(arguments: argparse.Namespace) -> dict[str, Any]:
     import gc
 
     from raft_core.machine.peak_memory import peak_memory
+    from raft_core.machine.torchvision import ensure_importable
     from raft_core.objectives.sft import Sft
     from raft_core.sampling import requests
     from raft_core.training.optim import Optimizer
@@ -143,7 +144,7 @@ def one(arguments: argparse.Namespace) -> dict[str, Any]:
     from raft_text import CausalLM, Critic, Sampling
 
     method = METHODS[arguments.method]
-    Trainer(), Sft()
+    Trainer(), Sft(), ensure_importable()
     with peak_memory() as before:
         import peft  # noqa: F401 - the libraries' own memory is none of the method's
         import transformers  # noqa: F401

@@ -164,11 +164,12 @@ def test_accelerates_own_way_trains_as_whole_weights_do(tmp_path):
 )
 def test_what_cannot_be_spread_is_refused(tmp_path, monkeypatch, lora, words):
     from raft_core.training.shards import ShardedWeights
-    from raft_text import CausalLM, Lora
+    from raft_text import CausalLM, Lora, Sampling
     from raft_text.testing import tiny_model
 
     monkeypatch.setenv("FSDP_VERSION", "2" if lora else "1")
-    policy = CausalLM(str(tiny_model(tmp_path)), lora=Lora(**lora) if lora else None, device="cpu")
+    arguments = {"lora": Lora(**lora) if lora else None, "sampling": Sampling(max_new_tokens=8), "device": "cpu"}
+    policy = CausalLM(str(tiny_model(tmp_path)), **arguments)
     policy.load()
     with pytest.raises(ConfigError, match=words):
         ShardedWeights(policy, policy.trainable(), Optimizer().build, None)
