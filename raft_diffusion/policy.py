@@ -16,6 +16,7 @@ from raft_core.errors import ConfigError, DeviceError, ModelError
 from raft_core.machine.devices import resolve_device
 from raft_core.protocols import Phase, Purpose
 from raft_core.rng import torch_rng
+from raft_core.sampling import chunks
 from raft_core.types import Prompt, Request, Sample
 from raft_diffusion.export import files as export
 from raft_diffusion.export import merged
@@ -26,6 +27,7 @@ from raft_diffusion.model.encoding import Condition, visible_text
 from raft_diffusion.model.engine import Engine, stacked_latents
 from raft_diffusion.model.features import pixel_features
 from raft_diffusion.model.folders import Configs
+from raft_diffusion.model.written import encoded, fitted, latent_space
 from raft_diffusion.options import Addons, DenoisingLoss, Lora, Memory, Sampling
 from raft_diffusion.process import denoise, resolution, schedulers, wishes
 from raft_diffusion.process.sampler import Trajectory, noise_like, replay
@@ -254,6 +256,38 @@ class StableDiffusion:
             sample.as_failed(self.engine.overflow_words) if pictures[place] is None else sample.with_output(pictures[place])
             for place, sample in enumerate(samples)
         ]
+
+    traces_written = False
+
+    @property
+    def latent_space(self) -> str:
+        """What tells the space of the autoencoder's latents from others."""
+        return latent_space(self.engine.pipe.vae)
+
+    def check_written(self, prompts: Sequence[Prompt], outputs: Sequence[Any]) -> list[str]:
+        """Nothing: every picture is fitted to the size that is drawn."""
+        return []
+
+    def fitted(self, request: Request, output: Any) -> Any:
+        """A picture in the size that the prompt's are drawn at."""
+        _, height, width = self.engine.latent_shape(*wishes.size_of(request.prompt, self.sampling))
+        return fitted(output, width * self.engine.pixels_per_latent, height * self.engine.pixels_per_latent)
+
+    def written(self, requests: Sequence[Request], outputs: Sequence[Any], *, trace: bool = False) -> list[Sample]:
+        """Rendered samples of pictures that were made elsewhere, encoded by the VAE.
+
+        Raises:
+            ModelError: a trace is asked for; nobody knows the steps of a picture that was not drawn here.
+        """
+        if trace:
+            raise ModelError("pictures that were made elsewhere have no denoising steps that could be replayed")
+        pictures = [self.fitted(request, output) for request, output in zip(requests, outputs, strict=True)]
+        samples: list[Sample] = []
+        for asked, part in zip(chunks(requests, self.batch_size), chunks(pictures, self.batch_size), strict=True):
+            latents = encoded(self.engine, part)
+            triples = zip(asked, part, latents, strict=True)
+            samples += [Sample(r, picture, {"latents": row}, {"finish": "written"}) for r, picture, row in triples]
+        return samples
 
     def draw(self, samples: Sequence[Sample], seeds: Sequence[int]) -> Draw:
         generators = [torch_rng(seed) for seed in seeds]

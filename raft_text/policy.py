@@ -69,8 +69,9 @@ class CausalLM:
 
     modality = "text"
     nll_unit: NllUnit = "nats"
-    #: Whether the responses in the prompts' table are read, and not the prompts alone.
-    reads_responses = False
+    traces_written = True
+    #: Whether samples say how likely the model finds the response that the prompts' table gives; ``ResponseLoss`` asks for it.
+    measures_responses = False
     on_step: Callable[[int, int], None] | None = None
 
     def __init__(
@@ -103,7 +104,7 @@ class CausalLM:
         self._vllm: Any = None
         self._watcher: Watcher | None = None
         self._references: list[Sample] = []
-        self._unchecked: list[Prompt] = []
+        self._unchecked: list[tuple[Prompt, str | None]] = []  # prompts, and what was written to them
 
     def check(self) -> list[str]:
         found = hardware.mistakes(self.device, self.dtype, self.lora, self.sampling, self.memory)
@@ -139,23 +140,31 @@ class CausalLM:
 
         Of the Hub's models that is told when they are loaded, before their weights are.
         """
-        self._unchecked = [*train, *held_out]
-        found = without_negative(self._unchecked)
+        self._unchecked = [(prompt, None) for prompt in (*train, *held_out)]
+        return without_negative([*train, *held_out]) + self._unreadable()
+
+    def check_written(self, prompts: Sequence[Prompt], outputs: Sequence[str]) -> list[str]:
+        """Prompts with responses that do not fit the context, and conversations that the chat template refuses.
+
+        Of the Hub's models that is told when they are loaded, before their weights are.
+        """
+        self._unchecked += zip(prompts, outputs, strict=True)
+        return self._unreadable()
+
+    def _unreadable(self) -> list[str]:
         try:
-            if loading.locate(self.model)[0] == "hub":
-                return found
-            return found + self._prompt_mistakes()
+            return [] if loading.locate(self.model)[0] == "hub" else self._prompt_mistakes()
         except ModelError:  # told by ``check``
-            return found
+            return []
 
     def _prompt_mistakes(self) -> list[str]:
-        """Why prompts are refused; those that were checked are not checked again.
+        """Why prompts and responses are refused; those that were checked are not checked again.
 
         Raises:
             ModelError: the model's folder, or its tokenizer, cannot be read.
         """
-        prompts, self._unchecked = self._unchecked, []
-        return prompt_mistakes(self.model, self.prompting, self.sampling, prompts, responses=self.reads_responses)
+        unchecked, self._unchecked = self._unchecked, []
+        return prompt_mistakes(self.model, self.prompting, self.sampling, unchecked)
 
     def _require_readable(self) -> None:
         """Check what could not be checked before the tokenizer was there.
@@ -219,7 +228,7 @@ class CausalLM:
         if not encode:
             return []
         requests = [Request(prompt, 0, 0) for prompt in prompts]
-        return self.written(requests, [response(prompt) or "" for prompt in prompts])
+        return self._encoded(requests, [response(prompt) or "" for prompt in prompts])
 
     @property
     def engine(self) -> Engine:
@@ -279,7 +288,8 @@ class CausalLM:
                 task = self._task([requests[i] for i in part], [prompts[i] for i in part], purpose, trace)
                 drawn |= dict(zip(part, self._drawn(task, reference), strict=True))
         samples = [self._sample(request, drawn[i]) for i, request in enumerate(requests)]
-        return self._traced(samples, reference) if trace and self.sampling.engine != "transformers" else samples
+        samples = self._traced(samples, reference) if trace and self.sampling.engine != "transformers" else samples
+        return self._measured(samples, reference) if self.measures_responses else samples
 
     @staticmethod
     def _is_reference(strength: float) -> bool:
@@ -343,12 +353,35 @@ class CausalLM:
             for sample, row, mask in zip(samples, rows, masks, strict=True)
         ]
 
-    def written(self, requests: Sequence[Request], texts: Sequence[str]) -> list[Sample]:
+    def fitted(self, request: Request, output: str) -> str:
+        """The response as it is."""
+        return output
+
+    def written(self, requests: Sequence[Request], outputs: Sequence[str], *, trace: bool = False) -> list[Sample]:
         """Rendered samples of completions that were written elsewhere: by a person, or by a teacher.
+
+        Args:
+            trace: with the log-probs that this model gives them.
 
         Raises:
             DataError: one that exceeds the model's context.
         """
+        samples = self._encoded(requests, outputs)
+        samples = self._traced(samples, False) if trace else samples
+        return self._measured(samples, False) if self.measures_responses else samples
+
+    def _measured(self, samples: Sequence[Sample], reference: bool) -> list[Sample]:
+        """The samples with ``response_loss`` in their meta, nats per token, where the prompts' table has a response."""
+        asked = {s.prompt.id: s.request for s in samples if response(s.prompt) is not None}
+        given = self._encoded(list(asked.values()), [response(request.prompt) or "" for request in asked.values()])
+        with torch.no_grad():
+            nll = self.nll(given, None, reference=reference).tolist() if given else []
+        losses = {s.prompt.id: value / s.meta["tokens"] for s, value in zip(given, nll, strict=True)}
+        return [
+            replace(s, meta={**s.meta, "response_loss": losses[s.prompt.id]}) if s.prompt.id in losses else s for s in samples
+        ]
+
+    def _encoded(self, requests: Sequence[Request], texts: Sequence[str]) -> list[Sample]:
         samples = []
         for request, text in zip(requests, texts, strict=True):
             turns = self.encode.turns(request.prompt, text)

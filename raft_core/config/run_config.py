@@ -52,6 +52,8 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         mistakes = []
+        if self.k > MOST_SAMPLES:
+            mistakes.append(f"evaluation.k is {self.k}, but at most {MOST_SAMPLES} are possible")
         if self.k < 1:
             mistakes.append(f"evaluation.k is {self.k}, but at least 1 sample per prompt is needed")
         if self.prompts is not None and self.prompts < 1:
@@ -353,6 +355,10 @@ def unfit_prompts(built: Mapping[str, Any], gathered: Gathered) -> list[tuple[st
         for each in with_parts(part):
             lacking = capabilities.check_prompts(each, gathered.train, gathered.held_out)
             found += [(where, message) for message in lacking]
+    if {"samples", "policy", "reward", "k"} <= set(built):
+        trace = getattr(built.get("objective"), "needs_trace", False)
+        plans = capabilities.RunPlans(built["policy"], built["reward"], gathered.train, built["k"], trace)
+        found += [("samples", message) for message in capabilities.check_run(built["samples"], plans)]
     return found
 
 

@@ -16,6 +16,7 @@ from raft_core.machine.processes import Processes
 from raft_core.protocols import Combinator, Reward
 from raft_core.reading.files import Unreadable
 from raft_core.reading.json_data import read_object
+from raft_core.rewards.known import KnownScores
 from raft_core.rewards.scoring import Scored, Scorer, batches, scored_batches, why_unscored
 from raft_core.sampling import chunks
 from raft_core.store.tables import read_samples, write_samples
@@ -68,13 +69,16 @@ class Shares:
             found |= {i: replace(samples[i], output=s.output, meta=s.meta) for i, s in zip(theirs, read, strict=True)}
         return [found[place] for place in range(len(samples))]
 
-    def score(self, scorer: Scorer, samples: Sequence[Sample]) -> SharedScores:
+    def score(self, scorer: Scorer, samples: Sequence[Sample], known: KnownScores) -> SharedScores:
         """What the rewards and judges that look at samples one by one give all samples, each batch scored by one process.
+
+        Args:
+            known: what some of them have given some samples already; the first process asks these for the rest.
 
         Raises:
             StoreError: what another process has scored cannot be read.
         """
-        shared: list[Any] = [reward for reward in scorer.all if can_share(reward)]
+        shared: list[Any] = [reward for reward in scorer.all if can_share(reward) and reward.info.name not in known.columns]
         own: dict[str, Any] = {}
         try:
             for reward in shared:
@@ -87,7 +91,7 @@ class Shares:
             scorer.sleep()
         write_json(self._scores(self.processes.rank), own)
         self.processes.wait()
-        return SharedScores({reward.info.name: self._together(reward.info.name, samples) for reward in shared})
+        return SharedScores({reward.info.name: self._together(reward.info.name, samples) for reward in shared}, known)
 
     def _together(self, name: str, samples: Sequence[Sample]) -> Scored:
         values = np.full(len(samples), np.nan)
@@ -111,17 +115,20 @@ class Shares:
 
 @dataclass(frozen=True)
 class SharedScores:
-    """Scores that the processes have found together; see ``scoring.Begun``."""
+    """Scores that the processes have found together; see ``scoring.Begun``.
+
+    Attributes:
+        found: by the reward's name, of all samples of the round.
+        known: scores that were there before.
+    """
 
     found: dict[str, Scored]
+    known: KnownScores
 
     def take(self, reward: Reward, samples: Sequence[Sample]) -> Scored | None:
-        return self.found.get(reward.info.name)
-
-    def stop(self) -> None:
-        """Nothing is under way."""
+        return self.found.get(reward.info.name) or self.known.take(reward, samples)
 
 
 def can_share(reward: Reward | Combinator) -> bool:
-    """Whether a process can score a batch by itself: what wants to see all samples at once (``batch_size`` null) cannot be."""
-    return not isinstance(reward, Combinator) and reward.info.batch_size is not None
+    """Whether each process can score batches by itself: not where a reward wants to see all samples at once, or compares them."""
+    return not isinstance(reward, Combinator) and reward.info.batch_size is not None and not reward.info.relative

@@ -9,10 +9,9 @@ from raft_core.errors import DataError
 from raft_core.reading.files import Unreadable, excerpt
 from raft_core.reading.shapes import whole_number
 from raft_core.types import Prompt
-from raft_diffusion.options import Sampling
+from raft_diffusion.options import LARGEST_SIDE, Sampling
 from raft_diffusion.process.resolution import granularity
 
-LARGEST_SIDE = 16_384  # pixels
 T = TypeVar("T", bound=Hashable)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from raft_core.conversations import response
 from raft_core.types import Prompt
 from raft_text.model import loading
 from raft_text.model.chat import kind_of, refusals
@@ -27,31 +26,31 @@ def encoder_of(model: str, prompting: Prompting, sampling: Sampling, context: in
 
 
 def prompt_mistakes(
-    model: str, prompting: Prompting, sampling: Sampling, prompts: Sequence[Prompt], *, responses: bool
+    model: str, prompting: Prompting, sampling: Sampling, asked: Sequence[tuple[Prompt, str | None]]
 ) -> list[str]:
     """Prompts that leave no room for a completion, and conversations that the chat template refuses, in words.
 
     Args:
-        responses: whether what their table says is to be answered is read too.
+        asked: prompts, each with what was written to it; None = completions are to be drawn.
 
     Raises:
         ModelError: the model's folder, or its tokenizer, cannot be read.
     """
     place, where = loading.locate(model)
     context = None if place == "hub" else loading.read_facts(Path(where)).context
-    written = [text for prompt in prompts if responses and (text := response(prompt)) is not None]
-    room = max([sampling.max_new_tokens, *(len(text.encode()) + CHAT_ROOM for text in written)])
+    room = max([sampling.max_new_tokens, *(len(text.encode()) + CHAT_ROOM for _, text in asked if text is not None)])
+    prompts = [prompt for prompt, _ in asked]
     if surely_fit(prompting, prompts, context, room) and not (place == "folder" and loading.exceeds_embedding(Path(where))):
         if not prompting.chat and all(prompt.messages is None for prompt in prompts):
             return []
         # Whether a template takes a conversation is a matter of its roles: one of each kind will do.
-        prompts = list({kind_of(prompt): prompt for prompt in reversed(prompts)}.values())[::-1]
+        asked = list({(kind_of(prompt), text is None): (prompt, text) for prompt, text in reversed(asked)}.values())[::-1]
     encode = encoder_of(model, prompting, sampling, context)
     if prompting.chat and encode.chat.mistakes():  # told with the model's, for it is not the prompts' doing
         return []
 
-    def tokens(prompt: Prompt) -> list[Ids]:
-        text = response(prompt) if responses else None
+    def tokens(each: tuple[Prompt, str | None]) -> list[Ids]:
+        prompt, text = each
         return [encode(prompt)] if text is None else [encode(prompt), *encode.turns(prompt, text)]
 
-    return refusals(tokens, prompts)
+    return refusals(tokens, asked)

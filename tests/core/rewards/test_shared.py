@@ -12,6 +12,7 @@ from raft_core.errors import StoreError
 from raft_core.machine.processes import Processes
 from raft_core.protocols import RewardInfo
 from raft_core.rewards.combine.weighted import Weighted
+from raft_core.rewards.known import KnownScores
 from raft_core.rewards.scoring import Scorer
 from raft_core.rewards.shared import Shares, can_share
 from raft_core.sampling import requests
@@ -78,7 +79,7 @@ def test_several_find_what_one_finds(tmp_path, modality, count):
         shares = Shares(tmp_path, processes)
         rendered = shares.render(samples, 4, policy.render)
         scorer = Scorer(rewards[processes.rank], [FakeReward("whole")])
-        return rendered, scorer(rendered, shares.score(scorer, rendered))
+        return rendered, scorer(rendered, shares.score(scorer, rendered, KnownScores()))
 
     for rendered, scores in in_threads(count, work):
         assert [s.request for s in rendered] == [s.request for s in samples]
@@ -88,6 +89,23 @@ def test_several_find_what_one_finds(tmp_path, modality, count):
         for name, values in expected.columns.items():
             np.testing.assert_array_equal(scores.columns[name], values)
     assert sorted(seed for reward in rewards for seed in reward.asked) == sorted(alone.asked)  # each sample once
+
+
+def test_what_is_known_is_not_asked_again(tmp_path):
+    policy, samples = drawn()
+    known = KnownScores.of([sample.request for sample in samples[:6]], {"each": np.arange(6.0)})
+    rewards = [Each(), Each()]
+
+    def work(processes):
+        shares = Shares(tmp_path, processes)
+        rendered = shares.render(samples, 4, policy.render)
+        begun = shares.score(Scorer(rewards[processes.rank]), rendered, known)
+        return Scorer(rewards[0])(rendered, begun) if processes.is_main else None
+
+    scores, _ = in_threads(2, work)
+    assert scores.columns["each"][:6].tolist() == list(range(6))
+    assert not np.isnan(scores.columns["each"][6:]).any()
+    assert rewards[1].asked == [] and len(rewards[0].asked) == 14
 
 
 def test_each_renders_whole_parts():
@@ -106,7 +124,7 @@ def test_a_share_that_is_damaged_is_told(tmp_path):
     def work(processes):
         shares = Shares(tmp_path, processes)
         rendered = shares.render(samples, 4, policy.render)
-        shares.score(Scorer(Each()), rendered)
+        shares.score(Scorer(Each()), rendered, KnownScores())
         processes.wait()
         if processes.rank == 0:
             (tmp_path / "scores-1.json").write_text("{}")
