@@ -130,5 +130,5 @@ class SharedScores:
 
 
 def can_share(reward: Reward | Combinator) -> bool:
-    """Whether each process can score batches by itself: not where a reward wants to see all samples at once, or compares them."""
+    """Whether each process can score batches by itself: not where a reward wants to see all samples at once."""
     return not isinstance(reward, Combinator) and reward.info.batch_size is not None and not reward.info.relative
