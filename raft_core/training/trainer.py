@@ -185,7 +185,6 @@ class Trainer:
         loss = objective.begin(policy, samples, selection, self._carried) if isinstance(objective, Staged) else objective
         tally = Tally(self._skipped_in_a_row)
         device = self._updater.device
-        self._follower.move(device)
         # Dropout draws from torch's global state: seeded before each step, given back at the end.
         forked = torch.random.fork_rng([device] if device.type == "cuda" else [])
         with self._reporter.phase("training", steps) as bar, forked, self._updater.round():
