@@ -109,7 +109,10 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
         return found
     with tempfile.TemporaryDirectory() as folder:
         model = random_llama(Path(folder), layers=arguments.layers, width=arguments.width)
-        methods = {name: _in_process(arguments, name, model) for name in METHODS}
+        methods = {}
+        for name in METHODS:
+            methods[name] = _in_process(arguments, name, model)
+            print(f"{name}: measured", flush=True)
     sizes = {name: getattr(arguments, name) for name in ("layers", "width", "tokens", "prompts", "k", "micro_batch_size")}
     found = {"work": sizes, "methods": methods}
     print(table(found))
