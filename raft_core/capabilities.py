@@ -131,6 +131,15 @@ class Describes(Protocol):
 
 
 @runtime_checkable
+class Estimates(Protocol):
+    """Knows how much memory its weights take before any of them is there."""
+
+    def estimate(self) -> str:
+        """In words; "" when it does not know."""
+        ...
+
+
+@runtime_checkable
 class ChecksTrace(Protocol):
     """Cannot be sampled with a trace under all of its settings."""
 
@@ -519,6 +528,11 @@ def visible(policy: Policy, prompt: Prompt) -> str:
     if prompt.messages is None or not isinstance(policy, ReadsMessages):
         return policy.visible(prompt.text)
     return transcript(policy.visible_messages(prompt.messages))
+
+
+def estimate(policy: Policy) -> str:
+    """How much memory a policy's weights take, in words; "" when it does not say."""
+    return policy.estimate() if isinstance(policy, Estimates) else ""
 
 
 def figures(policy: Policy, samples: Sequence[Sample]) -> dict[str, float]:

@@ -30,6 +30,7 @@ from raft_diffusion.model.folders import Configs
 from raft_diffusion.model.written import encoded, fitted, latent_space
 from raft_diffusion.options import Addons, DenoisingLoss, Lora, Memory, Sampling
 from raft_diffusion.process import denoise, resolution, schedulers, wishes
+from raft_diffusion.process.noise import noised, target
 from raft_diffusion.process.sampler import Trajectory, noise_like, replay
 from raft_diffusion.process.sampler import denoise as run_denoising
 from raft_diffusion.process.schedulers import make_scheduler
@@ -291,9 +292,8 @@ class StableDiffusion:
 
     def draw(self, samples: Sequence[Sample], seeds: Sequence[int]) -> Draw:
         generators = [torch_rng(seed) for seed in seeds]
-        steps = len(self.engine.alpha_bar)
         shape = samples[0].tensors["latents"].shape
-        timestep = torch.cat([torch.randint(steps, (1,), generator=generator) for generator in generators])
+        timestep = self.engine.process.draw_times(generators)
         dropped = torch.cat([torch.rand(1, generator=generator) for generator in generators]) < self.loss.caption_dropout
         noise = noise_like(tuple(shape), generators)
         if self.loss.noise_offset:
@@ -302,19 +302,18 @@ class StableDiffusion:
 
     def nll(self, samples: Sequence[Sample], draw: Draw, *, reference: bool = False) -> torch.Tensor:
         """[B] squared error of the prediction at the draw's timestep and noise, mean over the latent's elements, weighted."""
-        engine = self.engine
+        engine, process = self.engine, self.engine.process
         latents, noise = stacked_latents(samples).to(engine.device), draw.noise.to(engine.device)
         timestep = draw.timestep.to(engine.device)
-        alpha_bar = engine.alpha_bar[timestep]
         with self._weights(0.0 if reference else 1.0), engine.place("unet"):
             guidance = engine.guidance(self.loss.guided_scale or 1.0, self.sampling.guidance_rescale)
             condition, negative = self._training_conditions(samples, draw.dropped, guidance.on, reference)
             predictor = engine.predictor(latents.shape, self.sampling.guidance_scale)
-            predicted = predictor.guided(denoise.noised(latents, noise, alpha_bar), timestep, condition, negative, guidance)
-        error = denoise.denoising_error(predicted, denoise.target(latents, noise, alpha_bar, engine.prediction))
+            predicted = predictor.guided(noised(process, latents, noise, timestep), timestep, condition, negative, guidance)
+        error = denoise.denoising_error(predicted, target(process, latents, noise, timestep))
         if self.loss.min_snr_gamma is None:
             return error
-        return error * denoise.min_snr_weight(alpha_bar, self.loss.min_snr_gamma, engine.prediction)
+        return error * denoise.min_snr_weight(process.snr(timestep), self.loss.min_snr_gamma, process.prediction)
 
     def nll_terms(self, samples: Sequence[Sample]) -> list[int]:
         """[B] ones: ``nll`` is a mean already."""
