@@ -18,7 +18,7 @@ from raft_core.errors import ConfigError, DataError, DeviceError, ModelError, Ra
 from raft_core.machine.devices import resolve_device
 from raft_core.prompt_files.drawing import without_negative
 from raft_core.protocols import Phase, Purpose
-from raft_core.sampling import chunks
+from raft_core.sampling import chunks, whole_prompts
 from raft_core.store.checkpoint import policy_hash
 from raft_core.types import MESSAGES, Message, Prompt, Request, Sample
 from raft_text import metrics
@@ -36,6 +36,7 @@ from raft_text.model.turns import TURNS, Passages
 from raft_text.options import Critic, Lora, Memory, Prompting, Rejection, Sampling, VllmServer
 from raft_text.process.rejection import Watcher
 from raft_text.process.sampler import Drawn, Task, draw, first_stop
+from raft_text.process.stages import StageWatcher, stage_tokens
 from raft_text.process.token_choice import Picker, replay_mistakes
 from raft_text.process.vllm_engine import VllmEngine
 from raft_text.process.vllm_server import ServedVllm
@@ -290,6 +291,55 @@ class CausalLM:
         samples = [self._sample(request, drawn[i]) for i, request in enumerate(requests)]
         samples = self._traced(samples, reference) if trace and self.sampling.engine != "transformers" else samples
         return self._measured(samples, reference) if self.measures_responses else samples
+
+    def check_stages(self, at: Sequence[float]) -> list[str]:
+        """Engines that do not let a completion be looked at while it grows, and completions too short for so many looks."""
+        found = []
+        if self.sampling.engine != "transformers":
+            found.append("completions are looked at while they grow, which the engine vllm does not allow: use transformers")
+        if self.rejection is not None:
+            found.append("rejection gives completions up by rules, and Halving by their scores: choose one of them")
+        if self.sampling.draft is not None:
+            found.append("with a draft model completions do not grow together: leave sampling.draft out")
+        if len(stage_tokens(at, self.sampling.max_new_tokens)) < len(at) or self.sampling.max_new_tokens < 2:
+            most = self.sampling.max_new_tokens
+            found.append(f"sampling.max_new_tokens is {most}, too few for {len(at)} looks on the way at {list(at)}")
+        return found
+
+    def sample_in_stages(
+        self,
+        requests: Sequence[Request],
+        at: Sequence[float],
+        goes_on: Callable[[Sequence[Sample]], Sequence[bool]],
+        *,
+        trace: bool = False,
+    ) -> list[Sample]:
+        """Completions of whole prompts together, in parts of about ``sampling.batch_size``."""
+        if trace and (mistakes := self.check_trace()):
+            raise ConfigError(mistakes)
+        engine = self.engine
+        drawn: dict[int, Sample] = {}
+        with torch.no_grad(), engine.placed(), engine.version(False), engine.drawing(trace=trace, reference=False):
+            for chat in (False, True):  # turns of a chat end otherwise than texts do
+                places = [i for i, request in enumerate(requests) if engine.encode.is_chat(request.prompt) == chat]
+                for part in whole_prompts([requests[i] for i in places], self.sampling.batch_size):
+                    own, places = places[: len(part)], places[len(part) :]
+                    drawn |= dict(zip(own, self._drawn_in_stages(part, at, goes_on, trace), strict=True))
+        samples = [drawn[i] for i in range(len(requests))]
+        return self._measured(samples, False) if self.measures_responses else samples
+
+    def _drawn_in_stages(
+        self, part: Sequence[Request], at: Sequence[float], goes_on: Callable[[Sequence[Sample]], Sequence[bool]], trace: bool
+    ) -> list[Sample]:
+        def previews(numbers: Sequence[int], texts: Sequence[str]) -> Sequence[bool]:
+            return goes_on([Sample(part[number], output=text) for number, text in zip(numbers, texts, strict=True)])
+
+        task = self._task(part, [self.encode(request.prompt) for request in part], "round", trace)
+        tokens = stage_tokens(at, self.sampling.max_new_tokens)
+        watcher = StageWatcher(tokens, previews, lambda drawn: self._text(self._sample(part[0], drawn)))
+        completions = draw(self.engine.network, replace(task, watcher=watcher), self.engine.device)
+        samples = [self._sample(request, drawn) for request, drawn in zip(part, completions, strict=True)]
+        return [replace(s, meta={**s.meta, "evaluations": len(s.tensors["tokens"])}) for s in samples]
 
     @staticmethod
     def _is_reference(strength: float) -> bool:

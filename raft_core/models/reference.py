@@ -23,41 +23,27 @@ class CopyReference:
         self._start = {name: parameter.detach().cpu().clone() for name, parameter in parameters.items()}
 
     def __call__(self) -> contextlib.AbstractContextManager[None]:
-        return exchanged(self._parameters, self._start)
+        return self._exchanged(lambda start, _: start)
 
     def at(self, strength: float) -> contextlib.AbstractContextManager[None]:
         """Inside, the weights lie so far on the straight line from the start (0) to what was trained (1), or beyond it."""
-        return exchanged(self._parameters, self._start, lambda start, trained: torch.lerp(start, trained, strength))
+        return self._exchanged(lambda start, trained: torch.lerp(start, trained, strength))
 
-
-def _first(value: torch.Tensor, _present: torch.Tensor) -> torch.Tensor:
-    return value
-
-
-@contextlib.contextmanager
-def exchanged(
-    parameters: Mapping[str, torch.nn.Parameter],
-    values: Mapping[str, torch.Tensor],
-    mix: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = _first,
-) -> Iterator[None]:
-    """Inside, parameters hold other values, whether every process has all of them or a part; afterwards what they held before.
-
-    Args:
-        values: whole, by the same names, on any device.
-        mix: what a parameter holds, from such a value and its present one.
-    """
-    parameters = dict(parameters)
-    before: dict[str, torch.Tensor] = {}
-    for name, parameter in parameters.items():
-        before[name] = _exchange(parameter, mix(_like(values[name], parameter), parameter.data))
-    try:
-        yield
-    finally:
+    @contextlib.contextmanager
+    def _exchanged(self, value: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Iterator[None]:
+        """Inside, every parameter holds a value of its start and of what was trained."""
+        parameters = dict(self._parameters)
+        before: dict[str, torch.Tensor] = {}
         for name, parameter in parameters.items():
-            _exchange(parameter, before[name])
+            before[name] = exchange(parameter, value(like(self._start[name], parameter), parameter.data))
+        try:
+            yield
+        finally:
+            for name, parameter in parameters.items():
+                exchange(parameter, before[name])
 
 
-def _like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+def like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
     """A whole value where the parameter is: on its device, and this process's part if it is spread."""
     if not hasattr(parameter, "full_tensor"):
         return value.to(parameter.device)
@@ -67,7 +53,7 @@ def _like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
     return distribute_tensor(value.to(spread.device), spread.device_mesh, spread.placements, src_data_rank=None)
 
 
-def _exchange(parameter: torch.nn.Parameter, value: torch.Tensor) -> torch.Tensor:
+def exchange(parameter: torch.nn.Parameter, value: torch.Tensor) -> torch.Tensor:
     """Give a parameter another value; returns the one before.
 
     What is spread keeps its memory, which the gathering of weights reads; anything else is given another, which costs nothing.

@@ -54,6 +54,14 @@ def test_what_is_drawn_replays_with_the_attention_that_a_model_knows(tmp_path, n
         assert policy.notes() == [] and policy.describe()["attention"] == "sdpa"
 
 
+@pytest.mark.parametrize("name", ["phimoe", "llama4"])
+def test_what_chooses_experts_gets_no_adapter(tmp_path, name):
+    policy = loaded(family(tmp_path, name))
+    assert policy.trainable() and not [each for each in policy.trainable() if ".router." in each]
+    with pytest.raises(ModelError, match="'router' chooses experts"):
+        CausalLM(str(tmp_path), lora=Lora(targets=["router"]), sampling=Sampling(max_new_tokens=8)).load()
+
+
 def test_layers_that_keep_a_state_are_told_before_a_weight_is_loaded(tmp_path):
     folder = family(tmp_path, "lfm2")
     (mistake,) = CausalLM(str(folder), sampling=Sampling(max_new_tokens=8)).check()
