@@ -1,6 +1,6 @@
-"""Peak memory of methods on one model, trained in full: RAFT, the policy gradient, PPO with a critic.
+"""Peak memory of methods on one model, trained in full: RAFT, DPO, GRPO, PPO with a critic.
 
-    python -m benchmarks.memory                       a Llama of 26 million random weights, on a CPU
+    python -m benchmarks.memory                       a Llama of 34 million random weights, on a CPU
     python -m benchmarks.memory --layers 12 --width 1024 --device cuda --json benchmarks/results/memory.json
 
 Each method works in a process of its own: two rounds of sampling, scoring and training, the peak of the second by phase, less
@@ -34,58 +34,50 @@ class Method:
     """How a method is made of the loop's parts.
 
     Attributes:
-        objective, selector: make one.
+        parts: makes its objective and its selector.
         critic: null, "shared" or "separate".
     """
 
-    objective: Callable[[], Any]
-    selector: Callable[[], Any]
+    parts: Callable[[], tuple[Any, Any]]
     critic: str | None = None
 
 
-def _raft() -> Any:
+def _raft() -> tuple[Any, Any]:
     from raft_core.objectives.sft import Sft
-
-    return Sft()
-
-
-def _gradient() -> Any:
-    from raft_core.objectives.policy_gradient import PolicyGradient
-
-    return PolicyGradient()
-
-
-def _ppo() -> Any:
-    from raft_core.objectives.kl_control import KlPenalty
-    from raft_core.objectives.ppo import Ppo
-
-    return Ppo(kl=KlPenalty(0.05))
-
-
-def _best() -> Any:
     from raft_core.selectors.best_of_k import BestOfK
 
-    return BestOfK()
+    return Sft(), BestOfK()
 
 
-def _every() -> Any:
+def _dpo() -> tuple[Any, Any]:
+    from raft_core.objectives.dpo import Dpo
+    from raft_core.selectors.pairs import BestVsWorst
+
+    return Dpo(), BestVsWorst()
+
+
+def _grpo() -> tuple[Any, Any]:
+    from raft_core.objectives.policy_gradient import PolicyGradient
+    from raft_core.selectors.group_advantages import GroupAdvantages
+
+    return PolicyGradient(), GroupAdvantages()
+
+
+def _ppo() -> tuple[Any, Any]:
+    from raft_core.objectives.kl_control import KlPenalty
+    from raft_core.objectives.ppo import Ppo
     from raft_core.selectors.every_score import EveryScore
 
-    return EveryScore()
-
-
-def _advantages() -> Any:
-    from raft_core.selectors.reinforce_rej import ReinforceRej
-
-    return ReinforceRej()
+    return Ppo(kl=KlPenalty(0.05)), EveryScore()
 
 
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
-        "RAFT": Method(_raft, _best),
-        "policy gradient (Reinforce-Rej)": Method(_gradient, _advantages),
-        "PPO, critic on the policy's trunk": Method(_ppo, _every, "shared"),
-        "PPO, critic of its own": Method(_ppo, _every, "separate"),
+        "RAFT": Method(_raft),
+        "DPO": Method(_dpo),
+        "GRPO": Method(_grpo),
+        "PPO, critic on the policy's trunk": Method(_ppo, "shared"),
+        "PPO, critic of its own": Method(_ppo, "separate"),
     }
 )
 
@@ -109,7 +101,10 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
         return found
     with tempfile.TemporaryDirectory() as folder:
         model = random_llama(Path(folder), layers=arguments.layers, width=arguments.width)
-        methods = {name: _in_process(arguments, name, model) for name in METHODS}
+        methods = {}
+        for name in METHODS:
+            methods[name] = _in_process(arguments, name, model)
+            print(f"{name}: measured", flush=True)
     sizes = {name: getattr(arguments, name) for name in ("layers", "width", "tokens", "prompts", "k", "micro_batch_size")}
     found = {"work": sizes, "methods": methods}
     print(table(found))
@@ -135,6 +130,7 @@ def one(arguments: argparse.Namespace) -> dict[str, Any]:
     import gc
 
     from raft_core.machine.peak_memory import peak_memory
+    from raft_core.machine.torchvision import ensure_importable
     from raft_core.objectives.sft import Sft
     from raft_core.sampling import requests
     from raft_core.training.optim import Optimizer
@@ -143,7 +139,7 @@ def one(arguments: argparse.Namespace) -> dict[str, Any]:
     from raft_text import CausalLM, Critic, Sampling
 
     method = METHODS[arguments.method]
-    Trainer(), Sft()
+    Trainer(), Sft(), ensure_importable()
     with peak_memory() as before:
         import peft  # noqa: F401 - the libraries' own memory is none of the method's
         import transformers  # noqa: F401
@@ -151,7 +147,7 @@ def one(arguments: argparse.Namespace) -> dict[str, Any]:
     critic = None if method.critic is None else Critic(separate=method.critic == "separate")
     policy = CausalLM(str(arguments.model), lora=None, sampling=sampling, critic=critic, device=arguments.device)
     policy.load()
-    objective = method.objective()
+    objective, selector = method.parts()
     batch = arguments.prompts
     trainer = Trainer(Optimizer(lr=1e-5), batch_size=batch, micro_batch_size=min(arguments.micro_batch_size, batch), steps=2)
     trainer.attach(policy, seed=0, rounds=2)
@@ -164,7 +160,7 @@ def one(arguments: argparse.Namespace) -> dict[str, Any]:
         peaks["sample"] = peak.bytes
         samples = policy.render(samples)
         scores = torch.tensor([float(i % arguments.k) for i in range(len(samples))])
-        selection = method.selector()(scores.numpy().reshape(-1, arguments.k))
+        selection = selector(scores.numpy().reshape(-1, arguments.k))
         with peak_memory() as peak, policy.resident("train"):
             trainer.fit(policy, objective, samples, selection, rnd)
         peaks["train"] = peak.bytes

@@ -17,6 +17,7 @@ from raft_core.reporter import Reporter
 from raft_core.rewards.background import Ahead, ahead_of
 from raft_core.rewards.known import KnownScores, reusable
 from raft_core.rewards.scoring import Scorer
+from raft_core.rewards.shared import SharedScores, Shares
 from raft_core.sampling import chunks
 from raft_core.selectors.select import select
 from raft_core.soundness import examined, render_sound, require_sound
@@ -71,14 +72,15 @@ class Round:
     makes: Rollout
     folder: RoundFolder
     _found: KeptRound | None = field(default=None, init=False)
-    _begun: Ahead | KnownScores | None = field(default=None, init=False)  # scores that are there, or on their way
+    #: Scores that are there, or on their way.
+    _begun: Ahead | KnownScores | SharedScores | None = field(default=None, init=False)
 
     def sample(self, asked: Sequence[Request]) -> list[Sample]:
         """The samples of these requests, each part of the policy's batch size read back if it is there, else made and kept.
 
         Parts are cut the same way every time, so that a sample is drawn in the same company. With several processes each makes
         its share of the parts and reads those of the others. What can be scored in the background is, while the next part is
-        drawn; not with several processes, of which one alone scores.
+        drawn; not with several processes, which score together when all is drawn.
         """
         stages = self._stages(asked)
         places = np.concatenate(stages)
@@ -99,7 +101,8 @@ class Round:
     def judge(self, samples: Sequence[Sample]) -> tuple[list[Sample], Scores, Selection]:
         """The samples rendered, their scores, and what was chosen; read back if they are there, made and kept if not.
 
-        With several processes the first renders and scores, for a reward may need to see the whole batch.
+        Several processes share the rendering, and the scoring by rewards that take samples one by one. The first does the rest,
+        for a reward may need to see the whole round, and keeps everything.
 
         Raises:
             NotFiniteError: every sample failed.
@@ -107,7 +110,8 @@ class Round:
         """
         processes = self.makes.processes
         if not self._found:
-            self._found = self._by_main(lambda: self._judged(samples))
+            judged = self._shared(samples) if processes.count > 1 else samples
+            self._found = self._by_main(lambda: self._judged(judged))
         self._found = self._found or self._read_back([sample.request for sample in samples])
         if not self._found:
             raise StoreError(f"round {self.folder.rnd} could not be scored by the main process; its message says why")
@@ -240,11 +244,20 @@ class Round:
         kept = mask(self._selection(rendered, scores), len(rendered))
         return self.folder.keep(rendered, scores, kept)
 
+    def _shared(self, samples: Sequence[Sample]) -> list[Sample]:
+        """The samples, rendered by all processes; the scores that they have found together are there for ``_scored``."""
+        shares = Shares(self.folder.parts, self.makes.processes)
+        rendered = shares.render(samples, self.makes.policy.batch_size, self._rendered)
+        require_sound(rendered, f"round {self.folder.rnd}", self.makes.reporter.warn)
+        known = self._begun if isinstance(self._begun, KnownScores) else KnownScores()
+        self._begun = shares.score(self.makes.scorer, rendered, known)
+        return rendered
+
     def _rendered(self, samples: Sequence[Sample]) -> list[Sample]:
         rendered: list[Sample] = []
         with self.makes.reporter.phase("rendering", len(samples)) as progress:
             for part in chunks(samples, self.makes.policy.batch_size):
-                rendered += part if isinstance(self._begun, Ahead) else render_part(part, self.makes.render)
+                rendered += part if isinstance(self._begun, (Ahead, SharedScores)) else render_part(part, self.makes.render)
                 progress.advance(len(part))
         return rendered
 

@@ -480,7 +480,7 @@ class StableDiffusion:
         Raises:
             ConfigError: what moves weights.
         """
-        if self.memory.offload:
+        if self.memory.offload and self.engine.device.type == "cuda":
             raise ConfigError("memory.offload cannot move weights that are spread over processes (FSDP): leave it off")
         return self.engine.networks["unet"]
 

@@ -561,7 +561,7 @@ class CausalLM:
         Raises:
             ConfigError: what moves weights, or reads them in an order of its own.
         """
-        if self.critic or self.memory.offload or self.memory.packing:
+        if self.critic or self.memory.packing or (self.memory.offload and self.engine.device.type == "cuda"):
             raise ConfigError(
                 "weights that are spread over processes (FSDP) go with neither critic nor memory.offload nor memory.packing: "
                 "leave these off, or train without FSDP, each process with all weights"

@@ -13,7 +13,7 @@ from benchmarks.gpu.__main__ import PHASES, main, measured, table
 def test_in_miniature(tmp_path, capsys):
     main(["--miniature", "--json", str(tmp_path / "gpu_cpu.json")])
     found = json.loads((tmp_path / "gpu_cpu.json").read_text())
-    assert [row["case"] for row in found["cases"]] == ["sd1", "sdxl", "qwen2"]
+    assert [row["case"] for row in found["cases"]] == ["sd1", "sdxl", "sd3", "qwen2"]
     for row in found["cases"]:
         assert "left_out" not in row, row
         for side in ("toolkit", "bare"):

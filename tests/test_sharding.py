@@ -88,12 +88,16 @@ def train(kind: str, models: Path, out: Path, *, first: int = 1, device: str = "
         if processes.is_main:
             tensors, plain = trainer.state_dict()
             with trainer.averaged():
-                averaged = {f"averaged/{name}": value.detach().clone() for name, value in policy.trainable().items()}
-            weights = {f"weights/{name}": value.detach().clone() for name, value in policy.trainable().items()}
-            save_file(weights | tensors, out / f"{kind}-{rnd}.safetensors")
+                averaged = {f"averaged/{name}": owned(value) for name, value in policy.trainable().items()}
+            weights = {f"weights/{name}": owned(value) for name, value in policy.trainable().items()}
+            save_file(weights | {name: owned(value) for name, value in tensors.items()}, out / f"{kind}-{rnd}.safetensors")
             save_file(averaged, out / f"{kind}-{rnd}-averaged.safetensors")
             (out / f"{kind}-{rnd}.json").write_text(json.dumps([metrics, plain]))
     processes.wait()
+
+
+def owned(value: torch.Tensor) -> torch.Tensor:
+    return value.detach().cpu().contiguous().clone(memory_format=torch.contiguous_format)
 
 
 @pytest.fixture(scope="module")
@@ -160,11 +164,12 @@ def test_accelerates_own_way_trains_as_whole_weights_do(tmp_path):
 )
 def test_what_cannot_be_spread_is_refused(tmp_path, monkeypatch, lora, words):
     from raft_core.training.shards import ShardedWeights
-    from raft_text import CausalLM, Lora
+    from raft_text import CausalLM, Lora, Sampling
     from raft_text.testing import tiny_model
 
     monkeypatch.setenv("FSDP_VERSION", "2" if lora else "1")
-    policy = CausalLM(str(tiny_model(tmp_path)), lora=Lora(**lora) if lora else None, device="cpu")
+    arguments = {"lora": Lora(**lora) if lora else None, "sampling": Sampling(max_new_tokens=8), "device": "cpu"}
+    policy = CausalLM(str(tiny_model(tmp_path)), **arguments)
     policy.load()
     with pytest.raises(ConfigError, match=words):
         ShardedWeights(policy, policy.trainable(), Optimizer().build, None)

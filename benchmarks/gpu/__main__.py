@@ -4,9 +4,9 @@
     python -m benchmarks.gpu --only sd15 --seconds 200
     python -m benchmarks.gpu --miniature              tiny models on any machine, to see that it works
 
-Nothing is downloaded: the architectures are true (SD 1.5, SDXL, Qwen 2.5 of 0.5B and 1.5B), the weights are random. Both sides
-run in one process, one after the other, each alone on the device; the second round of each counts. It prints a table and
-writes benchmarks/results/gpu_CARD.json.
+Nothing is downloaded: the architectures are true (SD 1.5, SDXL, SD 3.5 medium, Qwen 2.5 of 0.5B and 1.5B), the weights are
+random. Both sides run in one process, one after the other, each alone on the device; the second round of each counts. It prints
+a table and writes benchmarks/results/gpu_CARD.json.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu import images, texts
+from benchmarks.gpu import flows, images, texts
+from benchmarks.gpu.flows import write_sd35_medium
 from benchmarks.gpu.images import ImageWork
 from benchmarks.gpu.models import write_image_model, write_text_model
 from benchmarks.gpu.phases import PHASES
@@ -95,6 +96,11 @@ def true_sizes(folder: Path, device: torch.device) -> list[Case]:
 
         return run
 
+    def flow() -> dict[str, Any]:
+        work = replace(large, model=folder / "sd35", dtype="bfloat16", guidance_scale=4.5)
+        write_sd35_medium(work.model, device)
+        return flows.both(work, device)
+
     def text(kind: Any, **settings: Any) -> Callable[[], dict[str, Any]]:
         def run() -> dict[str, Any]:
             place = folder / kind
@@ -107,6 +113,7 @@ def true_sizes(folder: Path, device: torch.device) -> list[Case]:
         ("sd15 bfloat16", image(replace(base, dtype="bfloat16"), "sd15")),
         ("qwen 0.5B bfloat16", text("0.5B")),
         ("sdxl float16", image(large, "sdxl")),
+        ("sd35 medium bfloat16", flow),
         ("sd15 float16 compiled", image(replace(base, compiled=True), "sd15")),
         ("sd15 float16 offload", image(replace(base, offload=True), "sd15")),
         ("qwen 1.5B bfloat16", text("1.5B")),
@@ -141,6 +148,9 @@ def miniature(folder: Path, device: torch.device) -> list[Case]:
         (kind, lambda kind=kind: images.both(ImageWork(tiny_pipeline(folder / kind, kind), **small), device, tiny=True))
         for kind in kinds
     ]
+    made.append(
+        ("sd3", lambda: flows.both(ImageWork(write_sd35_medium(folder / "sd3", device, tiny=True), **small), device, tiny=True))
+    )
     return [*made, ("qwen2", lambda: texts.both(TextWork(tiny_model(folder / "qwen2", "qwen2"), **text), device))]
 
 

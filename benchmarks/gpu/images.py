@@ -86,13 +86,14 @@ def toolkit_round(work: ImageWork, device: torch.device, reward: RandomClip) -> 
     trainer.attach(policy, seed=0, rounds=2)
     phases = Phases(device)
     for rnd in (1, 2):
-        phases, failed = _round(policy, trainer, work, reward, rnd, device)
+        phases, failed = measured_round(policy, trainer, work, reward, rnd, device)
     return {**phases.plain(), "failed_pictures": failed}
 
 
-def _round(
+def measured_round(
     policy: Any, trainer: Trainer, work: ImageWork, reward: RandomClip, rnd: int, device: torch.device
 ) -> tuple[Phases, int]:
+    """(what the phases took, pictures that failed) of one round of any policy of pictures."""
     phases = Phases(device)
     asked = requests([Prompt(text) for text in work.texts], work.k, 0, rnd)
     with phases.phase("sample"), policy.resident("sample"):

@@ -54,15 +54,15 @@ def write_image_model(folder: Path, kind: ImageModel, device: torch.device) -> P
     with device:
         unet = UNet2DConditionModel(**(SDXL_UNET if xl else {"sample_size": 64, "cross_attention_dim": 768}))
         vae = AutoencoderKL(**blocks, latent_channels=4, sample_size=1024 if xl else 512, force_upcast=xl)
-        parts: dict[str, Any] = {"unet": unet, "vae": vae, "text_encoder": _clip_text(768, 12, 12, "quick_gelu")}
+        parts: dict[str, Any] = {"unet": unet, "vae": vae, "text_encoder": clip_text(768, 12, 12, "quick_gelu")}
         if xl:
-            parts["text_encoder_2"] = _clip_text(1280, 32, 20, "gelu", projected=True)
+            parts["text_encoder_2"] = clip_text(1280, 32, 20, "gelu", projected=True)
     parts = {name: module.half().eval() for name, module in parts.items()}
     parts |= {"scheduler": DDIMScheduler(**noise, set_alpha_to_one=False, steps_offset=1), "tokenizer": clip_tokenizer()}
     if xl:
         pipe = StableDiffusionXLPipeline(**parts, tokenizer_2=clip_tokenizer())
     else:
-        none = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
+        none: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
         pipe = StableDiffusionPipeline(**parts, **none, requires_safety_checker=False)
     pipe.save_pretrained(folder, safe_serialization=True)
     return folder
@@ -77,7 +77,7 @@ def clip_tokenizer() -> Any:
     return tokenizer
 
 
-def _clip_text(width: int, layers: int, heads: int, act: str, *, projected: bool = False) -> Any:
+def clip_text(width: int, layers: int, heads: int, act: str, *, projected: bool = False) -> Any:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     tokenizer = clip_tokenizer()
@@ -152,7 +152,8 @@ class RandomClip:
         torch.manual_seed(0)
         with device:
             config = CLIPVisionConfig(**size, patch_size=14, image_size=224, projection_dim=8)
-            self.tower = CLIPVisionModelWithProjection(config).to(self.dtype).eval()
+            tower: Any = CLIPVisionModelWithProjection(config)
+        self.tower = tower.to(self.dtype).eval()
 
     @torch.no_grad()
     def of_pictures(self, pictures: list[Any]) -> torch.Tensor:

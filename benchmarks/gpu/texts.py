@@ -73,7 +73,8 @@ def bare_round(work: TextWork, device: torch.device) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer: Any = AutoTokenizer.from_pretrained(work.model, padding_side="left")
-    network: Any = AutoModelForCausalLM.from_pretrained(work.model, dtype=getattr(torch, work.dtype)).to(device)
+    network: Any = AutoModelForCausalLM.from_pretrained(work.model, dtype=getattr(torch, work.dtype))
+    network = network.to(device)
     adapters = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
     network = get_peft_model(network, adapters).eval()
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from accelerate import PartialState
 
 T = TypeVar("T")
+LONGEST_TEXT = 4096
 #: Parts of what gloo and NCCL say when a peer is gone.
 LOST = ("Connection closed by peer", "Connection reset by peer", "Socket closed", "remote process exited", "Broken pipe")
 
@@ -66,15 +67,17 @@ class Processes:
             with lost_in_words():
                 joined().wait_for_everyone()
 
-    def first_ones(self, value: T) -> T:
-        """The first process's value, on every process; plain data."""
+    def first_ones(self, text: str) -> str:
+        """The first process's text, of at most 4,096 bytes, on every process."""
         if self.count == 1:
-            return value
-        from accelerate.utils import broadcast_object_list
+            return text
+        import torch
+        from accelerate.utils import broadcast
 
-        joined()
+        written = text.encode()[:LONGEST_TEXT].ljust(LONGEST_TEXT, b"\0")
         with lost_in_words():
-            return broadcast_object_list([value])[0]
+            sent = broadcast(torch.tensor(list(written), dtype=torch.uint8, device=joined().device))
+        return bytes(sent.tolist()).rstrip(b"\0").decode()  # pyright: ignore[reportAttributeAccessIssue] - a tensor
 
 
 @contextlib.contextmanager

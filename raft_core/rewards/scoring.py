@@ -89,24 +89,45 @@ def scored_by(reward: Reward, samples: Sequence[Sample]) -> Scored:
     Raises:
         RuntimeError, MemoryError: memory ran out: it will again, and a smaller batch is the remedy.
     """
+    values, errors = scored_batches(reward, samples, batches(reward, samples))
+    return values, why_unscored(values, samples, [error for _, error in errors])
+
+
+def batches(reward: Reward, samples: Sequence[Sample]) -> list[tuple[int, np.ndarray]]:
+    """(number, places of the samples) of each batch that a reward is asked about."""
     whole = scorable(samples)
     size = reward.info.batch_size or max(len(samples), 1)
+    return [(number, whole[start : start + size]) for number, start in enumerate(range(0, len(whole), size))]
+
+
+def scored_batches(
+    reward: Reward, samples: Sequence[Sample], asked: Sequence[tuple[int, np.ndarray]]
+) -> tuple[np.ndarray, list[tuple[int, str]]]:
+    """([N] scores, NaN outside of these batches; (number of a batch, what went wrong there)).
+
+    Raises:
+        RuntimeError, MemoryError: memory ran out.
+    """
     values = np.full(len(samples), np.nan)
-    errors: list[str] = []
-    for start in range(0, len(whole), size):
-        part = whole[start : start + size]
+    errors: list[tuple[int, str]] = []
+    for number, part in asked:
         try:
             values[part], partly = answered(reward, [samples[i] for i in part])
-            errors += [partly] if partly else []
+            errors += [(number, partly)] if partly else []
         except Exception as error:
             if is_out_of_memory(error):
                 raise
             # Whatever else a user's reward raises, the samples are unscored and the run goes on.
-            errors.append(f"{type(error).__name__}: {error}")
-    failed = failed_mask(samples)
+            errors.append((number, f"{type(error).__name__}: {error}"))
+    return values, errors
+
+
+def why_unscored(values: np.ndarray, samples: Sequence[Sample], errors: Sequence[str]) -> Failure | None:
+    """How many sound samples have no score, and why the first has none."""
+    whole, failed = scorable(samples), failed_mask(samples)
     if not errors and not np.isnan(values[whole]).any():
-        errors += [sample.unscorable for sample in samples if sample.unscorable and not sample.failed][:1]
-    return values, _failure(values[~failed], errors)
+        errors = [sample.unscorable for sample in samples if sample.unscorable and not sample.failed][:1]
+    return _failure(values[~failed], errors)
 
 
 def scorable(samples: Sequence[Sample]) -> np.ndarray:

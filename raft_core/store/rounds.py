@@ -81,8 +81,13 @@ class RoundFolder:
     def _facts(self) -> dict[str, object]:
         return {"round": self.rnd, "policy_hash": self.policy_hash}
 
+    @property
+    def parts(self) -> Path:
+        """Where the parts of a round are until it is scored."""
+        return self.path / PARTS
+
     def _part(self, number: int) -> Path:
-        return self.path / PARTS / f"{number:04d}.safetensors"
+        return self.parts / f"{number:04d}.safetensors"
 
     def has_part(self, number: int) -> bool:
         return self._part(number).exists()

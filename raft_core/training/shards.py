@@ -80,9 +80,8 @@ class ShardedWeights:
         share_first_weights(parameters)
         places = {id(parameter): place for place, parameter in self._network.named_parameters()}
         self._places = {name: places[id(parameter)] for name, parameter in parameters.items()}
-        self._pending: dict[
-            str, dict[str, Any]
-        ] = {}  # the whole optimiser's state, to be spread or stored; the first process's
+        #: The optimiser's whole state, to be spread or stored; after a round the first process's alone.
+        self._pending: dict[str, dict[str, Any]] = {}
         self._units: list[Any] = []
         self.optimizer: Any = None
 
@@ -111,6 +110,8 @@ class ShardedWeights:
     def _spread(self) -> None:
         from torch.distributed.fsdp import FSDPModule
 
+        for parameter in self._network.parameters():
+            parameter.data = parameter.data.contiguous()  # FSDP knows no other layout, such as channels-last
         if self.accelerator.is_fsdp2:
             set_plugin(self.accelerator.state.fsdp_plugin, self._network)
             optimizer = self._build(list(self.parameters.values()))
@@ -237,14 +238,13 @@ def set_plugin(plugin: Any, network: torch.nn.Module) -> None:
 def fully_shard_layers(network: torch.nn.Module) -> None:
     """Spread a network over all processes, in place, in the units that its library says belong together."""
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import FSDPModule, fully_shard
 
     mesh = init_device_mesh("cpu", (torch.distributed.get_world_size(),))
     names = units(network)
     for layer in reversed(list(network.modules())):  # the inner ones first
-        if layer is not network and type(layer).__name__ in names:
+        if (layer is network or type(layer).__name__ in names) and not isinstance(layer, FSDPModule):
             fully_shard(layer, mesh=mesh)
-    fully_shard(network, mesh=mesh)
 
 
 def share_first_weights(parameters: Mapping[str, torch.nn.Parameter]) -> None:

@@ -17,18 +17,27 @@ from raft_core.store.checkpoint import read_tensors
 from raft_core.store.store import read_history, read_round, read_run
 from raft_core.testing import close
 
-KILLER = """
+KILLER = '''
 import os
+from raft_core.protocols import RewardInfo
 from raft_core.testing import FakePolicy
 
 class Killed(FakePolicy):
-    '''The second process dies in the second round, as if memory had run out.'''
+    """The second process dies in the second round, as if memory had run out."""
     def nll(self, samples, draw, *, reference=False):
         if os.environ.get("RANK") == "1" and os.path.exists(os.environ["ROUND_ONE"]):
             print("no room left", file=__import__("sys").stderr, flush=True)
             os._exit(9)
         return super().nll(samples, draw, reference=reference)
-"""
+
+class Each:
+    """A judge that looks at two samples at a time, so that processes share the work; it notes who did it."""
+    info = RewardInfo("each", batch_size=2)
+    def __call__(self, samples):
+        with open(os.environ.get("NOTES", os.devnull), "a") as notes:
+            notes.write(os.environ.get("RANK", "0") * len(samples))
+        return [float(sample.tensors["x"].max()) for sample in samples]
+'''
 
 
 @pytest.fixture
@@ -37,7 +46,8 @@ def task(tmp_path):
     (tmp_path / "killer.py").write_text(KILLER)
     config = {
         "policy": "FakePolicy",
-        "reward": "FakeReward",
+        "reward": {"class_path": "FakeReward"},
+        "judges": [f"{tmp_path / 'killer.py'}:Each"],
         "prompts": {"train": str(tmp_path / "p.txt")},
         "rounds": 2,
         "k": 4,
@@ -65,15 +75,20 @@ def command(words, folder: Path, launcher=(), **environment) -> subprocess.Compl
 
 @pytest.mark.slow
 def test_two_processes_make_the_run_of_one(task):
-    done = command(["align", task / "task.yaml", "--processes", 2, "--output", task / "two"], task)
+    done = command(["align", task / "task.yaml", "--processes", 2, "--output", task / "two"], task, NOTES=str(task / "notes"))
     assert done.returncode == 0, done.stderr
+    scored = (task / "notes").read_text()
+    half = sum(len(read_round(task / "two", rnd)[0]) for rnd in (1, 2)) // 2
+    assert scored.count("1") == half <= scored.count("0")  # the rest is the comparison at the end, which the first makes
     assert done.stdout.count("run folder") == 1  # one process speaks
     assert main(["align", str(task / "task.yaml"), "--output", str(task / "one")]) == 0
     assert [row["round"] for row in read_history(task / "two")] == [1, 2]
     assert read_run(task / "two")["status"] == "finished"
     for rnd in (1, 2):
         (_, scores, kept), (_, alone, kept_alone) = (read_round(task / name, rnd) for name in ("two", "one"))
-        close(scores.columns["mean"], alone.columns["mean"])
+        assert scores.columns.keys() == alone.columns.keys() == {"mean", "each"}
+        for name, values in alone.columns.items():
+            close(scores.columns[name], values)
         np.testing.assert_array_equal(kept, kept_alone)
         two, one = (read_tensors(task / name / f"checkpoints/000{rnd}/weights.safetensors")["mean"] for name in ("two", "one"))
         close(two, one)
