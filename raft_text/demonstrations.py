@@ -17,7 +17,7 @@ from raft_core.machine.files import write_text
 from raft_core.protocols import Policy, Purpose, RewardInfo
 from raft_core.store.rounds import read_round, rounds_in
 from raft_core.types import MESSAGES, Prompt, Request, Sample
-from raft_text.model.encoding import shortened
+from raft_text.model.visible import shortened
 from raft_text.policy import CausalLM
 
 
@@ -57,7 +57,7 @@ class Demonstrated(CausalLM):
             drawn = super().sample(requests, purpose=purpose, strength=strength, trace=trace)
         else:
             drawn = self._given(requests)
-            drawn = self._traced(drawn, reference) if trace else drawn
+            drawn = self.replay.traced(drawn, reference=reference) if trace else drawn
         return self._measured(drawn, reference) if self.measures_responses else drawn
 
     def render(self, samples: Sequence[Sample]) -> list[Sample]:

@@ -16,7 +16,8 @@ from raft_core.reading.files import Unreadable
 from raft_core.reading.json_data import read_object
 from raft_core.reading.shapes import require_shape
 from raft_text.model.critic import PREFIX as CRITIC
-from raft_text.model.loading import PICKLES, load_model, quiet
+from raft_text.model.loading import load_model, quiet
+from raft_text.model.places import PICKLES
 from raft_text.options import Lora, Prompting, Sampling
 
 ADAPTER_FILE = "adapter_model.safetensors"

@@ -15,6 +15,8 @@ from raft_text.model import device as hardware
 from raft_text.model import loading
 from raft_text.model.critic import ValueHead
 from raft_text.model.encoding import PromptEncoder
+from raft_text.model.ends import end_tokens, stop_tokens
+from raft_text.model.facts import context_length, room_mistakes
 from raft_text.model.likelihood import Both, Row, Scoring, token_log_probs, token_log_probs_and_values
 from raft_text.model.lora import (
     AdapterReference,
@@ -93,19 +95,24 @@ class Engine:
             ConfigError: the completions are longer than the model's context, or could never end at a stop text.
         """
         tokenizer = loading.load_tokenizer(model, chat=prompting.chat)
-        loading.stop_tokens(tokenizer, sampling.stop)
-        context = loading.context_length(loading.load_config(model))
+        stop_tokens(tokenizer, sampling.stop)
+        context = context_length(loading.load_config(model))
         if mistakes := room_mistakes(context, sampling):
             raise ConfigError(mistakes)
         quantization = hardware.quantization(memory.quantize)
         network = loading.load_model(model, dtype, attention=memory.attention, quantization=quantization)
-        ends = loading.end_tokens(tokenizer, network, model)
+        ends = end_tokens(tokenizer, network, model)
         vocabulary = network.get_input_embeddings().num_embeddings
         encode = PromptEncoder(tokenizer, prompting, context, sampling.max_new_tokens, ends, model, vocabulary)
         turn_ends = encode.ends(chat=prompting.chat)
         if turn_ends != ends:  # so that what is exported knows where a turn ends
             network.generation_config.eos_token_id = list(turn_ends)
         return cls(network, encode, turn_ends, lora, memory, device)
+
+    def stops(self, stop: Sequence[str], *, chat: bool) -> list[int]:
+        """Ids of the tokens that end a completion of a text or, with ``chat``, a turn; the special ones among ``stop`` too."""
+        ends = self.ends if chat == self.encode.is_chat("") else self.encode.ends(chat=chat)
+        return sorted({*ends, *stop_tokens(self.encode.tokenizer, stop)})
 
     @contextlib.contextmanager
     def placed(self) -> Iterator[None]:
@@ -220,13 +227,3 @@ def load_draft(model: str, engine: Engine) -> Any:
             "needs the same tokenizer"
         )
     return draft.to(engine.device)
-
-
-def room_mistakes(context: int | None, sampling: Sampling) -> list[str]:
-    """Completions that fill the context leave no room for a prompt."""
-    if context is None or sampling.max_new_tokens < context:
-        return []
-    return [
-        f"sampling.max_new_tokens is {sampling.max_new_tokens}, but the model's context is {context} tokens, prompt included: "
-        f"at most {context - 1} are possible"
-    ]

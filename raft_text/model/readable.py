@@ -6,10 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raft_core.conversations import response
+from raft_core.errors import ConfigError, DataError, ModelError
 from raft_core.types import Prompt
-from raft_text.model import loading
 from raft_text.model.chat import kind_of, refusals
-from raft_text.model.encoding import CHAT_ROOM, Ids, PromptEncoder, surely_fit
+from raft_text.model.encoding import Ids, PromptEncoder
+from raft_text.model.ends import stop_tokens
+from raft_text.model.facts import exceeds_embedding, folder_mistakes, read_facts, room_mistakes
+from raft_text.model.loading import load_tokenizer
+from raft_text.model.places import locate
+from raft_text.model.visible import CHAT_ROOM, surely_fit
 from raft_text.options import Prompting, Sampling
 
 
@@ -19,10 +24,10 @@ def encoder_of(model: str, prompting: Prompting, sampling: Sampling, context: in
     Raises:
         ModelError: the tokenizer cannot be loaded.
     """
-    tokenizer = loading.load_tokenizer(model, chat=prompting.chat)
+    tokenizer = load_tokenizer(model, chat=prompting.chat)
     ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    place, where = loading.locate(model)
-    vocabulary = None if place == "hub" else loading.read_facts(Path(where)).vocabulary
+    place, where = locate(model)
+    vocabulary = None if place == "hub" else read_facts(Path(where)).vocabulary
     return PromptEncoder(tokenizer, prompting, context, sampling.max_new_tokens, ends, model, vocabulary)
 
 
@@ -37,11 +42,11 @@ def prompt_mistakes(
     Raises:
         ModelError: the model's folder, or its tokenizer, cannot be read.
     """
-    place, where = loading.locate(model)
-    context = None if place == "hub" else loading.read_facts(Path(where)).context
+    place, where = locate(model)
+    context = None if place == "hub" else read_facts(Path(where)).context
     written = [text for prompt in prompts if responses and (text := response(prompt)) is not None]
     room = max([sampling.max_new_tokens, *(len(text.encode()) + CHAT_ROOM for text in written)])
-    if surely_fit(prompting, prompts, context, room) and not (place == "folder" and loading.exceeds_embedding(Path(where))):
+    if surely_fit(prompting, prompts, context, room) and not (place == "folder" and exceeds_embedding(Path(where))):
         if not prompting.chat and all(prompt.messages is None for prompt in prompts):
             return []
         # Whether a template takes a conversation is a matter of its roles: one of each kind will do.
@@ -55,3 +60,66 @@ def prompt_mistakes(
         return [encode(prompt)] if text is None else [encode(prompt), *encode.turns(prompt, text)]
 
     return refusals(tokens, prompts)
+
+
+def model_mistakes(model: str, prompting: Prompting, sampling: Sampling, *, chat: bool, stops: bool) -> list[str]:
+    """What is wrong with a model that is here, told without its weights; of one on the Hub nothing is known yet.
+
+    Args:
+        chat: whether plain prompts go through its chat template.
+        stops: whether its tokenizer has to know the stop texts.
+    """
+    try:
+        place, where = locate(model)
+        if place == "hub":
+            return []
+        folder = Path(where)
+        if mistakes := folder_mistakes(folder, chat=chat) or room_mistakes(read_facts(folder).context, sampling):
+            return mistakes
+        if stops and sampling.stop:
+            stop_tokens(load_tokenizer(model, chat=chat), sampling.stop)
+        return encoder_of(model, prompting, sampling).chat.mistakes() if chat else []
+    except (ModelError, ConfigError) as error:
+        return [str(error)]
+
+
+class PromptCheck:
+    """The check of prompts that a model is to be asked: at once if it is here, else as soon as its tokenizer is.
+
+    Args:
+        responses: whether what the prompts' table says is to be answered is read too.
+    """
+
+    def __init__(self, model: str, prompting: Prompting, sampling: Sampling, *, responses: bool):
+        self._model = model
+        self._prompting = prompting
+        self._sampling = sampling
+        self._responses = responses
+        self._unchecked: list[Prompt] = []
+
+    def mistakes(self, prompts: Sequence[Prompt]) -> list[str]:
+        """Why prompts are refused, in words; of a Hub's model ``require`` tells it."""
+        self._unchecked = list(prompts)
+        try:
+            return [] if locate(self._model)[0] == "hub" else self._told()
+        except ModelError:  # told with the model's mistakes
+            return []
+
+    def require(self) -> None:
+        """Check what could not be checked before the tokenizer was there.
+
+        Raises:
+            ConfigError: settings that the chat template does not take.
+            DataError: prompts that are refused.
+            ModelError: the tokenizer cannot be loaded.
+        """
+        parts = (self._model, self._prompting, self._sampling)
+        if self._prompting.chat and (mistakes := encoder_of(*parts).chat.mistakes()):
+            raise ConfigError(mistakes)
+        if self._unchecked and (mistakes := self._told()):
+            raise DataError(mistakes[0])
+
+    def _told(self) -> list[str]:
+        """What was checked is not checked again."""
+        prompts, self._unchecked = self._unchecked, []
+        return prompt_mistakes(self._model, self._prompting, self._sampling, prompts, responses=self._responses)
