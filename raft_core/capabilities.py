@@ -187,7 +187,7 @@ class Merges(Protocol):
         ...
 
 
-# --- of an objective
+# --- of an objective or a source
 
 
 @runtime_checkable
@@ -224,9 +224,9 @@ def notes(part: object) -> list[str]:
     return list(part.notes()) if isinstance(part, Notes) else []
 
 
-def check_policy(objective: object, policy: Policy) -> list[str]:
-    """Why an objective cannot train a policy."""
-    return list(objective.suits(policy)) if isinstance(objective, ChecksPolicy) else []
+def check_policy(part: object, policy: Policy) -> list[str]:
+    """Why an objective cannot train a policy, or a source not give it samples."""
+    return list(part.suits(policy)) if isinstance(part, ChecksPolicy) else []
 
 
 def check_trace(policy: Policy) -> list[str]:

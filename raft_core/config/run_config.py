@@ -319,7 +319,8 @@ def disagreements(built: Mapping[str, Any]) -> list[str]:
                 "choose one to fit the other"
             )
     if "policy" in built:
-        found.extend(capabilities.check_policy(built.get("objective"), built["policy"]))
+        for key in ("objective", "samples"):
+            found.extend(capabilities.check_policy(built.get(key), built["policy"]))
         if getattr(built.get("objective"), "needs_trace", False):
             found.extend(capabilities.check_trace(built["policy"]))
     if "reward" in built and "judges" in built:

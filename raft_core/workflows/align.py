@@ -144,6 +144,7 @@ def _load(checked: Checked, reporter: Reporter) -> None:
         reporter.warn(warning)
     config.scorer.load()
     config.scorer.attach(config.policy)
+    capabilities.attach([config.objective, config.samples], config.policy)
 
 
 def loaded_warnings(policy: Policy, prompts: Sequence[Prompt]) -> list[str]:

@@ -11,7 +11,7 @@ from raft_cli import main
 from raft_core.store.store import read_history, read_round
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "text"
-RECIPES = ("sft", "offline_st", "online_st", "raft", "reft", "choice")
+RECIPES = ("sft", "offline_st", "online_st", "raft", "reft", "choice", "distill")
 
 
 @pytest.fixture
@@ -43,16 +43,20 @@ def shrunken(tiny, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_is_the_same_loop_with_other_parts(name, shrunken, tmp_path, monkeypatch):
+def test_a_recipe_is_the_same_loop_with_other_parts(name, shrunken, tiny, tmp_path, monkeypatch):
     # Six random bytes are no answer; so that something is selected, every other one counts as right.
     alternating = lambda _self, samples: [float(i % 2) for i in range(len(samples))]  # noqa: E731
     monkeypatch.setattr("raft_text.reasoning.reward.AnswerReward.__call__", alternating)
+    if name == "distill":
+        shrunken += ["--objective.teacher", str(tiny(seed=1))]
     assert main(["sft" if name == "sft" else "align", str(CONFIGS / f"sums_{name}.yaml"), *shrunken]) == 0
     (row,) = read_history(tmp_path / "run")
     _, scores, kept = read_round(tmp_path / "run", 1)
     assert row["train/steps"] > 0 and "judge/accuracy" in row
     if name in ("reft", "choice"):
         assert kept.all() and {"ppo/kl", "ppo/value_loss"} <= set(row)
+    elif name == "distill":
+        assert kept.all() and kept.sum() == 8
     elif name == "sft":
         assert kept.all() and row["reward/mean"] == 1
     else:
