@@ -1,13 +1,13 @@
-"""Run benchmarks by lm-eval's own harness: on a language model, or on a trained one and its base.
+"""Run benchmarks by lm-eval's own harness: a model, or a trained one and its base.
 
   raft eval runs/gsm8k_qwen --tasks gsm8k,ifeval
   raft eval Qwen/Qwen2.5-0.5B-Instruct --tasks my_task.yaml \\
       --policy.prompting.chat true
   raft eval runs/mine --tasks mmlu_pro --limit 50
 
-A task is one that lm-eval knows, or a file in its format. Prompts, answers and
-figures are the harness's; with --policy.prompting.chat true it puts them into
-the model's chat template. Its data come from the Hub. A task file may name
+A task is one that lm-eval knows, or a file in its format. Prompts, answers
+and figures are the harness's; with --policy.prompting.chat true it puts them
+into the model's chat template. Its data come from the Hub. A task file may name
 Python functions, which are run: use those that you trust.
 Needs: pip install 'raft-align[harness]'
 """

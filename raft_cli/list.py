@@ -1,8 +1,9 @@
 """List what there is to choose from, or explain one of it.
 
 raft list                 everything
-raft list rewards         one kind: policies, rewards, selectors, objectives,
-                          rules, trackers, models, configs
+raft list rewards         one kind: policies, rewards, sources, environments,
+                          selectors, objectives, rules, trackers, models,
+                          configs
 raft list TopFraction     one class: what it does and what it takes
 """
 

@@ -12,8 +12,10 @@ import numpy as np
 import torch
 
 from raft_core.conversations import response, transcript
+from raft_core.environment import Environment
 from raft_core.errors import ConfigError, DeviceError, ModelError, RaftError
 from raft_core.machine.devices import resolve_device
+from raft_core.models.public_name import public_name
 from raft_core.prompt_files.drawing import without_negative
 from raft_core.protocols import Phase, Purpose
 from raft_core.store.checkpoint import policy_hash
@@ -22,15 +24,18 @@ from raft_text import metrics
 from raft_text.export import files as export
 from raft_text.export import merged
 from raft_text.model import device as hardware
+from raft_text.model.adapter import init_mistakes
 from raft_text.model.critic import ValueHead, load_critic
-from raft_text.model.encoding import PromptEncoder
+from raft_text.model.encoding import PromptEncoder, Tools
 from raft_text.model.engine import Engine, load_draft
+from raft_text.model.facts import keeps_state
 from raft_text.model.features import ngram_features
 from raft_text.model.likelihood import padded
 from raft_text.model.places import locate
 from raft_text.model.readable import PromptCheck, model_mistakes
 from raft_text.options import Critic, Lora, Memory, Prompting, Rejection, Sampling
 from raft_text.process.completions import Completions, text_of, written_sample
+from raft_text.process.generated import prove_replay
 from raft_text.process.growing import Drawn, Task
 from raft_text.process.rejection import Watcher
 from raft_text.process.replay import Replay
@@ -59,6 +64,8 @@ class CausalLM:
         dtype: of the frozen weights; auto = bfloat16 on CUDA where it is native, float32 elsewhere. What is trained is float32.
         references: table of prompts and responses (columns prompt and response) whose perplexity is measured in each round.
         critic: what PPO needs beside the policy; null = none. It is trained and kept with the policy, and not exported.
+        environment: what answers between the turns of a sample, such as a tool; null = a sample is one turn. What it says is
+            read and not learned.
 
     Attributes:
         on_step: told, after each token, how many the longest completion of a batch has and how many it may have; nobody by
@@ -82,6 +89,7 @@ class CausalLM:
         dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto",
         references: str | None = None,
         critic: Critic | None = None,
+        environment: Environment | None = None,
     ):
         self.model = model
         self.lora = lora
@@ -93,6 +101,7 @@ class CausalLM:
         self.dtype = dtype
         self.references = references
         self.critic = critic
+        self.environment = environment
         self.batch_size = POOL * sampling.batch_size
         self._engine: Engine | None = None
         self._draft: Any = None
@@ -100,7 +109,7 @@ class CausalLM:
         self._vllm: Any = None
         self._watcher: Watcher | None = None
         self._references: list[Sample] = []
-        self._prompts = PromptCheck(model, prompting, sampling, responses=self.reads_responses)
+        self._prompts = PromptCheck(model, prompting, sampling, self._tools, responses=self.reads_responses)
 
     def check(self) -> list[str]:
         found = hardware.mistakes(self.device, self.dtype, self.lora, self.sampling, self.memory)
@@ -108,10 +117,15 @@ class CausalLM:
             found.append("rejection needs the engine transformers: vllm does not let a completion be looked at while it grows")
         if self.critic and self.critic.separate and self.memory.offload:
             found.append("critic.separate keeps a second network on the device, which memory.offload cannot move: choose one")
+        found += init_mistakes(self.lora, self.model)
+        if self.sampling.engine == "vllm" and self.lora and self.lora.init and self.lora.before == "init":
+            found.append("sampling.engine vllm draws the frozen start without a LoRA: set lora.before to base with lora.init")
+        if self.environment and self.sampling.min_new_tokens:
+            found.append("sampling.min_new_tokens is for completions of one turn: set it to 0 with an environment")
         for model in filter(None, (self.model, self.sampling.draft)):
             own = model == self.model
             chat = self.prompting.chat and own
-            found += model_mistakes(model, self.prompting, self.sampling, chat=chat, stops=own)
+            found += model_mistakes(model, self.prompting, self.sampling, self._tools, chat=chat, stops=own)
         for attempt in (self._watch, self._read_references):
             try:
                 attempt()
@@ -141,15 +155,25 @@ class CausalLM:
         self._prompts.require()
         device = resolve_device(self.device)
         dtype = hardware.pick_dtype(self.dtype, device)
-        self._engine = Engine.load(self.model, self.lora, self.prompting, self.sampling, self.memory, device, dtype)
+        self._engine = Engine.load(
+            self.model, self.lora, self.prompting, self.sampling, self.memory, device, dtype, self._tools
+        )
+        if keeps_state(self._engine.network):
+            with self._engine.placed(), self._engine.version(False):
+                prove_replay(self._engine.network, self._engine.ends, device)
         self._draft = None if self.sampling.draft is None else load_draft(self.sampling.draft, self._engine)
-        parts = (self._engine.network, self.model, self.lora, self.memory, device)
+        parts = (self._engine.network, self.model, self._engine.lora, self.memory, device)
         self._value_head = None if self.critic is None else load_critic(self.critic, *parts)
         self._engine.prove_packing(self._value_head)
         self._watcher = self._watch()
         references = self._read_references()
         asked = [Request(prompt, 0, 0) for prompt in references]
         self._references = self.written(asked, [response(prompt) or "" for prompt in references])
+
+    @property
+    def _tools(self) -> Tools:
+        """What a chat is offered; None without an environment."""
+        return None if self.environment is None else tuple(self.environment.tools)
 
     def notes(self) -> list[str]:
         """What a person should know of how the model was loaded, in words; nothing before that."""
@@ -215,7 +239,7 @@ class CausalLM:
         def drawn(task: Task) -> list[Drawn]:
             return self._drawn(task, reference)
 
-        completions = Completions(engine, self.sampling, self._watcher, drawn, self.on_step)
+        completions = Completions(engine, self.sampling, self._watcher, drawn, self.on_step, self.environment)
         with torch.no_grad(), engine.placed(), engine.version(reference), engine.drawing(trace=trace, reference=reference):
             samples = completions(requests, purpose, trace)
         return self.replay.traced(samples, reference=reference) if trace and self.sampling.engine == "vllm" else samples
@@ -237,8 +261,8 @@ class CausalLM:
         if self._vllm is None:
             from raft_text.process.vllm_engine import VllmEngine
 
-            assert self.lora is not None  # checked with the hardware
-            self._vllm = VllmEngine(locate(self.model)[1], self.lora, None, self.save)
+            assert self.engine.lora is not None  # checked with the hardware
+            self._vllm = VllmEngine(locate(self.model)[1], self.engine.lora, None, self.save)
         return self._vllm.draw(task, None if reference else policy_hash(self))
 
     def written(self, requests: Sequence[Request], texts: Sequence[str]) -> list[Sample]:
@@ -322,16 +346,20 @@ class CausalLM:
 
     def describe(self) -> dict[str, Any]:
         facts = {"model": self.model, "method": "LoRA" if self.lora else "full fine-tuning", "device": self.device}
-        parts = {"lora": self.lora, "prompting": self.prompting, "sampling": self.sampling, "rejection": self.rejection}
+        lora = self.lora if self._engine is None else self._engine.lora
+        parts = {"lora": lora, "prompting": self.prompting, "sampling": self.sampling, "rejection": self.rejection}
         parts |= {"critic": self.critic}
+        facts |= {} if self.environment is None else {"environment": type(self.environment).__name__}
         facts |= {name: asdict(part) for name, part in parts.items() if part is not None}
+        if self.lora is not None and self.lora.init is not None:
+            facts["goes_on_from"] = public_name(self.lora.init)
         if self._engine is not None:
             facts |= self._engine.describe()
         return facts
 
     def save(self, folder: Path) -> list[Path]:
         """Write what was trained: adapters as peft keeps them, or the whole model as transformers does; returns the files."""
-        note = export.note(self.model, self.lora, self.prompting, self.sampling)
+        note = export.note(self.model, self.engine.lora, self.prompting, self.sampling)
         if self.engine.adapter is None:
             return export.save_whole(self.engine.network, self.encode.tokenizer, Path(folder), note)
         return export.save_adapter(self.engine.adapter, self.engine.parameters, Path(folder), note)

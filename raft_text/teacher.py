@@ -13,14 +13,14 @@ from raft_core.bundled import bundled_runs
 from raft_core.errors import DeviceError, ModelError
 from raft_core.machine.devices import dtype_mistakes, resolve_device
 from raft_core.store.manifest import RUN
-from raft_text.export.files import ADAPTER_CONFIG, arguments_for, read_values
+from raft_text.export.files import arguments_for
 from raft_text.model import device as hardware
 from raft_text.model import loading
+from raft_text.model.adapter import ADAPTER_CONFIG, find_adapter
 from raft_text.model.facts import folder_mistakes
 from raft_text.model.likelihood import Row, token_log_probs
 from raft_text.model.lora import add_adapters, trainable
 from raft_text.model.places import locate
-from raft_text.options import Lora
 from raft_text.process.growing import Drawn, Task
 from raft_text.process.sampler import draw
 
@@ -87,11 +87,9 @@ class Teacher:
         dtype = hardware.pick_dtype(self._dtype, device)
         network = loading.load_model(base, dtype, quantization=hardware.quantization(self._quantize))
         if adapter is not None:
-            add_adapters(network, Lora(**arguments_for(adapter)["lora"]))
-            parameters = trainable(network)
-            with torch.no_grad():
-                for name, value in read_values(adapter, parameters).items():
-                    parameters[name].copy_(value)
+            found = find_adapter(str(adapter))
+            add_adapters(network, found.lora)
+            found.put(trainable(network))
         network.requires_grad_(False)
         return network if self._quantize else network.to(device)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +19,8 @@ from raft_text.options import PLACE, Prompting
 REMEMBERED = 4096
 
 Ids = tuple[int, ...]
+#: JSON schemas of functions that an environment offers to every chat; None without an environment.
+Tools = Sequence[Mapping[str, Any]] | None
 
 
 class PromptEncoder:
@@ -32,9 +34,11 @@ class PromptEncoder:
         ends: ids of end-of-text tokens.
         name: of the model, for messages.
         vocabulary: tokens that the model knows, which may be fewer than the tokenizer's; None = all of them.
+        tools: JSON schemas of functions that every chat is offered.
 
     Attributes:
         seen: what the model takes in of a prompt.
+        context: as given.
     """
 
     def __init__(
@@ -46,10 +50,12 @@ class PromptEncoder:
         ends: Sequence[int],
         name: str = "the model",
         vocabulary: int | None = None,
+        tools: Sequence[Any] = (),
     ):
         self.tokenizer = tokenizer
         self._prompting = prompting
-        self._context = context
+        self.context = context
+        self._tools = tuple(tools)
         self._room = room
         self._ends = tuple(ends)
         self._name = name
@@ -69,7 +75,7 @@ class PromptEncoder:
                 f"the prompts are conversations, but the tokenizer of {self._name} has no chat template to write them by: "
                 "choose a chat model, or give plain texts"
             )
-        return Chat(self.tokenizer, self._prompting, self._ends, self._name)
+        return Chat(self.tokenizer, self._prompting, self._ends, self._name, self._tools)
 
     def is_chat(self, prompt: Prompt | str) -> bool:
         """Whether a prompt goes through the chat template."""
@@ -95,10 +101,10 @@ class PromptEncoder:
                 f"the prompt {shortened(prompt.text)!r} has no tokens, and the tokenizer adds none: nothing to continue"
             )
         self._require_known(ids, prompt.text)
-        if self._context is not None and len(ids) + self._room > self._context:
+        if self.context is not None and len(ids) + self._room > self.context:
             raise DataError(
                 f"a prompt has {len(ids)} tokens, which with max_new_tokens {self._room} exceeds the model's context of "
-                f"{self._context}: {shortened(prompt.text)!r}; shorten it, lower sampling.max_new_tokens, or set "
+                f"{self.context}: {shortened(prompt.text)!r}; shorten it, lower sampling.max_new_tokens, or set "
                 "prompting.max_tokens"
             )
         return ids
@@ -169,9 +175,9 @@ class PromptEncoder:
             ids = [*ids, min(self._ends) if eos is None else eos]
         self._require_known(ids, message["content"])
         length = len(self(prompt)) + len(ids)
-        if self._context is not None and length > self._context:
+        if self.context is not None and length > self.context:
             raise DataError(
-                f"prompt and response have {length} tokens, but the model's context is {self._context}: "
+                f"prompt and response have {length} tokens, but the model's context is {self.context}: "
                 f"{shortened(message['content'])!r}; leave it out or shorten it"
             )
         return tuple(ids)
@@ -184,6 +190,18 @@ class PromptEncoder:
         # Their border lies within a token. The text alone, but behind a line end: some tokenizers put a space before a text.
         line, both = self._ids("\n"), self._ids("\n" + text)
         return both[len(line) :] if both[: len(line)] == line else self._ids(text)
+
+    def told(self, reply: str, prompt: Prompt, *, ended: bool) -> Ids:
+        """Token ids of what an environment says behind a turn of the model.
+
+        Args:
+            ended: the turn has ended, so the reply is a tool's message and the head of the next turn follows, as the chat
+                template writes both; else it stands in the midst of what the model writes.
+
+        Raises:
+            DataError: the template refuses a tool's message.
+        """
+        return tuple(self._ids(self.chat.told(reply, prompt)) if ended else self._behind("\n", reply, whole=False))
 
     def contexts(self, prompt: Prompt) -> list[Ids]:
         """What stands before each turn of the assistant that is learned from a prompt; the last is the prompt itself."""

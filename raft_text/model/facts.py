@@ -26,7 +26,6 @@ KEYS_AND_VALUES = {
     "dense",
     "sparse",
 }
-ONLY_ATTENTION = "only models whose every layer is attention can be sampled here"
 
 
 @dataclass(frozen=True)
@@ -122,12 +121,15 @@ def config_mistakes(config: Mapping[str, Any], where: str) -> list[str]:
             f"model: {where} holds a {names[0]}, which is not causal: it does not predict the next token; choose a model whose "
             "class ends in ForCausalLM"
         ]
-    if kinds := sorted({str(kind) for kind in config.get("layer_types") or ()} - KEYS_AND_VALUES):
-        what = names[0] if names else f"model of the type {config.get('model_type')}"
-        return [f"model: {where} holds a {what}, whose layers of the kind {' and '.join(kinds)} keep a state; {ONLY_ATTENTION}"]
     if any(name.startswith("Bert") for name in names) and not config.get("is_decoder"):
         return [f"model: {where} holds a {names[0]} that is no decoder (is_decoder is not set), so it is not causal"]
     return []
+
+
+def keeps_state(network: Any) -> bool:
+    """Whether a model keeps more of what it has read than keys and values: a state-space model, a hybrid with convolutions."""
+    kinds = getattr(network.config.get_text_config(), "layer_types", None) or ()
+    return bool(getattr(network, "_is_stateful", False)) or not {str(kind) for kind in kinds} <= KEYS_AND_VALUES
 
 
 def no_end(where: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from raft_core.errors import ModelError
 from raft_core.machine.torchvision import ensure_importable
-from raft_text.model.facts import ONLY_ATTENTION, config_mistakes, no_chat_template, read_facts
+from raft_text.model.facts import config_mistakes, no_chat_template, read_facts
 from raft_text.model.places import locate
 
 
@@ -60,7 +60,7 @@ def load_config(model: str) -> Any:
     """The transformers configuration of a causal model.
 
     Raises:
-        ModelError: it cannot be had, or is not that of a causal attention model.
+        ModelError: it cannot be had, or is not that of a causal model.
     """
     ensure_importable()
     from transformers import AutoConfig
@@ -88,15 +88,13 @@ def load_model(model: str, dtype: Any, *, attention: str = "sdpa", quantization:
         attention: its implementation; where the model does not know ``sdpa``, ``eager`` takes its place (``attention_of``).
 
     Raises:
-        ModelError: it cannot be loaded, or keeps a state that is no attention cache.
+        ModelError: it cannot be loaded.
     """
     config = load_config(model)
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
 
     _, where = locate(model)
     known: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    if getattr(known, "_is_stateful", False):
-        raise ModelError(f"model: {model} is a {known.__name__}, which keeps a recurrent state; {ONLY_ATTENTION}")
     if attention == "sdpa" and not known._supports_sdpa:
         attention = "eager"
     placed: dict[str, Any] = {} if quantization is None else {"quantization_config": quantization, "device_map": {"": 0}}

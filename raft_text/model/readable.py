@@ -9,7 +9,7 @@ from raft_core.conversations import response
 from raft_core.errors import ConfigError, DataError, ModelError
 from raft_core.types import Prompt
 from raft_text.model.chat import kind_of, refusals
-from raft_text.model.encoding import Ids, PromptEncoder
+from raft_text.model.encoding import Ids, PromptEncoder, Tools
 from raft_text.model.ends import stop_tokens
 from raft_text.model.facts import exceeds_embedding, folder_mistakes, read_facts, room_mistakes
 from raft_text.model.loading import load_tokenizer
@@ -18,7 +18,9 @@ from raft_text.model.visible import CHAT_ROOM, surely_fit
 from raft_text.options import Prompting, Sampling
 
 
-def encoder_of(model: str, prompting: Prompting, sampling: Sampling, context: int | None = None) -> PromptEncoder:
+def encoder_of(
+    model: str, prompting: Prompting, sampling: Sampling, context: int | None = None, tools: Tools = None
+) -> PromptEncoder:
     """An encoder on the tokenizer alone, for checks.
 
     Raises:
@@ -28,11 +30,11 @@ def encoder_of(model: str, prompting: Prompting, sampling: Sampling, context: in
     ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     place, where = locate(model)
     vocabulary = None if place == "hub" else read_facts(Path(where)).vocabulary
-    return PromptEncoder(tokenizer, prompting, context, sampling.max_new_tokens, ends, model, vocabulary)
+    return PromptEncoder(tokenizer, prompting, context, sampling.max_new_tokens, ends, model, vocabulary, tools or ())
 
 
 def prompt_mistakes(
-    model: str, prompting: Prompting, sampling: Sampling, prompts: Sequence[Prompt], *, responses: bool
+    model: str, prompting: Prompting, sampling: Sampling, prompts: Sequence[Prompt], tools: Tools = None, *, responses: bool
 ) -> list[str]:
     """Prompts that leave no room for a completion, and conversations that the chat template refuses, in words.
 
@@ -51,7 +53,7 @@ def prompt_mistakes(
             return []
         # Whether a template takes a conversation is a matter of its roles: one of each kind will do.
         prompts = list({kind_of(prompt): prompt for prompt in reversed(prompts)}.values())[::-1]
-    encode = encoder_of(model, prompting, sampling, context)
+    encode = encoder_of(model, prompting, sampling, context, tools)
     if prompting.chat and encode.chat.mistakes():  # told with the model's, for it is not the prompts' doing
         return []
 
@@ -62,7 +64,9 @@ def prompt_mistakes(
     return refusals(tokens, prompts)
 
 
-def model_mistakes(model: str, prompting: Prompting, sampling: Sampling, *, chat: bool, stops: bool) -> list[str]:
+def model_mistakes(
+    model: str, prompting: Prompting, sampling: Sampling, tools: Tools = None, *, chat: bool, stops: bool
+) -> list[str]:
     """What is wrong with a model that is here, told without its weights; of one on the Hub nothing is known yet.
 
     Args:
@@ -78,9 +82,21 @@ def model_mistakes(model: str, prompting: Prompting, sampling: Sampling, *, chat
             return mistakes
         if stops and sampling.stop:
             stop_tokens(load_tokenizer(model, chat=chat), sampling.stop)
-        return encoder_of(model, prompting, sampling).chat.mistakes() if chat else []
+        return chat_mistakes(model, prompting, sampling, tools) if chat else []
     except (ModelError, ConfigError) as error:
         return [str(error)]
+
+
+def chat_mistakes(model: str, prompting: Prompting, sampling: Sampling, tools: Tools) -> list[str]:
+    """What a model's chat template refuses whatever the prompts; with an environment, that it cannot be told what that says.
+
+    Raises:
+        ModelError: the tokenizer cannot be loaded.
+    """
+    encode = encoder_of(model, prompting, sampling, tools=tools)
+    if (mistakes := encode.chat.mistakes()) or tools is None:
+        return mistakes
+    return refusals(lambda prompt: encode.told("0", prompt, ended=True), [Prompt("0")])
 
 
 class PromptCheck:
@@ -90,7 +106,8 @@ class PromptCheck:
         responses: whether what the prompts' table says is to be answered is read too.
     """
 
-    def __init__(self, model: str, prompting: Prompting, sampling: Sampling, *, responses: bool):
+    def __init__(self, model: str, prompting: Prompting, sampling: Sampling, tools: Tools = None, *, responses: bool):
+        self._tools = tools
         self._model = model
         self._prompting = prompting
         self._sampling = sampling
@@ -113,8 +130,8 @@ class PromptCheck:
             DataError: prompts that are refused.
             ModelError: the tokenizer cannot be loaded.
         """
-        parts = (self._model, self._prompting, self._sampling)
-        if self._prompting.chat and (mistakes := encoder_of(*parts).chat.mistakes()):
+        parts = (self._model, self._prompting, self._sampling, self._tools)
+        if self._prompting.chat and (mistakes := chat_mistakes(*parts)):
             raise ConfigError(mistakes)
         if self._unchecked and (mistakes := self._told()):
             raise DataError(mistakes[0])
@@ -122,4 +139,5 @@ class PromptCheck:
     def _told(self) -> list[str]:
         """What was checked is not checked again."""
         prompts, self._unchecked = self._unchecked, []
-        return prompt_mistakes(self._model, self._prompting, self._sampling, prompts, responses=self._responses)
+        parts = (self._model, self._prompting, self._sampling)
+        return prompt_mistakes(*parts, prompts, self._tools, responses=self._responses)

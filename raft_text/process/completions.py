@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from raft_core.environment import Environment
 from raft_core.protocols import Purpose
 from raft_core.sampling import chunks
 from raft_core.types import Request, Sample
 from raft_text.model.encoding import PromptEncoder
 from raft_text.model.engine import Engine
-from raft_text.model.turns import TURNS
+from raft_text.model.turns import TOLD, TURNS
 from raft_text.options import Sampling
+from raft_text.process.episodes import Episode, Episodes
 from raft_text.process.growing import Drawn, Task, first_stop
 from raft_text.process.rejection import Watcher
 
@@ -29,6 +31,7 @@ class Completions:
         watcher: gives hopeless ones up in rounds; None = nobody does.
         draw: a completion for each prompt of a task.
         on_step: told how long the longest is after each token.
+        environment: answers between turns; None = a completion is one turn.
     """
 
     engine: Engine
@@ -36,18 +39,27 @@ class Completions:
     watcher: Watcher | None
     draw: Callable[[Task], list[Drawn]]
     on_step: Callable[[int, int], None] | None = None
+    environment: Environment | None = None
 
     def __call__(self, requests: Sequence[Request], purpose: Purpose, trace: bool) -> list[Sample]:
         """One sample per request, in the same order."""
         prompts = [self.engine.encode(request.prompt) for request in requests]
         chats = [self.engine.encode.is_chat(request.prompt) for request in requests]
         order = sorted(range(len(requests)), key=lambda i: len(prompts[i]))  # stable: the K of a prompt stay together
-        drawn: dict[int, Drawn] = {}
+        samples: dict[int, Sample] = {}
         for chat in (False, True):  # turns of a chat end otherwise than texts do, so the two are not drawn together
             for part in chunks([i for i in order if chats[i] == chat], self.sampling.batch_size):
-                task = self._task([requests[i] for i in part], [prompts[i] for i in part], chat, purpose, trace)
-                drawn |= dict(zip(part, self.draw(task), strict=True))
-        return [sample_of(request, drawn[i], self.sampling) for i, request in enumerate(requests)]
+                asked = [requests[i] for i in part]
+                task = self._task(asked, [prompts[i] for i in part], chat, purpose, trace)
+                samples |= dict(zip(part, self._drawn(asked, task), strict=True))
+        return [samples[i] for i in range(len(requests))]
+
+    def _drawn(self, requests: Sequence[Request], task: Task) -> list[Sample]:
+        if self.environment is None:
+            pairs = zip(requests, self.draw(task), strict=True)
+            return [sample_of(request, drawn, task.sampling) for request, drawn in pairs]
+        episodes = Episodes(self.environment, self.engine.encode, self.draw)(task, [request.prompt for request in requests])
+        return [episode_sample(request, episode, task.sampling) for request, episode in zip(requests, episodes, strict=True)]
 
     def _task(
         self, requests: Sequence[Request], prompts: Sequence[Sequence[int]], chat: bool, purpose: Purpose, trace: bool
@@ -79,6 +91,13 @@ def sample_of(request: Request, drawn: Drawn, sampling: Sampling) -> Sample:
     return sample.as_failed("the next token's probabilities are not finite") if drawn.finish == "failed" else sample
 
 
+def episode_sample(request: Request, episode: Episode, sampling: Sampling) -> Sample:
+    """What was said in an episode as a sample; its tokens are the policy's own."""
+    sample = sample_of(request, episode.drawn(), sampling)
+    meta = {**sample.meta, "turns": len(episode.turns), "told": episode.shown}
+    return replace(sample, tensors={**sample.tensors, **episode.tensors()}, meta=meta)
+
+
 def written_sample(encode: PromptEncoder, request: Request, text: str) -> Sample:
     """A rendered sample of a completion that was written elsewhere.
 
@@ -93,7 +112,10 @@ def written_sample(encode: PromptEncoder, request: Request, text: str) -> Sample
 
 
 def text_of(encode: PromptEncoder, sample: Sample, stop: Sequence[str]) -> str:
-    """What a person reads of a sample: of several turns the last."""
+    """What a person reads of a sample: of an episode all that was said, of several turns that are learned the last."""
     tokens = sample.tensors["tokens"]
-    text = encode.text(tokens[-int(sample.tensors[TURNS][-1]) :] if TURNS in sample.tensors else tokens)
-    return text[: first_stop(text, stop)] if sample.meta.get("finish") == "stop" else text
+    turns = tokens.split(sample.tensors[TURNS].tolist()) if TURNS in sample.tensors else [tokens]
+    text = encode.text(turns[-1])
+    text = text[: first_stop(text, stop)] if sample.meta.get("finish") == "stop" else text
+    before = zip(turns[:-1], sample.meta["told"], strict=True) if TOLD in sample.tensors else ()
+    return "".join(encode.text(turn) + reply for turn, reply in before) + text

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from raft_text.model.facts import keeps_state
+from raft_text.process.generated import draw_generated
 from raft_text.process.growing import Drawn, Growing, Task
 from raft_text.process.reader import Reader, left_padded
 from raft_text.process.token_choice import Picker
@@ -24,6 +26,8 @@ def draw(network: Any, task: Task, device: torch.device, draft: Any = None) -> l
         draft: a smaller one with the same vocabulary that guesses ahead. A guess counts only where it is the token that the
             model draws with the same uniform number, so the completions are those of the model alone.
     """
+    if keeps_state(network):
+        return draw_generated(network, task, device)
     unique = list(dict.fromkeys(tuple(prompt) for prompt in task.prompts))
     numbers = {prompt: number for number, prompt in enumerate(unique)}
     rows = torch.tensor([numbers[tuple(prompt)] for prompt in task.prompts], device=device)
