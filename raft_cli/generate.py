@@ -149,22 +149,14 @@ def chooser(args: argparse.Namespace, own: Sequence[Override], source: Source) -
 
 
 def _built(named: dict[str, Any], own: Sequence[Override]) -> dict[str, Any]:
-    from raft_core.config.components import Unbuilt, Walk
+    from raft_core.config.components import build_each
     from raft_core.config.run_config import overridden
 
     for override in own:
         name = override.path.partition(".")[0]
         if name not in named:
             raise ConfigError(f"--{override.path} belongs to no --{name}: {USAGE}")
-    walk, built = Walk(), {}
-    for name, raw in overridden(named, own).items():
-        try:
-            built[name] = walk.component(raw, "reward", name).make()
-        except Unbuilt:
-            continue
-    if walk.mistakes:
-        raise ConfigError(walk.mistakes)
-    return built
+    return build_each({name: ("reward", raw) for name, raw in overridden(named, own).items()})
 
 
 def facts(chosen: Chosen, kept: Sequence[bool]) -> list[dict[str, Any]]:

@@ -157,17 +157,12 @@ def scorer_of(overrides: Sequence[Override]) -> Scorer:
     Raises:
         ConfigError: with every mistake that there is.
     """
-    from raft_core.config.components import Unbuilt, Walk
+    from raft_core.config.components import build
     from raft_core.config.run_config import overridden
     from raft_core.errors import ConfigError
     from raft_core.rewards.scoring import Scorer
 
-    walk = Walk()
-    try:
-        reward = walk.component(overridden({}, overrides)["labeller"], "reward", "labeller").make()
-    except Unbuilt:
-        raise ConfigError(walk.mistakes) from None
-    scorer = Scorer(reward)
+    scorer = Scorer(build("reward", overridden({}, overrides)["labeller"], "labeller"))
     if mistakes := scorer.check():
         raise ConfigError([f"labeller: {mistake}" for mistake in mistakes])
     return scorer

@@ -56,7 +56,7 @@ def chosen_selector(overrides) -> Selector | None:
     Raises:
         ConfigError: it is none, or another setting is given.
     """
-    from raft_core.config.components import Unbuilt, Walk
+    from raft_core.config.components import build
     from raft_core.config.run_config import overridden
     from raft_core.errors import ConfigError
 
@@ -65,11 +65,7 @@ def chosen_selector(overrides) -> Selector | None:
         raise ConfigError(f"--{unknown[0]} is not known here: {USAGE}")
     if not raw:
         return None
-    walk = Walk()
-    try:
-        return walk.component(raw["selector"], "selector", "selector").make()
-    except Unbuilt:
-        raise ConfigError(walk.mistakes) from None
+    return build("selector", raw["selector"])
 
 
 def best_table(stored: list[Stored], column: str, ks: list[int]):

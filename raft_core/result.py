@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raft_core.errors import ConfigError
+from raft_core.media.medium import common_medium
 from raft_core.types import Sample
 
 if TYPE_CHECKING:
@@ -181,42 +182,11 @@ class Comparison:
     def before_after(self) -> Any:
         """Samples from the same noise before and after: a picture of some prompts, or a table of texts."""
         shown = self.evaluations[-1]  # prompts that were held out, where there are some
-        if isinstance(shown.before[0].output, str):
-            return Texts(shown)
-        from raft_core.media.image import contact_sheet
-
-        columns, rows = min(shown.k, SHOWN_SAMPLES), range(min(len(shown.prompts), SHOWN_PROMPTS))
-        sides = (shown.before, shown.after)
-        images = [side[row * shown.k + j].output for row in rows for side in sides for j in range(columns)]
-        return contact_sheet(images, 2 * columns, side=SIDE)
+        medium = common_medium([sample.output for sample in (*shown.before, *shown.after)])
+        return medium.before_after(shown.before, shown.after, shown.k)
 
     def _repr_html_(self) -> str:
         return self.table.to_html(index=False, float_format=lambda value: f"{value:.3g}")
-
-
-@dataclass(frozen=True)
-class Texts:
-    """Texts before and after, the first sample of each prompt."""
-
-    evaluation: Evaluation
-
-    @property
-    def rows(self) -> list[tuple[str, str, str]]:
-        """(prompt, before, after) of some prompts."""
-        shown = self.evaluation
-        starts = range(0, len(shown.before), shown.k)[:SHOWN_PROMPTS]
-        return [(shown.before[i].prompt.text, shown.before[i].output, shown.after[i].output) for i in starts]
-
-    def __str__(self) -> str:
-        return "\n\n".join(f"{prompt}\n  before: {before}\n  after:  {after}" for prompt, before, after in self.rows)
-
-    def _repr_html_(self) -> str:
-        head = "".join(f"<th>{name}</th>" for name in ("prompt", "before", "after"))
-        style = "text-align: left; vertical-align: top; white-space: pre-wrap"
-        body = "".join(
-            "<tr>" + "".join(f'<td style="{style}">{html.escape(cell)}</td>' for cell in row) + "</tr>" for row in self.rows
-        )
-        return f"<table><tr>{head}</tr>{body}</table>"
 
 
 class Outputs(Sequence[Any]):
@@ -236,11 +206,4 @@ class Outputs(Sequence[Any]):
         return (sample.output for sample in self.samples)
 
     def _repr_html_(self) -> str:
-        if not self.samples or isinstance(self[0], str):
-            pairs = ((sample.prompt.text, sample.output) for sample in self.samples)
-            cells = "".join(f"<tr><td>{html.escape(p)}</td><td>{html.escape(o)}</td></tr>" for p, o in pairs)
-            return f"<table>{cells}</table>"
-        from raft_core.media.image import contact_sheet, data_uri
-
-        sheet = contact_sheet(list(self), min(len(self), 8), side=SIDE)
-        return f'<img src="{data_uri(sheet, lossless=True)}" alt="{len(self)} pictures">'
+        return common_medium(list(self)).html(self.samples)

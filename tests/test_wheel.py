@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -58,12 +59,12 @@ def test_the_installed_wheel_aligns(wheel, tmp_path):
     site = next((env / "lib").glob("python*/site-packages"))
     # Dependencies come from the tests' environment; the .pth files in there, this checkout's among them, are not read.
     (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
-    place = subprocess.run(
-        [python, "-c", "import raft_core; print(raft_core.__file__)"], capture_output=True, text=True, cwd=tmp_path
-    )
+    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    code = "import raft_core; print(raft_core.__file__)"
+    place = subprocess.run([python, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=alone)
     assert place.stdout.startswith(str(site))
     words = ["--rounds", "1", "--k", "2", "--trainer.steps", "1", "--evaluation.k", "1", "--evaluation.prompts", "1"]
     command = [env / "bin" / "raft", "align", "--policy.sampling.steps", "2", *words]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=800)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=800, env=alone)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "runs" / "resolution" / "export" / "pytorch_lora_weights.safetensors").is_file()

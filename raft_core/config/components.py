@@ -6,6 +6,7 @@ first mistake, and because it checks a class against a protocol by annotations, 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import typing
@@ -376,24 +377,40 @@ def plain_arguments(parts: Mapping[str, Part]) -> dict[str, Any]:
     return {name: part.plain for name, part in parts.items() if part.plain is not OMITTED}
 
 
-def build(kind: str, raw: Any, where: str | None = None, base: Path | None = None) -> Any:
-    """One component, as a configuration would name it or as the object itself; nothing loaded.
+def build(kind: Any, raw: Any, where: str | None = None, base: Path | None = None) -> Any:
+    """One part, as a configuration would name it or as the object itself; nothing loaded.
 
     Args:
-        kind: ``policy``, ``reward``, ``selector`` …
-        raw: its name, a mapping with class_path and init_args, or an object.
-        where: what mistakes call it.
+        kind: a role (``policy``, ``reward``, ``selector`` …), or an annotated type.
+        raw: of a component its name, a mapping with class_path and init_args, or an object.
+        where: what mistakes call it; by default its role.
         base: folder in which files that it names are looked up.
 
     Raises:
         ConfigError: with every mistake that there is.
     """
-    walk = Walk(base)
-    part = walk.component(raw, kind, where or kind)
-    try:
-        return part.make()
-    except Unbuilt:
-        raise ConfigError(walk.mistakes) from None
+    name = where or str(kind)
+    return build_each({name: (kind, raw)}, base)[name]
+
+
+def build_each(named: Mapping[str, tuple[Any, Any]], base: Path | None = None, mistakes: Sequence[str] = ()) -> dict[str, Any]:
+    """Several parts, name → (kind, raw) as of ``build``; the mistakes of all are told together.
+
+    Args:
+        mistakes: that are known already.
+
+    Raises:
+        ConfigError: with every mistake that there is.
+    """
+    walk, built = Walk(base), {}
+    walk.note("", mistakes)
+    parts = {name: walk.value(raw, PROTOCOL_OF.get(kind, kind), name) for name, (kind, raw) in named.items()}
+    for name, part in parts.items():
+        with contextlib.suppress(Unbuilt):
+            built[name] = part.make()
+    if walk.mistakes:
+        raise ConfigError(walk.mistakes)
+    return built
 
 
 def reward_spec(raw: Mapping[str, Any] | str) -> RewardSpec:
@@ -402,9 +419,4 @@ def reward_spec(raw: Mapping[str, Any] | str) -> RewardSpec:
     Raises:
         ConfigError: with every mistake that there is.
     """
-    walk = Walk()
-    part = walk.component(raw, "reward", "reward")
-    try:
-        return RewardSpec(part.plain, part.make())
-    except Unbuilt:
-        raise ConfigError(walk.mistakes) from None
+    return build(RewardSpec, raw, "reward")

@@ -13,12 +13,13 @@ import pyarrow as pa
 from raft_core.errors import StoreError
 from raft_core.evaluation.evaluate import Comparison, Evaluation, Spread
 from raft_core.machine.files import plain_json, write_json
+from raft_core.media.medium import Medium, common_medium
 from raft_core.metrics.statistics import Estimate
 from raft_core.reading.files import Unreadable, excerpt
 from raft_core.reading.json_data import read_object
 from raft_core.reading.shapes import NUMBER, require_shape, taken_apart
-from raft_core.store.tables import IMAGE, failures_of, object_of, read_table, require_columns, write_table
-from raft_core.store.tensors import UnusableError, from_png, to_png
+from raft_core.store.tables import failures_of, medium_of_column, object_of, read_table, require_columns, write_table
+from raft_core.store.tensors import UnusableError
 from raft_core.types import Prompt, Request, Sample, Scores
 
 LARGEST = 2**28  # bytes of ``evaluation.json``, which repeats the prompts
@@ -90,14 +91,17 @@ def write_pairs(path: Path, evaluation: Evaluation) -> None:
     """
     samples = evaluation.before
     sides = {"before": (samples, evaluation.scores_before), "after": (evaluation.after, evaluation.scores_after)}
-    is_text = any(isinstance(s.output, str) for s in (*evaluation.before, *evaluation.after))
+    medium = common_medium([s.output for s in (*evaluation.before, *evaluation.after)])
     columns: dict[str, pa.Array] = {
         "prompt": pa.array([s.prompt.text for s in samples], pa.string()),
         "prompt_id": pa.array([s.prompt.id for s in samples], pa.string()),
         "prompt_meta": pa.array([plain_json(s.prompt.meta) for s in samples], pa.string()),
         "index": pa.array([s.request.index for s in samples], pa.int64()),
         "seed": pa.array([s.seed for s in samples], pa.int64()),
-        **{side: _outputs(drawn, side, is_text) for side, (drawn, _) in sides.items()},
+        **{
+            side: medium.column([s.output for s in drawn], lambda row, side=side: f"{side}-{row:05d}")
+            for side, (drawn, _) in sides.items()
+        },
         **{f"{side}_failed": pa.array([s.failed or None for s in drawn], pa.string()) for side, (drawn, _) in sides.items()},
     }
     for side, (_, scores) in sides.items():
@@ -112,14 +116,6 @@ def write_pairs(path: Path, evaluation: Evaluation) -> None:
         },
     }
     write_table(path, pa.table(columns), facts)
-
-
-def _outputs(samples: Sequence[Sample], side: str, is_text: bool) -> pa.Array:
-    outputs = [sample.output for sample in samples]
-    if is_text:
-        return pa.array(outputs, pa.string())
-    cells = [None if o is None else {"bytes": to_png(o), "path": f"{side}-{row:05d}.png"} for row, o in enumerate(outputs)]
-    return pa.array(cells, IMAGE)
 
 
 def read_results(run_folder: Path) -> Results | None:
@@ -149,7 +145,8 @@ def _evaluation(numbers: Mapping[str, Any], folder: Path) -> Evaluation:
     rows = table.to_pylist()
     if numbers["k"] < 1 or not rows or len(rows) % numbers["k"]:
         raise Unreadable(f"{split}.parquet has {len(rows)} pairs, but k is {excerpt(numbers['k'], 20)}")
-    before, after = ([_sample(row, side) for row in rows] for side in ("before", "after"))
+    medium = medium_of_column(table, "before")
+    before, after = ([_sample(row, side, medium) for row in rows] for side in ("before", "after"))
     scores_before, scores_after = (_scores(table, facts, side) for side in ("before", "after"))
     spread = numbers["diversity"]
     return Evaluation(
@@ -166,13 +163,12 @@ def _evaluation(numbers: Mapping[str, Any], folder: Path) -> Evaluation:
     )
 
 
-def _sample(row: Mapping[str, Any], side: str) -> Sample:
-    output = row[side]
+def _sample(row: Mapping[str, Any], side: str, medium: Medium) -> Sample:
     request = Request(Prompt(row["prompt"], object_of(row["prompt_meta"])), row["index"], row["seed"])
     reason = row.get(f"{side}_failed")  # not in files of versions that did not know of failed samples
     if isinstance(reason, str) and reason:
         return Sample(request).as_failed(reason)
-    return Sample(request, output=output if isinstance(output, str) else from_png(output["bytes"]))
+    return Sample(request, output=medium.from_cell(row[side]))
 
 
 def _scores(table: pa.Table, facts: Mapping[str, Any], side: str) -> Scores:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -156,3 +156,21 @@ def opaque(image: Image.Image) -> Image.Image:
         return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
     except ValueError as error:
         raise DataError(f"a picture of mode {image.mode!r} cannot be shown as RGB: {error}") from error
+
+
+def to_png(image: Image.Image) -> bytes:
+    """A lossless PNG of an RGB picture. Level 1: several times faster than the default for a few per cent more bytes."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def from_png(data: Any) -> Image.Image:
+    """The RGB picture of a stored PNG. Run folders travel, so it is opened with the same care as any other.
+
+    Raises:
+        Unreadable: it is none.
+    """
+    if not isinstance(data, bytes):
+        raise Unreadable(f"a stored picture is {excerpt(repr(data), 40)}, but must be the bytes of a PNG")
+    return decode_picture(data, formats=("PNG",))

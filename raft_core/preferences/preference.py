@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from raft_core.conversations import transcript
-from raft_core.media.image import jpeg_kilobytes
+from raft_core.media.medium import medium_of
 from raft_core.media.picture import open_picture, read_picture_file
 from raft_core.types import MESSAGES, Message, Prompt, Request, Sample
 
@@ -93,9 +93,7 @@ class Item(NamedTuple):
     def size(self) -> float:
         """What a hackable reward follows: words of a text, or kilobytes (of 1000) of a picture as JPEG of quality 95."""
         output = self.loaded()
-        if isinstance(output, str):
-            return float(len(output.split()))
-        return jpeg_kilobytes(output)
+        return medium_of(output).size(output)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,28 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from raft_core.errors import ModelError
+from raft_core.media.medium import medium_named
 from raft_core.preferences.learner import Learner, Scale, raw_scores
 from raft_core.preferences.preference import Item
 
 TOLERANCE = 0.25  # in standard deviations of the reward: more than precision, less than another model
 PROMPTS = ("a red circle", "How do I boil an egg?", "two cats on a sofa, oil painting", "Explain why the sky is blue.")
-TEXTS = ("No.", "Put it into boiling water for seven minutes.", "It is red, and round.", "I cannot say, but ask someone else.")
 
 
 def probe_items(modality: str) -> list[Item]:
     """Four items that are the same for ever."""
-    if modality == "text":
-        return [Item(prompt, text) for prompt, text in zip(PROMPTS, TEXTS, strict=True)]
-    return [Item(prompt, _picture(number)) for number, prompt in enumerate(PROMPTS)]
-
-
-def _picture(number: int):
-    """A 64×64 picture of slopes and stripes, another for every number."""
-    from PIL import Image
-
-    row, column = np.mgrid[0:64, 0:64]
-    levels = [(number + 1) * row * 3, (number + 2) * column * 2, 128 + 100 * np.sin((row + number * column) / 5)]
-    return Image.fromarray((np.stack(levels, axis=-1) % 256).astype(np.uint8))
+    return [Item(prompt, output) for prompt, output in zip(PROMPTS, medium_named(modality).probes(), strict=True)]
 
 
 def probe(learner: Learner) -> list[float]:

@@ -217,7 +217,7 @@ def _item(row: Row) -> Item:
     try:
         context = messages_of(whole, "prompt") if looks_like_messages(whole) else None
         asked = prompt if isinstance(prompt, str) else transcript(context or [])
-        return Item(asked, output if isinstance(output, str) else Picture(data=output.encoded()), context)
+        return Item(asked, Picture(data=output.encoded()) if isinstance(output, Picture) else output, context)
     except (DataError, BadConversation) as error:
         raise BadRow(str(error)) from None
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from raft_core.errors import ConfigError, RaftError, RewardError
+from raft_core.media.medium import medium_of
 from raft_core.preferences.folder import Recipe, load_learner, read_recipe
 from raft_core.preferences.learner import Learner, raw_scores
 from raft_core.preferences.preference import Item
@@ -92,9 +93,6 @@ class LearnedReward:
         assert self._loaded is not None
         recipe, learner = self._loaded
         for sample in samples:
-            if isinstance(sample.output, str) != (recipe.modality == "text"):
-                raise RewardError(
-                    f"the learned reward {self.folder} scores {recipe.modality}, but a sample holds "
-                    f"{'text' if isinstance(sample.output, str) else type(sample.output).__name__}"
-                )
+            if (held := medium_of(sample.output).modality) != recipe.modality:
+                raise RewardError(f"the learned reward {self.folder} scores {recipe.modality}, but a sample holds {held}")
         return recipe.after(raw_scores(learner, learner.encode([Item.of(sample) for sample in samples])))

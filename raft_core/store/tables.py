@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raft_core.machine.files import plain_json, replacing
+from raft_core.media.medium import Medium, common_medium, media, medium_named
 from raft_core.reading.files import Unreadable, excerpt, open_regular
 from raft_core.reading.json_data import parse_json
 from raft_core.reading.shapes import require_shape, taken_apart
-from raft_core.store.tensors import UnusableError, from_png, identity, to_png
+from raft_core.store.tensors import UnusableError, identity
 from raft_core.types import Failure, Prompt, Request, Sample, Scores
 
 SCORE = "score."
-IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 # `datasets` shows a Parquet file page by page; pages of many pictures are slow to open.
 ROWS_PER_GROUP = 100
 
@@ -53,7 +52,7 @@ def write_samples(
         "index": pa.array([s.request.index for s in samples], pa.int64()),
         "seed": pa.array([s.seed for s in samples], pa.int64()),
         "round": pa.array([rnd] * n, pa.int64()),
-        **_output_column(samples, rnd),
+        **_output_column([sample.output for sample in samples], rnd),
         **{SCORE + name: _score_column(values) for name, values in scores.columns.items()},
         "kept": pa.array(np.asarray(kept, dtype=bool)),
         "policy_hash": pa.array([policy_hash] * n, pa.string()),
@@ -70,14 +69,9 @@ def write_samples(
     write_table(path, pa.table(columns), facts)
 
 
-def _output_column(samples: Sequence[Sample], rnd: int) -> dict[str, pa.Array]:
-    outputs = [sample.output for sample in samples]
-    if all(output is None or isinstance(output, str) for output in outputs):
-        return {"text": pa.array(outputs, pa.string())}
-    with ThreadPoolExecutor() as pool:  # compression runs outside of Python's lock
-        pngs = list(pool.map(lambda image: None if image is None else to_png(image), outputs))
-    cells = [png and {"bytes": png, "path": f"{rnd:04d}-{row:05d}.png"} for row, png in enumerate(pngs)]
-    return {"image": pa.array(cells, IMAGE)}
+def _output_column(outputs: Sequence[Any], rnd: int) -> dict[str, pa.Array]:
+    medium = common_medium(outputs)
+    return {medium.modality: medium.column(outputs, lambda row: f"{rnd:04d}-{row:05d}")}
 
 
 def _score_column(values: np.ndarray) -> pa.Array:
@@ -95,9 +89,10 @@ def write_table(path: Path, table: pa.Table, facts: Mapping[str, Any]) -> None:
 
 
 def _feature(kind: pa.DataType) -> dict[str, str]:
-    if kind == IMAGE:
-        return {"_type": "Image"}
-    names = {pa.string(): "string", pa.int64(): "int64", pa.float64(): "float64", pa.bool_(): "bool"}
+    for medium in media():
+        if kind == medium.column_type():
+            return medium.feature
+    names = {pa.int64(): "int64", pa.float64(): "float64", pa.bool_(): "bool"}
     return {"dtype": names[kind], "_type": "Value"}
 
 
@@ -212,8 +207,10 @@ def read_samples(
         require_columns(table, ("prompt", "prompt_id", "prompt_meta", "index", "seed", "meta", "kept"))
         if requests is not None:
             _check_requests(path, table, requests)
-        rows = table.select(_sample_columns(table)).to_pylist()
-        samples = [_sample(row, request) for row, request in zip(rows, requests or [None] * len(rows), strict=True)]
+        medium = medium_named(output_column(table.column_names))
+        rows = table.select(["prompt", "prompt_meta", "index", "seed", "meta", medium.modality]).to_pylist()
+        asked = requests or [None] * len(rows)
+        samples = [_sample(row, request, medium) for row, request in zip(rows, asked, strict=True)]
         scores = Scores(
             reward=facts["reward"],
             columns={name.removeprefix(SCORE): numbers(table[name]) for name in table.column_names if name.startswith(SCORE)},
@@ -269,9 +266,22 @@ def _rows(file: pq.ParquetFile, names: list[str], rows: Sequence[int]) -> pa.Tab
     return pa.concat_tables(parts)
 
 
-def _sample_columns(table: pa.Table) -> list[str]:
-    output = "image" if "image" in table.column_names else "text"
-    return ["prompt", "prompt_meta", "index", "seed", "meta", output]
+def medium_of_column(table: pa.Table, name: str) -> Medium:
+    """The kind of output that a column holds.
+
+    Raises:
+        UnusableError: none that is known.
+    """
+    require_column = table[name].type  # KeyError: told as damage by the caller
+    found = next((medium for medium in media() if medium.column_type() == require_column), None)
+    if found is None:
+        raise UnusableError(f"its column {name!r} holds {require_column}, which is no kind of output")
+    return found
+
+
+def output_column(names: Collection[str]) -> str:
+    """Which of a table's columns holds the outputs: the one that is named as a modality."""
+    return next((medium.modality for medium in media() if medium.modality in names), media()[0].modality)
 
 
 def _check_requests(path: Path, table: pa.Table, requests: Sequence[Request]) -> None:
@@ -290,8 +300,8 @@ def object_of(text: str) -> dict[str, Any]:
     return require_shape(parse_json(text, repeated_keys=True), dict, "it")
 
 
-def _sample(row: Mapping[str, Any], request: Request | None) -> Sample:
+def _sample(row: Mapping[str, Any], request: Request | None, medium: Medium) -> Sample:
     request = request or Request(Prompt(row["prompt"], object_of(row["prompt_meta"])), row["index"], row["seed"])
-    image = row.get("image")
-    output = from_png(image["bytes"]) if image else row.get("text")
+    cell = row[medium.modality]
+    output = None if cell is None else medium.from_cell(cell)
     return Sample(request, output=output, meta=object_of(row["meta"]))

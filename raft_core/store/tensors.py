@@ -1,9 +1,8 @@
-"""Samples as bytes: their tensors in a safetensors file that proves itself, their pictures as PNG."""
+"""The tensors of samples in a safetensors file that proves itself."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from raft_core.machine.files import plain_json, replacing
+from raft_core.media.medium import medium_of
 from raft_core.reading.files import Unreadable, excerpt
 from raft_core.reading.json_data import parse_json
 from raft_core.reading.shapes import require_shape, taken_apart
@@ -19,7 +19,6 @@ from raft_core.types import Request, Sample
 
 if TYPE_CHECKING:
     import torch
-    from PIL import Image
 
 
 class UnusableError(Exception):
@@ -39,17 +38,12 @@ def normalised(samples: Sequence[Sample]) -> list[Sample]:
     return [
         Sample(
             request=sample.request,
-            output=normalised_output(sample.output),
+            output=None if sample.output is None else medium_of(sample.output).normalised(sample.output),
             tensors={name: sample.tensors[name].detach().cpu().contiguous().clone() for name in sorted(sample.tensors)},
             meta=json.loads(plain_json(sample.meta)),
         )
         for sample in samples
     ]
-
-
-def normalised_output(output: Any) -> Any:
-    """A string as it is, a picture in RGB."""
-    return output if output is None or isinstance(output, str) or output.mode == "RGB" else output.convert("RGB")
 
 
 def save_tensors(path: Path, samples: Sequence[Sample], facts: Mapping[str, Any]) -> None:
@@ -146,23 +140,3 @@ def hexdigest(named: Iterable[tuple[str, torch.Tensor]], text: str = "") -> str:
         data: Any = flat.view(torch.uint8).numpy()
         digest.update(data)
     return digest.hexdigest()
-
-
-def to_png(image: Image.Image) -> bytes:
-    """A lossless PNG of an RGB picture. Level 1: several times faster than the default for a few per cent more bytes."""
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", compress_level=1)
-    return buffer.getvalue()
-
-
-def from_png(data: bytes) -> Image.Image:
-    """The RGB picture of a stored PNG. Run folders travel, so it is opened with the same care as any other.
-
-    Raises:
-        Unreadable: it is none.
-    """
-    from raft_core.media.picture import decode_picture
-
-    if not isinstance(data, bytes):
-        raise Unreadable(f"a stored picture is {excerpt(repr(data), 40)}, but must be the bytes of a PNG")
-    return decode_picture(data, formats=("PNG",))

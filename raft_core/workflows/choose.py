@@ -14,6 +14,7 @@ import numpy as np
 from raft_core.errors import RewardError
 from raft_core.machine.files import write_text
 from raft_core.machine.out_of_memory import in_words
+from raft_core.media.medium import medium_of
 from raft_core.metrics.voting import Row, Vote, Voter, accuracy_table, is_answer, rerank, vote
 from raft_core.reporter import Reporter
 from raft_core.rewards.scoring import Scorer
@@ -144,8 +145,7 @@ def _ranked(chosen: Chosen, sample: Sample, p: int, k: int) -> dict[str, Any]:
 
 
 def _told(sample: Sample) -> dict[str, Any]:
-    text = {"text": sample.output} if isinstance(sample.output, str) else {}
-    return {"index": sample.request.index, **text}
+    return {"index": sample.request.index, **medium_of(sample.output).line(sample.output)}
 
 
 def plain_answer(answer: Any) -> Any:

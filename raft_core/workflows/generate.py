@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from raft_core.machine.files import replacing, write_text
+from raft_core.machine.files import write_text
 from raft_core.machine.out_of_memory import in_words
+from raft_core.media.medium import medium_of
 from raft_core.protocols import Policy
 from raft_core.reporter import Reporter
 from raft_core.sampling import rendered, requests, require_strength, sampled
@@ -72,13 +73,10 @@ def write_outputs(
             row[MESSAGES] = list(sample.prompt.messages)
         if sample.failed:
             row["failed"] = sample.failed
-        elif isinstance(sample.output, str):
-            row["text"] = sample.output
         else:
-            files.append(folder / f"{stem}.png")
-            with replacing(files[-1]) as temporary:
-                sample.output.save(temporary, format="PNG")
-            row["file"] = files[-1].name
+            told, written = medium_of(sample.output).write(sample.output, folder, stem)
+            row |= told
+            files += written
         lines.append(json.dumps({**row, **more[number]} if more else row, ensure_ascii=False))
     write_text(folder / "samples.jsonl", "\n".join(lines) + "\n")
     write_samples(folder / "samples.parquet", samples, scores, np.zeros(len(samples), dtype=bool) if kept is None else kept)

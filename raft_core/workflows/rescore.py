@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from raft_core.config.components import Unbuilt, Walk
+from raft_core.config.components import build
 from raft_core.config.run_config import overridden, parse_overrides
 from raft_core.errors import ConfigError, RewardError, StoreError
 from raft_core.machine.out_of_memory import in_words
@@ -51,14 +51,7 @@ def built_reward(words: Sequence[str], usage: str) -> Scorer:
         raise ConfigError(f"--{unknown[0]} is not known here: {usage}")
     if "reward" not in raw:
         raise ConfigError(f"--reward is missing: {usage}")
-    walk = Walk()
-    try:
-        reward = walk.component(raw["reward"], "reward", "reward").make()
-    except Unbuilt:
-        reward = None
-    if walk.mistakes:
-        raise ConfigError(walk.mistakes)
-    return Scorer(reward)  # type: ignore[arg-type] - built, as there is no mistake
+    return Scorer(build("reward", raw["reward"]))
 
 
 def rescored(folder: Path, scorer: Scorer, rounds: Sequence[int] | None, reporter: Reporter) -> Iterator[Line]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from raft_core.bundled import bundled_models, bundled_runs
 from raft_core.capabilities import Imports
-from raft_core.config.components import Unbuilt, Walk
+from raft_core.config.components import build_each
 from raft_core.config.importing import resolve
 from raft_core.config.run_config import Override, overridden, read_yaml
 from raft_core.errors import ConfigError, ModelError
@@ -47,22 +47,11 @@ class Source:
         Raises:
             ConfigError: with every mistake that there is.
         """
-        walk = Walk()
         wanted = {"policy": Policy, "reward": Reward, "judges": Sequence[Reward]} if rewards else {"policy": Policy}
-        parts = {}
-        for key, kind in wanted.items():
-            if key not in self.raw and key != "judges":
-                walk.note("", f"{key} is missing: give --{key} NAME (raft list {key}s says which there are)")
-            else:
-                parts[key] = walk.value(self.raw.get(key, []), kind, key)
-        built = {}
-        for key, part in parts.items():
-            try:
-                built[key] = part.make()
-            except Unbuilt:
-                continue
-        if walk.mistakes:
-            raise ConfigError(walk.mistakes)
+        missing = [key for key in wanted if key not in self.raw and key != "judges"]
+        named = {key: (kind, self.raw.get(key, [])) for key, kind in wanted.items() if key not in missing}
+        told = [f"{key} is missing: give --{key} NAME (raft list {key}s says which there are)" for key in missing]
+        built = build_each(named, mistakes=told)
         return built["policy"], Scorer(built["reward"], tuple(built["judges"])) if rewards else None
 
     def load(self, policy: Policy, checkpoint: str | None = None) -> str:

@@ -162,7 +162,7 @@ def known(pool: Pool, choice: Choice) -> bool:
 def shown(output: str | bytes) -> str:
     """A completion as it is, a picture as an address that holds it: small ones to the pixel, large ones reduced."""
     from raft_core.media.image import data_uri, fitted
-    from raft_core.store.tensors import from_png
+    from raft_core.media.picture import from_png
 
     if isinstance(output, str):
         return output

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from raft_core import capabilities
-from raft_core.errors import DataError, RaftError, RewardError
+from raft_core.errors import ConfigError, DataError, RaftError, RewardError
 from raft_core.preferences.folder import CONFIG
 from raft_core.protocols import Reward
 from raft_core.types import Prompt, Request, Sample
@@ -136,15 +136,11 @@ def _reward(offer: Offer) -> Reward:
 
 
 def _built(offer: Offer) -> Reward:
-    from raft_core.config.components import Unbuilt, Walk
+    from raft_core.config.components import build
 
-    walk = Walk()
     try:
-        reward = walk.component(offer.spec, "reward", offer.key).make()
-    except Unbuilt:
-        raise RewardError("; ".join(walk.mistakes)) from None
-    mistakes = [*walk.mistakes, *capabilities.check(reward)]
-    if mistakes:
-        raise RewardError("; ".join(mistakes))
+        reward = build("reward", offer.spec, offer.key)
+    except ConfigError as error:
+        raise RewardError("; ".join(error.mistakes)) from None
     capabilities.load(reward)
     return reward

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from raft_core.errors import ConfigError, StoreError, nearest
+from raft_core.media.picture import from_png
 from raft_core.reading.files import Unreadable
 from raft_core.reading.shapes import require_shape, taken_apart
 from raft_core.report.pictures import View, view
 from raft_core.soundness import failed_of
 from raft_core.store.rounds import SAMPLES, round_folder, rounds_in
 from raft_core.store.tables import SCORE, read_columns
-from raft_core.store.tensors import UnusableError, from_png
+from raft_core.store.tensors import UnusableError
 
 ALL, KEPT, DROPPED = "all", "kept", "dropped"
 BEST, WORST, DRAWN = "best first", "worst first", "as drawn"

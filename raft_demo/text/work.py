@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from raft_core import capabilities
-from raft_core.config.components import Walk
+from raft_core.config.components import build
 from raft_core.errors import ConfigError, ModelError
 from raft_core.evaluation.evaluate import column_roles, scored_together
 from raft_core.metrics.voting import Voter, groups
@@ -206,11 +206,7 @@ def _reranker(source: Source, policy: Any, key: str, spec: Mapping[str, Any] | N
 
 
 def _built(spec: Mapping[str, Any]) -> Any:
-    walk = Walk()
-    part = walk.component(spec, "reward", "reward")
-    if walk.mistakes:
-        raise ConfigError(walk.mistakes)
-    return part.make()
+    return build("reward", spec)
 
 
 def _told(prompt: Prompt, answer: str, voter: Voter) -> Prompt:

@@ -123,7 +123,7 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(PATIENCE_S * 1000)
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("console", lambda told: errors.append(f"{told.text} {told.location}") if told.type == "error" else None)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(f"{url}/?__theme={'dark' if dark else 'light'}")
         page.get_by_role("heading", name="RAFT", exact=True).wait_for()

@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import gradio as gr
@@ -185,7 +186,8 @@ def asked(hosts, kind="http"):
         sent.append(message)
 
     scope = {"type": kind, "headers": [(b"host", host) for host in hosts]}
-    asyncio.run(KnownHosts(app)(scope, None, send))  # type: ignore[arg-type] - nothing is received
+    with ThreadPoolExecutor(1) as other:  # in this thread a browser's event loop may be running
+        other.submit(asyncio.run, KnownHosts(app)(scope, None, send)).result()  # type: ignore[arg-type] - nothing is received
     return sent[0]
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from raft_core.errors import ConfigError
+from raft_core.media.medium import medium_of
 from raft_core.protocols import Combinator, Reward, RewardInfo
 from raft_core.types import Sample
 
@@ -14,7 +16,7 @@ from raft_core.types import Sample
 class Distinct:
     """The reward of each output the first time that it is drawn for a prompt; a repetition is not scored, so never selected.
 
-    Repetitions are told by their text without what is white at its ends, so this is for outputs that are texts.
+    Texts are the same when they differ in nothing but what is white at their ends, pictures when every pixel is the same.
 
     Args:
         reward: what counts.
@@ -38,17 +40,13 @@ class Distinct:
         )
 
     def combine(self, scores: Mapping[str, np.ndarray], samples: Sequence[Sample]) -> np.ndarray:
-        """[N]; NaN where the reward is, and for repetitions.
-
-        Raises:
-            ConfigError: the outputs are no texts.
-        """
-        seen: set[tuple[str, str]] = set()
+        """[N]; NaN where the reward is, and for repetitions."""
+        seen: set[tuple[str, Any]] = set()
         values = scores[self.parts[0].info.name].copy()
         for i, sample in enumerate(samples):
-            if not isinstance(sample.output, str):
-                raise ConfigError(f"{self.info.name} tells repetitions of texts, but the outputs are no texts: leave it out")
-            key = sample.prompt.id, sample.output.strip()
+            if sample.output is None:
+                continue  # a failed sample, which no reward scored
+            key = sample.prompt.id, medium_of(sample.output).likeness(sample.output)
             if key in seen:
                 values[i] = np.nan
             seen.add(key)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from raft_core.errors import DataError
+from raft_core.media.medium import medium_of
 from raft_core.media.picture import open_picture, picture_size
 from raft_core.reading.files import Unreadable, excerpt
 from raft_core.reading.json_data import parse_json
@@ -38,7 +39,6 @@ def asked(samples: Sequence[Sample]) -> dict[str, Any]:
 
 def _outgoing(sample: Sample) -> dict[str, Any]:
     from raft_core.machine.files import plain_json
-    from raft_core.store.tensors import to_png
 
     facts = {
         "prompt": sample.prompt.text,
@@ -46,12 +46,8 @@ def _outgoing(sample: Sample) -> dict[str, Any]:
         "index": sample.request.index,
         "seed": sample.seed,
     }
-    output = sample.output
-    if isinstance(output, str):
-        return {**facts, "text": output}
-    if not hasattr(output, "save"):
-        raise TypeError(f"a sample holds {type(output).__name__}, neither text nor a picture: render it first")
-    return {**facts, "image": base64.b64encode(to_png(output)).decode("ascii")}
+    medium = medium_of(sample.output)
+    return {**facts, medium.modality: medium.to_message(sample.output)}
 
 
 def received(body: Any, most: int | None = None, most_pixels: int | None = None) -> tuple[list[Sample], list[str | None]]:

@@ -18,12 +18,12 @@ import pytest
 from PIL import Image
 
 from raft_core.errors import ConfigError, RewardError
+from raft_core.media.picture import to_png
 from raft_core.protocols import RewardInfo
 from raft_core.rewards.scoring import Scorer, score
 from raft_core.rewards.service import messages as wire
 from raft_core.rewards.service.remote import Connection, RemoteReward
 from raft_core.rewards.service.serve import Limits, RewardServer, serving_reward
-from raft_core.store.tensors import to_png
 from raft_core.types import Prompt, Request, Sample
 
 QUICK = Connection(timeout_s=30, attempts=2, backoff_s=0)
