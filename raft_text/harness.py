@@ -89,7 +89,7 @@ def find_tasks(words: Sequence[str]) -> Tasks:
         ConfigError: no such task, with the nearest; a file that is not there or names no task.
     """
     require_harness()
-    from lm_eval.tasks import TaskManager
+    from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports] - an extra
 
     files = [Path(word).expanduser() for word in words if word.endswith(SUFFIXES)]
     own = {str(file): task_name(file) for file in files}
@@ -137,8 +137,8 @@ def run(policy: CausalLM, tasks: Tasks, settings: Settings, *, reference: bool) 
     Raises:
         DataError: a task that cannot be run, such as one whose data cannot be had; with the harness's own words.
     """
-    import lm_eval
-    from lm_eval.models.huggingface import HFLM
+    import lm_eval  # pyright: ignore[reportMissingImports] - an extra
+    from lm_eval.models.huggingface import HFLM  # pyright: ignore[reportMissingImports] - an extra
 
     engine = policy.engine
     with engine.placed(), engine.version(reference), torch.no_grad():

@@ -120,6 +120,8 @@ class CausalLM:
         found += init_mistakes(self.lora, self.model)
         if self.sampling.engine == "vllm" and self.lora and self.lora.init and self.lora.before == "init":
             found.append("sampling.engine vllm draws the frozen start without a LoRA: set lora.before to base with lora.init")
+        if self.environment and self.sampling.engine == "vllm":
+            found.append("an environment needs the engine transformers: with vllm it is not known where a turn has ended")
         if self.environment and self.sampling.min_new_tokens:
             found.append("sampling.min_new_tokens is for completions of one turn: set it to 0 with an environment")
         for model in filter(None, (self.model, self.sampling.draft)):

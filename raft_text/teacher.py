@@ -76,14 +76,14 @@ class Teacher:
         """
         if self._network is not None:
             return
-        self._device = resolve_device(device)
-        key = (self.name, self._dtype, self._quantize, str(self._device))
-        self._network = _LOADED[key] = _LOADED.get(key) or self._loaded(model, self._device)
-
-    def _loaded(self, model: str, device: torch.device) -> Any:
         base, adapter = self._parts()
         if mistakes := self._other_tokens(model, base):
             raise ModelError(mistakes[0])
+        self._device = resolve_device(device)
+        key = (self.name, self._dtype, self._quantize, str(self._device))
+        self._network = _LOADED[key] = _LOADED.get(key) or self._loaded(base, adapter, self._device)
+
+    def _loaded(self, base: str, adapter: Path | None, device: torch.device) -> Any:
         dtype = hardware.pick_dtype(self._dtype, device)
         network = loading.load_model(base, dtype, quantization=hardware.quantization(self._quantize))
         if adapter is not None:

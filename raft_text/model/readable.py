@@ -59,7 +59,8 @@ def prompt_mistakes(
 
     def tokens(prompt: Prompt) -> list[Ids]:
         text = response(prompt) if responses else None
-        return [encode(prompt)] if text is None else [encode(prompt), *encode.turns(prompt, text)]
+        told = [encode.told("0", prompt, ended=True)] if tools is not None and encode.is_chat(prompt) else []
+        return [encode(prompt), *told] if text is None else [encode(prompt), *told, *encode.turns(prompt, text)]
 
     return refusals(tokens, prompts)
 

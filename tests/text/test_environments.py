@@ -303,3 +303,28 @@ def test_a_minimum_length_is_refused_with_an_environment(tiny):
 
     policy = CausalLM(str(tiny()), environment=Calculator(), sampling=Sampling(min_new_tokens=2, max_new_tokens=4))
     assert any("min_new_tokens is for completions of one turn" in mistake for mistake in policy.check())
+
+
+def test_a_conversation_whose_template_knows_no_tool_is_told_before_weights_load(tmp_path):
+    """Prompts may be conversations where plain prompts are texts; then their template has to write what a tool says."""
+    from chat_templates import chat_model
+
+    from raft_text import CausalLM
+
+    talk = Prompt("a", {"messages": [{"role": "user", "content": "a"}]})
+    for style, refused in (("chatml", False), ("gemma", True)):
+        policy = CausalLM(
+            str(chat_model(tmp_path / style, style)), environment=Functions(), sampling=Sampling(max_new_tokens=8)
+        )
+        assert policy.check() == []
+        told = policy.check_prompts([talk, talk], [])
+        assert bool(told) == refused
+        if refused:
+            assert "roles must alternate" in told[0] or "does not write a tool's message" in told[0]
+
+
+def test_an_environment_is_not_for_vllm(tiny):
+    from raft_text import CausalLM
+
+    policy = CausalLM(str(tiny()), environment=Calculator(), sampling=Sampling(engine="vllm", max_new_tokens=4))
+    assert any("an environment needs the engine transformers" in mistake for mistake in policy.check())

@@ -99,7 +99,7 @@ def test_its_verdicts_become_scores(folder):
     assert judge.check() == [] and not judge.info.background
     assert score(judge, samples_of(["a"] * 3, [noise(0), noise(1), noise(2)]))[0]["vlm_judge"].tolist() == [7, 7, 7]
     pairwise = VlmJudge(local=judge.local, judgement=PictureJudgement(mode="pairwise"))
-    assert np.isnan(score(pairwise, samples_of(["a"] * 2, [noise(0), noise(1)]))[0]["vlm_judge"]).all()  # "Score: 7" is no choice
+    assert np.isnan(score(pairwise, samples_of(["a"] * 2, [noise(0), noise(1)]))[0]["vlm_judge"]).all()
     judge.sleep()
 
 
