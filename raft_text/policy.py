@@ -117,7 +117,6 @@ class CausalLM:
             found.append("rejection needs the engine transformers: vllm does not let a completion be looked at while it grows")
         if self.critic and self.critic.separate and self.memory.offload:
             found.append("critic.separate keeps a second network on the device, which memory.offload cannot move: choose one")
-        found += init_mistakes(self.lora, self.model)
         if self.sampling.engine == "vllm" and self.lora and self.lora.init and self.lora.before == "init":
             found.append("sampling.engine vllm draws the frozen start without a LoRA: set lora.before to base with lora.init")
         if self.environment and self.sampling.engine == "vllm":
@@ -128,6 +127,8 @@ class CausalLM:
             own = model == self.model
             chat = self.prompting.chat and own
             found += model_mistakes(model, self.prompting, self.sampling, self._tools, chat=chat, stops=own)
+        if not found:  # of a model that is none nothing more is to be said
+            found += init_mistakes(self.lora, self.model)
         for attempt in (self._watch, self._read_references):
             try:
                 attempt()

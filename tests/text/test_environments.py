@@ -61,6 +61,9 @@ def test_the_calculator_works_out_what_stands_between_its_marks():
     steps = calculator.step(calculator.reset([Prompt("a")] * 5), said)
     assert [step.reply for step in steps] == ["24>>", "", "", ">>", ""]
     assert [step.state for step in steps] == [1, 0, 0, 1, 0]
+    plain = Calculator(opened=None, lead=" ", closed="")
+    said = ["He has 8 + 3 =", "11. 11 + 1.5 =", "so x =", "then 7 =", "2 * (3 + 4) =", "5 / 0 ="]
+    assert [step.reply for step in plain.step([0] * 6, said)] == [" 11", " 12.5", "", "", " 14", ""]
     (over,) = calculator.step([2], ["<<1+1="])
     assert over.reply is None
 

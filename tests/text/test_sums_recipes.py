@@ -11,7 +11,7 @@ from raft_cli import main
 from raft_core.store.store import read_history, read_round
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "text"
-RECIPES = ("sft", "offline_st", "online_st", "raft", "reft", "choice", "distill")
+RECIPES = ("sft", "offline_st", "online_st", "raft", "reft", "choice", "distill", "calculator")
 
 
 @pytest.fixture
@@ -60,6 +60,6 @@ def test_a_recipe_is_the_same_loop_with_other_parts(name, shrunken, tiny, tmp_pa
     elif name == "sft":
         assert kept.all() and row["reward/mean"] == 1
     else:
-        assert (scores.columns[scores.reward][kept] == 1).all() and kept.sum() == {"offline_st": 16, "online_st": 8, "raft": 4}[
-            name
-        ]
+        expected = {"offline_st": 16, "online_st": 8, "raft": 4, "calculator": 4}[name]
+        assert (scores.columns[scores.reward][kept] == 1).all() and kept.sum() == expected
+    assert ("text/turns" in row) == (name == "calculator")

@@ -11,12 +11,15 @@ from PIL import Image
 from reward_samples import picture
 
 from raft_core.errors import ConfigError, ModelError
+from raft_core.machine.torchvision import ensure_importable
 from raft_core.prompts import read_prompts
 from raft_core.rewards.scoring import score
 from raft_core.types import Prompt, Request, Sample
 from raft_diffusion.rewards.composition import Clause, Composition, Thing, composition_of, met, relations
 from raft_diffusion.rewards.detector import Detector
 from raft_diffusion.rewards.gen_eval import GenEval
+
+ensure_importable()
 
 
 def thing(x, y=0, size=10, sure=0.95):
