@@ -38,14 +38,15 @@ def prove_replay(network: Any, ends: Sequence[int], device: torch.device) -> Non
         ModelError: it does not.
     """
     n = network.get_input_embeddings().num_embeddings
-    prompt, sampling = [i % n for i in (1, 5, 2, 7, 3)], Sampling(max_new_tokens=6, min_new_tokens=6, temperature=0.0)
-    task = Task([prompt], [""], [0], sampling, ends, decode=lambda _: "", trace=True)
-    (drawn,) = draw_generated(network, task, device)
-    rows = [(prompt, drawn.tokens)]
+    prompts = [[number % n for number in numbers] for numbers in ((1, 5, 2, 7, 3), (4, 1, 8, 6, 2))]  # drawn together
+    sampling = Sampling(max_new_tokens=6, min_new_tokens=6, temperature=0.0)
+    task = Task(prompts, ["", ""], [0, 1], sampling, ends, decode=lambda _: "", trace=True)
+    drawn = [each for each in zip(prompts, draw_generated(network, task, device), strict=True) if each[1].finish == "length"]
+    rows = [(prompt, each.tokens) for prompt, each in drawn]
     with torch.no_grad():
-        (at_once,) = token_log_probs(network, rows, device, scoring=DrawnScoring(Picker(sampling, ends), rows))
-    assert drawn.log_probs is not None  # traced
-    difference = float((at_once.cpu() - drawn.log_probs).abs().max()) if drawn.finish == "length" else 0.0
+        at_once = token_log_probs(network, rows, device, scoring=DrawnScoring(Picker(sampling, ends), rows))
+    pairs = [(row.cpu(), each.log_probs) for row, (_, each) in zip(at_once, drawn, strict=True) if each.log_probs is not None]
+    difference = max((float((row - steps).abs().max()) for row, steps in pairs), default=0.0)
     if difference > (SAME if network.dtype == torch.float32 else SAME_IN_HALF):
         raise ModelError(
             f"{type(network).__name__} predicts otherwise step by step than at once (by {difference:.2g} nats a token), so "

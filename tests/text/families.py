@@ -80,7 +80,6 @@ WITH_STATE: dict[str, tuple[str, dict[str, Any]]] = {
     "lfm2": ("Lfm2", LLAMA | {"num_hidden_layers": 3, "layer_types": ["conv", "full_attention", "conv"]}),
     "mamba": ("Mamba", MAMBA),
     "mamba2": ("Mamba2", MAMBA | {"num_heads": 8, "head_dim": 8, "n_groups": 1, "chunk_size": 8, "expand": 2}),
-    "rwkv": ("Rwkv", {"hidden_size": WIDTH, "num_hidden_layers": 2, "attention_hidden_size": WIDTH, "context_length": CONTEXT}),
     "jamba": (
         "Jamba",
         LLAMA | {"attn_layer_period": 2, "attn_layer_offset": 1, "mamba_d_state": 8, "use_mamba_kernels": False},
