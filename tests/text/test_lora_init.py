@@ -16,6 +16,9 @@ from raft_core.types import Prompt
 from raft_text import CausalLM, Lora, Sampling
 from raft_text.model.loading import load_model
 
+#: peft asks transformers by an old name, where an adapter is made that is not ours.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
 PROMPTS = [Prompt("abc"), Prompt("a longer one")]
 SAMPLING = Sampling(max_new_tokens=8, batch_size=4)
 

@@ -158,7 +158,8 @@ class Palette:
     RGB = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1)}  # noqa: RUF012 - a test's
 
     def images(self, images, device, batch_size):
-        return torch.nn.functional.normalize(torch.tensor([np.asarray(image, float).mean((0, 1)) for image in images]), dim=1)
+        means = np.array([np.asarray(image, float).mean((0, 1)) for image in images])
+        return torch.nn.functional.normalize(torch.as_tensor(means), dim=1)
 
     def texts(self, texts, device, batch_size):
         named = [next((rgb for name, rgb in self.RGB.items() if f" {name}" in text), (-1, -1, -1)) for text in texts]

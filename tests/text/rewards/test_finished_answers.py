@@ -230,5 +230,3 @@ def test_a_reward_of_answers_votes_behind_thoughts():
     assert isinstance(voter, Voter) and not isinstance(WithoutThinking(Length()), Voter)
     assert voter.answers([sample(text) for text in texts]) == [7.0, 7.0, None, None]
     assert voter.same(7.0, 7.0) and voter.reference(Prompt("p", {"answer_value": "7"})) == 7.0
-    whole = WithoutThinking(AnswerReward(), unfinished="whole")
-    assert whole.answers([sample(texts[2])]) == [5.0]
