@@ -52,17 +52,23 @@ clean:
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(venv)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@$(hook)
 	@touch $@
 
 $(VENV)/.installed-demo: pyproject.toml constraints.txt
 	@$(venv)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo]'
+	@$(hook)
 	@touch $(VENV)/.installed $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt
 	@$(venv)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@$(hook)
 	@touch $(VENV)/.installed $(VENV)/.installed-demo $@
+
+# The index's torchvision may not load beside a CPU torch; other programs (accelerate launch) import it before we can mend that.
+hook = $(BIN)/python -c 'from raft_core.machine.torchvision import install_hook; install_hook()'
 
 define venv
 $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \

@@ -3,7 +3,8 @@
 raft list                 everything
 raft list rewards         one kind: policies, rewards, sources, environments,
                           selectors, objectives, rules, trackers, models,
-                          configs
+                          configs; selectors and objectives by what goes with
+                          what
 raft list TopFraction     one class: what it does and what it takes
 """
 
@@ -16,6 +17,7 @@ import re
 import textwrap
 from collections.abc import Iterator
 
+from raft_core import types
 from raft_core.bundled import bundled_models
 from raft_core.config import listing
 from raft_core.errors import ConfigError, nearest
@@ -23,6 +25,7 @@ from raft_core.errors import ConfigError, nearest
 USAGE = "raft list [KIND | NAME]"
 TARGET_OPTIONAL = True
 WIDTH = 80
+OTHER = {"selector": "objective", "objective": "selector"}  # what a part has to fit
 PLURALS = {"policies": "policy", **{f"{kind}s": kind for kind in listing.KINDS if kind != "policy"}}
 
 
@@ -63,8 +66,20 @@ def section(plural: str) -> Iterator[str]:
     if plural == "configs":
         return entries(recipes())
     kind = PLURALS[plural]
+    if kind in OTHER:
+        return itertools.chain.from_iterable(grouped(kind))
     summaries = {found.name: found.summary for found in listing.classes(kind) if found.public}
     return entries(summaries | {name: f"{path} (installed package)" for name, path in listing.plugins(kind).items()})
+
+
+def grouped(kind: str) -> Iterator[Iterator[str]]:
+    """The selectors, or the objectives, by the selection that they make or read, each with what goes with them."""
+    found = [each for each in listing.classes(kind) if each.public]
+    for selection in sorted({each.selection for each in found}, key=lambda name: (name != "Weighted", name)):
+        name = getattr(getattr(types, selection, None), "name", "others")
+        partners = ", ".join(listing.going_with(selection, OTHER[kind])) or "nothing here"
+        yield iter(textwrap.wrap(f"  {name}, with {partners}:", WIDTH, subsequent_indent="    "))
+        yield entries({each.name: each.summary for each in found if each.selection == selection}, indent=4)
 
 
 def recipes() -> dict[str, str]:
@@ -80,12 +95,14 @@ def recipes() -> dict[str, str]:
     return found
 
 
-def entries(summaries: dict[str, str]) -> Iterator[str]:
+def entries(summaries: dict[str, str], indent: int = 2) -> Iterator[str]:
     """``name  summary``, wrapped."""
     column = min(24, max(map(len, summaries), default=0) + 2)
+    before = " " * indent
     for name, summary in summaries.items():
-        head = f"  {name:<{column}}"
-        yield from textwrap.wrap(head + summary, WIDTH, subsequent_indent=" " * (column + 2)) if summary else [f"  {name}"]
+        head = f"{before}{name:<{column}}"
+        further = before + " " * column
+        yield from textwrap.wrap(head + summary, WIDTH, subsequent_indent=further) if summary else [before + name]
 
 
 def explanation(found: listing.Found) -> Iterator[str]:
@@ -94,6 +111,11 @@ def explanation(found: listing.Found) -> Iterator[str]:
     yield ""
     yield from reflowed(inspect.cleandoc(found.doc).replace("``", ""))
     yield ""
+    for kind in OTHER:
+        if found.selection and found.name in {each.name for each in listing.classes(kind)}:
+            partners = ", ".join(listing.going_with(found.selection, OTHER[kind]))
+            yield from textwrap.wrap(f"Goes with the {OTHER[kind]}: {partners or 'none here'}", WIDTH, subsequent_indent="  ")
+            yield ""
     arguments = [argument for argument in found.signature if argument]
     if not arguments:
         yield f"It takes no arguments: {found.name}"

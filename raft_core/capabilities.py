@@ -6,16 +6,16 @@ functions below give the answer of a part that lacks one, so that callers never 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from raft_core.conversations import transcript
 
 if TYPE_CHECKING:
     import torch
 
-    from raft_core.protocols import Policy
+    from raft_core.protocols import Policy, Selector
     from raft_core.types import Message, Prompt, Request, Sample, Selection
 
 
@@ -118,6 +118,49 @@ class ChecksTrace(Protocol):
         ...
 
 
+#: What ``nll`` is: a negative log-likelihood in nats, summed over the actions of a sample (tokens), or a squared error that
+#: stands for one, mean over the elements of a sample.
+NllUnit = Literal["nats", "error"]
+
+
+@runtime_checkable
+class MeasuresNll(Protocol):
+    """Says in which unit its ``nll`` is, for losses to which that matters: the β of DPO, odds of a whole sample.
+
+    Attributes:
+        nll_unit: known before anything is loaded.
+    """
+
+    nll_unit: NllUnit
+
+    def nll_terms(self, samples: Sequence[Sample]) -> list[int]:
+        """[B] of how many terms each sample's ``nll`` is the sum, at least 1: its tokens; 1 where it is a mean."""
+        ...
+
+
+@runtime_checkable
+class ReplaysSteps(Protocol):
+    """Its actions are steps of many numbers each, which can be replayed apart: memory need hold one step's pass alone.
+
+    Its ``step_log_probs`` also takes ``steps``, the places of the actions to replay, in whose order it answers.
+    """
+
+    def step_elements(self, samples: Sequence[Sample]) -> int:
+        """Numbers of one action of these samples, over which its log-prob sums: those of a latent."""
+        ...
+
+
+@runtime_checkable
+class PredictsSteps(Protocol):
+    """A network predicts something at each of its steps, which can be compared with what the reference predicts there."""
+
+    def step_predictions(
+        self, samples: Sequence[Sample], *, reference: bool = False, steps: Sequence[int] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """([B, S] log-probs and [B, S] mask as of ``step_log_probs``, with [B, S, …] predictions between them)."""
+        ...
+
+
 @runtime_checkable
 class ComparesLikelihoods(Protocol):
     """Samples from distributions whose likelihoods need no draws and are not those of ``nll``: at another temperature, say."""
@@ -187,6 +230,27 @@ class Merges(Protocol):
         ...
 
 
+@runtime_checkable
+class Shards(Protocol):
+    """Trains one network, whose weights may be spread over processes while it is trained.
+
+    While they are, ``nll`` and ``step_log_probs`` run it equally often for equally many samples, whatever these are: a pass is
+    one of all processes.
+    """
+
+    def shardable(self) -> torch.nn.Module:
+        """The network.
+
+        Raises:
+            ConfigError: settings under which its weights cannot be spread.
+        """
+        ...
+
+    def renew(self, parameters: Mapping[str, torch.nn.Parameter], *, sharded: bool) -> None:
+        """Take these parameters in place of those of the same names: the same weights, spread over processes or whole again."""
+        ...
+
+
 # --- of an objective or a source
 
 
@@ -196,6 +260,55 @@ class Divides(Protocol):
 
     def divisor(self, samples: Sequence[Sample], part: Any) -> float:
         """What the sum of the losses of a whole batch ``part`` is divided by, however it is cut up or shared out; > 0."""
+        ...
+
+
+@runtime_checkable
+class TakesPasses(Protocol):
+    """A loss that is a sum of losses, each of which is differentiated before the next is computed: memory holds one."""
+
+    def passes(self, policy: Policy, samples: Sequence[Sample], part: Any) -> Sequence[Callable[..., torch.Tensor]]:
+        """The summands for the items of ``part``, each to be called as a loss is; as many for any part of them."""
+        ...
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A loss of an item that depends on the whole batch: it looks at that before it is asked for parts."""
+
+    def prepare(self, policy: Policy, samples: Sequence[Sample], batch: Any, seeds: Sequence[int]) -> None:
+        """Look at a batch, all processes' shares of it, before a step on it."""
+        ...
+
+
+@runtime_checkable
+class NeedsBatch(Protocol):
+    """A loss that means something in batches of some size only.
+
+    Attributes:
+        least_batch: items.
+    """
+
+    least_batch: int
+
+
+@runtime_checkable
+class ComparesGroups(Protocol):
+    """A selector that compares the samples of a prompt, and has nothing to say of one alone.
+
+    Attributes:
+        least_k: samples of a prompt that it needs.
+    """
+
+    least_k: int
+
+
+@runtime_checkable
+class FollowsRounds(Protocol):
+    """A selector that selects otherwise from round to round."""
+
+    def at_round(self, rnd: int) -> Selector:
+        """What selects in round ``rnd``, counted from 1."""
         ...
 
 
@@ -229,6 +342,11 @@ def check_policy(part: object, policy: Policy) -> list[str]:
     return list(part.suits(policy)) if isinstance(part, ChecksPolicy) else []
 
 
+def nll_unit(policy: Policy) -> NllUnit | None:
+    """The unit of a policy's ``nll``; None when it does not say."""
+    return policy.nll_unit if isinstance(policy, MeasuresNll) else None
+
+
 def check_trace(policy: Policy) -> list[str]:
     """Why a policy cannot be sampled with a trace."""
     return list(policy.check_trace()) if isinstance(policy, ChecksTrace) else []
@@ -237,6 +355,32 @@ def check_trace(policy: Policy) -> list[str]:
 def divisor(loss: object, samples: Sequence[Sample], part: Selection) -> float:
     """What the sum of a batch's losses is divided by."""
     return loss.divisor(samples, part) if isinstance(loss, Divides) else float(len(part))
+
+
+def passes(loss: Any, policy: Policy, samples: Sequence[Sample], part: Selection) -> Sequence[Callable[..., torch.Tensor]]:
+    """The losses that add up to a loss of these items; itself where it is one."""
+    return loss.passes(policy, samples, part) if isinstance(loss, TakesPasses) else [loss]
+
+
+def prepare(loss: object, policy: Policy, samples: Sequence[Sample], batch: Selection, seeds: Sequence[int]) -> None:
+    """Show a loss the batch that a step will be taken on."""
+    if isinstance(loss, Prepares):
+        loss.prepare(policy, samples, batch, seeds)
+
+
+def at_round(selector: Selector, rnd: int) -> Selector:
+    """What selects in a round."""
+    return selector.at_round(rnd) if isinstance(selector, FollowsRounds) else selector
+
+
+def least_k(selector: object) -> int:
+    """Samples of a prompt that a selector needs."""
+    return selector.least_k if isinstance(selector, ComparesGroups) else 1
+
+
+def least_batch(objective: object) -> int:
+    """Items of a batch that an objective needs."""
+    return objective.least_batch if isinstance(objective, NeedsBatch) else 1
 
 
 def load(part: object) -> None:

@@ -5,6 +5,7 @@ RaftError                     what is wrong, the value, the remedy; the CLI prin
 ├── DataError                 a prompt file, a preference file, an image
 ├── ModelError                a model folder, a weight file, a policy that cannot do what is asked
 ├── DeviceError               hardware that cannot do what is asked (bf16, xformers, 8-bit optimisers, memory)
+│   └── ProcessLostError      another process of the run has ended (exit status 3)
 ├── StoreError                a run folder: not empty, damaged, another configuration, a full disk
 ├── RewardError               nothing in a round could be scored, or a reward that is misused
 ├── NotFiniteError            NaN or infinities are all that a model draws or a training step gives: it diverged or overflowed
@@ -43,6 +44,12 @@ class ModelError(RaftError):
 
 class DeviceError(RaftError):
     """Hardware that cannot do what is asked."""
+
+
+class ProcessLostError(DeviceError):
+    """Another process of the run has ended; it is the one to ask why, so the exit status is one of its own."""
+
+    exit_code = 3
 
 
 class StoreError(RaftError):

@@ -196,7 +196,10 @@ class Source(Protocol):
 
 @runtime_checkable
 class Selector(Protocol):
-    """Chooses what to train on from the scores alone; a pure function."""
+    """Chooses what to train on from the scores alone; a pure function.
+
+    May also have ``least_k`` and ``at_round``, see ``ComparesGroups`` and ``FollowsRounds`` of ``raft_core.capabilities``.
+    """
 
     produces: ClassVar[type[Selection]]
 
@@ -209,7 +212,8 @@ class Selector(Protocol):
 class Objective(Protocol):
     """A loss built on ``Policy.nll`` and ``Policy.step_log_probs`` alone.
 
-    May also have ``begin``, see ``Staged``, and ``suits``, see ``raft_core.capabilities.ChecksPolicy``.
+    May also have ``begin``, see ``Staged``; and ``suits``, ``divisor``, ``passes``, ``prepare`` and ``least_batch``, see
+    ``raft_core.capabilities``.
 
     Attributes:
         consumes: the selection type it reads; checked against the selector's before anything is loaded.

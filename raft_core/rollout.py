@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from raft_core import capabilities
 from raft_core.errors import ModelError, RewardError, StoreError
 from raft_core.machine.processes import Processes
 from raft_core.protocols import Policy, Selector, Source
@@ -185,7 +186,7 @@ class Round:
         return scores
 
     def _selection(self, samples: Sequence[Sample], scores: Scores) -> Selection:
-        return select(self.makes.selector, scores, Grouping.of(samples))
+        return select(capabilities.at_round(self.makes.selector, self.folder.rnd), scores, Grouping.of(samples))
 
     def _read_back(self, asked: Sequence[Request]) -> KeptRound | None:
         """What a round that was already scored has kept, or None."""

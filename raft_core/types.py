@@ -148,6 +148,19 @@ class Pairs(Selection):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Labels(Selection):
+    """Samples that are good or bad, each for itself: index [M] int64, good [M] bool."""
+
+    index: np.ndarray
+    good: np.ndarray
+    name: ClassVar[str] = "labels"
+
+    @property
+    def kept(self) -> np.ndarray:
+        return np.unique(self.index)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Scored(Selection):
     """Samples with raw scores, for a critic to make advantages of: index [M] int64, score [M] float64, higher is better."""
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from raft_core.capabilities import NllUnit
 from raft_core.errors import ConfigError, DeviceError, ModelError
 from raft_core.machine.devices import resolve_device
 from raft_core.protocols import Phase, Purpose
@@ -68,6 +69,7 @@ class StableDiffusion:
     """
 
     modality = "image"
+    nll_unit: NllUnit = "error"
     on_step: Callable[[int, int], None] | None = None
 
     def __init__(
@@ -280,6 +282,10 @@ class StableDiffusion:
             return error
         return error * denoise.min_snr_weight(alpha_bar, self.loss.min_snr_gamma, engine.prediction)
 
+    def nll_terms(self, samples: Sequence[Sample]) -> list[int]:
+        """[B] ones: ``nll`` is a mean already."""
+        return [1] * len(samples)
+
     def _training_conditions(
         self, samples: Sequence[Sample], dropped: torch.Tensor, guided: bool, reference: bool
     ) -> tuple[Condition, Condition]:
@@ -293,25 +299,44 @@ class StableDiffusion:
         empty = engine.conditions([""] * len(samples), negative=True, reference=reference)
         return condition.where(mask, empty), negative.where(mask, empty)
 
-    def step_log_probs(self, samples: Sequence[Sample], *, reference: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-        """([B, S] log-probs in nats, summed over channels and pixels, [B, S] mask); S denoising steps, memory grows with S."""
+    def step_log_probs(
+        self, samples: Sequence[Sample], *, reference: bool = False, steps: Sequence[int] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """([B, S] log-probs in nats, summed over channels and pixels, [B, S] mask) of denoising steps.
+
+        Args:
+            steps: which, in this order; None = all. Memory grows with their number where gradients are wanted.
+        """
+        log_probs, _, mask = self.step_predictions(samples, reference=reference, steps=steps)
+        return log_probs, mask
+
+    def step_predictions(
+        self, samples: Sequence[Sample], *, reference: bool = False, steps: Sequence[int] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """As ``step_log_probs``, and between the two [B, S, C, h, w] what the network predicted, guided: ε, v or x₀."""
         self._require_log_probs()
         if any("trajectory" not in sample.tensors for sample in samples):
             raise ModelError(
                 "these samples were drawn without a trace, so there are no steps to replay: sample with trace=True"
             )
         engine = self.engine
-        latents = torch.stack([sample.tensors["trajectory"] for sample in samples]).to(engine.device)
-        mask = torch.stack([sample.tensors["step_mask"] for sample in samples]).to(engine.device)
+        trajectories = [sample.tensors["trajectory"] for sample in samples]
+        mask = torch.stack([sample.tensors["step_mask"] for sample in samples])
         with self._weights(0.0 if reference else 1.0), engine.place("unet"):
-            log_probs = replay(
-                self._predict([sample.prompt for sample in samples], latents.shape, reference),
+            log_probs, predictions = replay(
+                self._predict([sample.prompt for sample in samples], trajectories[0].shape, reference),
                 make_scheduler(engine.pipe.scheduler.config, self.sampling),
-                latents,
+                trajectories,
                 samples[0].tensors["timesteps"],
                 self.sampling.eta,
+                device=engine.device,
+                steps=steps,
             )
-        return log_probs, mask
+        return log_probs, predictions, (mask if steps is None else mask[:, list(steps)]).to(engine.device)
+
+    def step_elements(self, samples: Sequence[Sample]) -> int:
+        """Numbers of a latent: what a step's log-prob sums over."""
+        return samples[0].tensors["latents"].numel()
 
     def check_trace(self) -> list[str]:
         """Why pictures cannot be drawn so that ``step_log_probs`` can replay them, in words; empty when they can."""
@@ -338,6 +363,20 @@ class StableDiffusion:
 
     def trainable(self) -> Mapping[str, torch.nn.Parameter]:
         return self.engine.parameters
+
+    def shardable(self) -> torch.nn.Module:
+        """The U-Net, whose weights may be spread over processes where all of them are trained.
+
+        Raises:
+            ConfigError: what moves weights.
+        """
+        if self.memory.offload:
+            raise ConfigError("memory.offload cannot move weights that are spread over processes (FSDP): leave it off")
+        return self.engine.networks["unet"]
+
+    def renew(self, parameters: Mapping[str, torch.nn.Parameter], *, sharded: bool) -> None:
+        """Take these parameters in place of the present ones."""
+        self.engine.parameters.update(parameters)
 
     def describe(self) -> dict[str, Any]:
         facts = {"model": self.model, "method": "LoRA" if self.lora else "full fine-tuning", "device": self.device}

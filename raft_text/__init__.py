@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from raft_text.options import Critic, Lora, Memory, Prompting, Rejection, Sampling
+    from raft_text.options import Critic, Lora, Memory, Prompting, Rejection, Sampling, VllmServer
     from raft_text.policy import CausalLM
 
 _HOME = {
@@ -16,9 +16,10 @@ _HOME = {
     "Prompting": "options",
     "Rejection": "options",
     "Sampling": "options",
+    "VllmServer": "options",
 }
 
-__all__ = ["CausalLM", "Critic", "Lora", "Memory", "Prompting", "Rejection", "Sampling"]
+__all__ = ["CausalLM", "Critic", "Lora", "Memory", "Prompting", "Rejection", "Sampling", "VllmServer"]
 
 
 def __getattr__(name: str) -> Any:

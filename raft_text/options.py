@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from raft_core.errors import ConfigError
+from raft_core.rewards.service.http import address_mistakes
 
 PLACE = "{prompt}"
 #: Arguments of a chat template that are set for each conversation, and not by a user.
@@ -138,6 +139,30 @@ def _decoding_mistakes(at: str, part: Decoding | Sampling) -> list[str]:
 
 
 @dataclass(frozen=True)
+class VllmServer:
+    """A vLLM server that generates, on this machine or another: ``engine: {vllm: http://127.0.0.1:8000}``.
+
+    Start it with the policy's base model, so that it takes a new LoRA each round:
+    ``VLLM_ALLOW_RUNTIME_LORA_UPDATING=True vllm serve MODEL --enable-lora --max-lora-rank RANK``.
+
+    Args:
+        vllm: its address.
+        folder: where each round's LoRA is written for the server to read: it has to see this folder, too. By default a
+            temporary one, which a server on this machine sees.
+        key_variable: environment variable that holds the server's key; null = it needs none.
+        timeout_s: seconds for one completion.
+    """
+
+    vllm: str
+    folder: str | None = None
+    key_variable: str | None = None
+    timeout_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        _refuse([f"sampling.engine: {mistake}" for mistake in address_mistakes(self.vllm)])
+
+
+@dataclass(frozen=True)
 class Sampling:
     """How completions are drawn.
 
@@ -155,7 +180,7 @@ class Sampling:
         draft: a smaller model with the same tokenizer, a folder or a Hub id, that guesses tokens ahead. The completions stay
             the same, whatever it guesses; they come faster if it guesses well.
         draft_tokens: how many tokens it guesses ahead.
-        engine: what generates: transformers, or vllm (CUDA only, in an extra).
+        engine: what generates: transformers; vllm (CUDA only, in an extra); or a vLLM server, ``{vllm: http://HOST:PORT}``.
         compared: how completions are drawn in the comparison before and after instead; ``{temperature: 0}`` compares what is
             likeliest, and so the top-1 accuracy. null = as in the rounds.
     """
@@ -171,10 +196,13 @@ class Sampling:
     batch_size: int = 32
     draft: str | None = None
     draft_tokens: int = 4
-    engine: Literal["transformers", "vllm"] = "transformers"
+    engine: Literal["transformers", "vllm"] | VllmServer = "transformers"
     compared: Decoding | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.engine, (str, VllmServer)):  # as a configuration, or a person, writes it
+            written: Any = self.engine
+            object.__setattr__(self, "engine", VllmServer(**(written if isinstance(written, Mapping) else vars(written))))
         mistakes = _decoding_mistakes("sampling", self)
         if self.compared is not None:
             mistakes += _decoding_mistakes("sampling.compared", self.compared)
@@ -190,7 +218,7 @@ class Sampling:
             )
         if isinstance(self.stop, str) or not all(self.stop):
             mistakes.append(f"sampling.stop is {self.stop!r}, but must be a list of texts, none of them empty")
-        if self.engine == "vllm" and self.draft is not None:
+        if self.engine != "transformers" and self.draft is not None:
             mistakes.append("sampling.draft is for the engine transformers; leave it out with vllm")
         _refuse(mistakes)
         object.__setattr__(self, "stop", tuple(self.stop))

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from raft_core.capabilities import NllUnit
 from raft_core.conversations import response, transcript
 from raft_core.environment import Environment
 from raft_core.errors import ConfigError, DeviceError, ModelError, RaftError
@@ -33,7 +34,7 @@ from raft_text.model.features import ngram_features
 from raft_text.model.likelihood import padded
 from raft_text.model.places import locate
 from raft_text.model.readable import PromptCheck, model_mistakes
-from raft_text.options import Critic, Lora, Memory, Prompting, Rejection, Sampling
+from raft_text.options import Critic, Lora, Memory, Prompting, Rejection, Sampling, VllmServer
 from raft_text.process.completions import Completions, text_of, written_sample
 from raft_text.process.generated import prove_replay
 from raft_text.process.growing import Drawn, Task
@@ -41,6 +42,8 @@ from raft_text.process.rejection import Watcher
 from raft_text.process.replay import Replay
 from raft_text.process.sampler import draw
 from raft_text.process.token_choice import replay_mistakes
+from raft_text.process.vllm_engine import VllmEngine
+from raft_text.process.vllm_server import ServedVllm
 from raft_text.references import read_references
 
 #: Batches that are asked for at once, so that prompts of similar length can be put together.
@@ -73,6 +76,7 @@ class CausalLM:
     """
 
     modality = "text"
+    nll_unit: NllUnit = "nats"
     #: Whether the responses in the prompts' table are read, and not the prompts alone.
     reads_responses = False
     on_step: Callable[[int, int], None] | None = None
@@ -113,13 +117,14 @@ class CausalLM:
 
     def check(self) -> list[str]:
         found = hardware.mistakes(self.device, self.dtype, self.lora, self.sampling, self.memory)
-        if self.rejection and self.sampling.engine == "vllm":
+        if self.rejection and self.sampling.engine != "transformers":
             found.append("rejection needs the engine transformers: vllm does not let a completion be looked at while it grows")
         if self.critic and self.critic.separate and self.memory.offload:
             found.append("critic.separate keeps a second network on the device, which memory.offload cannot move: choose one")
-        if self.sampling.engine == "vllm" and self.lora and self.lora.init and self.lora.before == "init":
+        others = self.sampling.engine != "transformers"
+        if others and self.lora and self.lora.init and self.lora.before == "init":
             found.append("sampling.engine vllm draws the frozen start without a LoRA: set lora.before to base with lora.init")
-        if self.environment and self.sampling.engine == "vllm":
+        if self.environment and others:
             found.append("an environment needs the engine transformers: with vllm it is not known where a turn has ended")
         if self.environment and self.sampling.min_new_tokens:
             found.append("sampling.min_new_tokens is for completions of one turn: set it to 0 with an environment")
@@ -156,6 +161,9 @@ class CausalLM:
         if found := hardware.mistakes(self.device, self.dtype, self.lora, self.sampling, self.memory):
             raise DeviceError("; ".join(found))
         self._prompts.require()
+        if isinstance(self.sampling.engine, VllmServer):
+            self._vllm = ServedVllm(self.sampling.engine, self.save)
+            self._vllm.require_reachable()
         device = resolve_device(self.device)
         dtype = hardware.pick_dtype(self.dtype, device)
         self._engine = Engine.load(
@@ -245,7 +253,7 @@ class CausalLM:
         completions = Completions(engine, self.sampling, self._watcher, drawn, self.on_step, self.environment)
         with torch.no_grad(), engine.placed(), engine.version(reference), engine.drawing(trace=trace, reference=reference):
             samples = completions(requests, purpose, trace)
-        return self.replay.traced(samples, reference=reference) if trace and self.sampling.engine == "vllm" else samples
+        return self.replay.traced(samples, reference=reference) if trace and self.sampling.engine != "transformers" else samples
 
     @staticmethod
     def _is_reference(strength: float) -> bool:
@@ -262,8 +270,6 @@ class CausalLM:
         if self.sampling.engine == "transformers":
             return draw(self.engine.network, task, self.engine.device, self._draft)
         if self._vllm is None:
-            from raft_text.process.vllm_engine import VllmEngine
-
             assert self.engine.lora is not None  # checked with the hardware
             self._vllm = VllmEngine(locate(self.model)[1], self.engine.lora, None, self.save)
         return self._vllm.draw(task, None if reference else policy_hash(self))
@@ -287,6 +293,10 @@ class CausalLM:
     def nll(self, samples: Sequence[Sample], draw: None, *, reference: bool = False) -> torch.Tensor:
         """[B] negative log-likelihood of each completion given its prompt, summed over its tokens, in nats."""
         return torch.stack([-row.sum() for row in self.replay.log_probs(samples, reference=reference)])
+
+    def nll_terms(self, samples: Sequence[Sample]) -> list[int]:
+        """[B] tokens of each completion, at least 1."""
+        return [max(1, len(sample.tensors["tokens"])) for sample in samples]
 
     def step_log_probs(self, samples: Sequence[Sample], *, reference: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
         """([B, S] log-prob of each token in nats, 0 after the last, [B, S] bool mask of tokens).
@@ -346,6 +356,24 @@ class CausalLM:
 
     def trainable(self) -> Mapping[str, torch.nn.Parameter]:
         return self.engine.parameters if self._value_head is None else {**self.engine.parameters, **self._value_head.parameters}
+
+    def shardable(self) -> torch.nn.Module:
+        """The network, whose weights may be spread over processes where all of them are trained.
+
+        Raises:
+            ConfigError: what moves weights, or reads them in an order of its own.
+        """
+        if self.critic or self.memory.offload or self.memory.packing:
+            raise ConfigError(
+                "weights that are spread over processes (FSDP) go with neither critic nor memory.offload nor memory.packing: "
+                "leave these off, or train without FSDP, each process with all weights"
+            )
+        return self.engine.network
+
+    def renew(self, parameters: Mapping[str, torch.nn.Parameter], *, sharded: bool) -> None:
+        """Take these parameters in place of the present ones; spread ones are read in as many passes whatever the samples."""
+        self.engine.parameters.update(parameters)
+        self.engine.sharded = sharded
 
     def describe(self) -> dict[str, Any]:
         facts = {"model": self.model, "method": "LoRA" if self.lora else "full fine-tuning", "device": self.device}

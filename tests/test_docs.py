@@ -59,6 +59,29 @@ def test_the_complete_configuration_has_no_mistakes(tmp_path):
     assert len(checked.prompts.held_out) == 4
 
 
+def merged(base: dict, more: dict) -> dict:
+    """``base`` with ``more`` put in, mapping by mapping."""
+    both = {key: merged(base[key], value) for key, value in more.items() if isinstance(value, dict) and key in base}
+    return {**base, **more, **both}
+
+
+@pytest.mark.parametrize("block", blocks("guides/methods.md", "yaml"), ids=lambda block: block.split("\n")[0].lstrip("# "))
+def test_the_methods_of_the_guide_have_no_mistakes(block, tmp_path):
+    models = {"pictures": ("StableDiffusion", "bundled:shapes", "Sharpness"), "text": ("CausalLM", "bundled:sums", "Sentiment")}
+    policy, model, reward = models[block.split()[1].rstrip(":")]
+    (tmp_path / "prompts.txt").write_text("one\ntwo\nthree\nfour\n")
+    base = {
+        "policy": {"class_path": policy, "init_args": {"model": model}},
+        "prompts": {"train": str(tmp_path / "prompts.txt")},
+        "reward": reward,
+        "trainer": {"batch_size": 4},
+        "k": 4,
+        "trackers": [],
+    }
+    checked = check(merged(base, yaml.safe_load(block)))
+    assert checked.config.selector.produces is checked.config.objective.consumes
+
+
 def test_the_table_of_fields_is_complete():
     assert table_names("reference/configuration.md", "Fields") == set(parameters(RunConfig))
 

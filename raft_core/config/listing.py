@@ -32,6 +32,7 @@ class Found:
         members: attributes and methods that its body defines, and what its constructor sets on ``self``.
         parameters: the methods' parameter names without ``self``.
         signature: constructor arguments with types and defaults, as written.
+        selection: the selection type that it produces or consumes, by name; "" of what has none.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Found:
     members: frozenset[str]
     parameters: dict[str, tuple[str, ...]]
     signature: tuple[str, ...]
+    selection: str = ""
 
     @property
     def public(self) -> bool:
@@ -92,6 +94,11 @@ def short_names(kind: str) -> dict[str, list[str]]:
     for name, path in plugins(kind).items():
         paths.setdefault(name, []).append(path)
     return paths
+
+
+def going_with(selection: str, kind: str) -> list[str]:
+    """Public names of the selectors that produce a selection type, or of the objectives that consume it."""
+    return sorted({found.name for found in classes(kind) if found.public and found.selection == selection})
 
 
 def short_name(path: str) -> str:
@@ -171,7 +178,16 @@ def _read(path: Path, module: str) -> Iterator[Found]:
                 members=frozenset(_members(node)),
                 parameters={name: tuple(a.arg for a in method.args.args[1:]) for name, method in methods.items()},
                 signature=tuple(_signature(node, methods.get("__init__"))),
+                selection=_selection(node),
             )
+
+
+def _selection(node: ast.ClassDef) -> str:
+    """What a class says that it produces or consumes."""
+    for item in node.body:
+        if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and item.target.id in ("produces", "consumes"):
+            return ast.unparse(item.value).split(".")[-1] if item.value is not None else ""
+    return ""
 
 
 def _members(node: ast.ClassDef) -> Iterator[str]:

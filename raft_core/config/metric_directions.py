@@ -19,8 +19,10 @@ from raft_core.rewards.scoring import Scorer, with_parts
 # Metric → whether higher is better; of those that do not depend on the rewards.
 FIXED = {
     "reward/std_within": True,
+    "reward/flat_fraction": False,
     "select/kept": True,
     "select/kept_fraction": True,
+    "select/effective_samples": True,
     "diversity": True,
     "vendi": True,
     "kl": False,

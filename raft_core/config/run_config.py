@@ -15,7 +15,7 @@ import yaml
 
 from raft_core import capabilities
 from raft_core.config.components import Unbuilt, Walk, plain_arguments
-from raft_core.config.listing import with_short_names
+from raft_core.config.listing import going_with, with_short_names
 from raft_core.config.metric_directions import settled, settled_plain
 from raft_core.config.schema import Typed, from_yaml
 from raft_core.errors import ConfigError, MachineLack, RaftError, StoreError, nearest
@@ -316,8 +316,17 @@ def disagreements(built: Mapping[str, Any]) -> list[str]:
             names = type(built["selector"]).__name__, type(built["objective"]).__name__
             found.append(
                 f"the selector {names[0]} produces {produces.name}, but the objective {names[1]} is made for {consumes.name}: "
-                "choose one to fit the other"
+                f"{fitting(produces.__name__, consumes.__name__)}"
             )
+    needed = capabilities.least_k(built.get("selector"))
+    if isinstance(built.get("samples"), FromPolicy) and isinstance(built.get("k"), int) and 1 <= built["k"] < needed:
+        name = type(built["selector"]).__name__
+        found.append(f"k is {built['k']}, but the selector {name} compares the samples of a prompt: use at least {needed}")
+    least = capabilities.least_batch(built.get("objective"))
+    if "trainer" in built and built["trainer"].batch_size < least:
+        name = type(built["objective"]).__name__
+        given = f"trainer.batch_size is {built['trainer'].batch_size}"
+        found.append(f"{given}, but the objective {name} compares the items of a batch: use at least {least}")
     if "policy" in built:
         for key in ("objective", "samples"):
             found.extend(capabilities.check_policy(built.get(key), built["policy"]))
@@ -326,6 +335,14 @@ def disagreements(built: Mapping[str, Any]) -> list[str]:
     if "reward" in built and "judges" in built:
         found.extend(Scorer(built["reward"], tuple(built["judges"])).check())
     return found
+
+
+def fitting(produces: str, consumes: str) -> str:
+    """What would fit a selector that makes one kind of selection, or an objective that is made for another, in words."""
+    selectors, objectives = going_with(consumes, "selector"), going_with(produces, "objective")
+    ways = [f"the selector {', '.join(selectors)}"] if selectors else []
+    ways += [f"the objective {', '.join(objectives)}"] if objectives else []
+    return f"use {'; or '.join(ways)}" if ways else "choose one to fit the other"
 
 
 def unfit_prompts(built: Mapping[str, Any], gathered: Gathered) -> list[tuple[str, str]]:

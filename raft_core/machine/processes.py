@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from raft_core.errors import DeviceError
+from raft_core.errors import DeviceError, ProcessLostError
 
 if TYPE_CHECKING:
     from accelerate import PartialState
 
 T = TypeVar("T")
+#: Parts of what gloo and NCCL say when a peer is gone.
+LOST = ("Connection closed by peer", "Connection reset by peer", "Socket closed", "remote process exited", "Broken pipe")
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,42 @@ class Processes:
         return items[self.rank :: self.count]
 
     def wait(self) -> None:
-        """Wait until every process has come here."""
+        """Wait until every process has come here.
+
+        Raises:
+            ProcessLostError: one of them has ended.
+        """
         if self.count > 1:
-            joined().wait_for_everyone()
+            with lost_in_words():
+                joined().wait_for_everyone()
+
+    def first_ones(self, value: T) -> T:
+        """The first process's value, on every process; plain data."""
+        if self.count == 1:
+            return value
+        from accelerate.utils import broadcast_object_list
+
+        joined()
+        with lost_in_words():
+            return broadcast_object_list([value])[0]
+
+
+@contextlib.contextmanager
+def lost_in_words() -> Iterator[None]:
+    """Turn a message to a process that is no longer there into words.
+
+    Raises:
+        ProcessLostError: another process of the run has ended.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in LOST):
+            raise
+        raise ProcessLostError(
+            "another process of this run has ended, and none can go on without it; its own message says why. "
+            "Begin again with `raft resume RUN`, with as many processes as you like"
+        ) from error
 
 
 def joined() -> PartialState:

@@ -8,8 +8,18 @@ of torchvision, only that the import goes through.
 
 from __future__ import annotations
 
+import importlib.abc
 import importlib.util
+import sys
+import sysconfig
 from pathlib import Path
+
+#: In an environment of our own, what makes every program's first import of torchvision succeed (``accelerate launch`` has one).
+HOOK = "raft_torchvision.pth"
+HOOK_LINE = (
+    "import sys; "
+    "exec('try: from raft_core.machine.torchvision import mend_first_import as mend; mend()\\nexcept ImportError: pass')\n"
+)
 
 _library = None  # torch.library registrations live as long as this object
 
@@ -33,8 +43,6 @@ def ensure_importable() -> None:
 
 def _loads() -> bool:
     """Whether torchvision is absent, already imported, or has a C++ library that loads beside this torch."""
-    import sys
-
     if "torchvision" in sys.modules:
         return True
     spec = importlib.util.find_spec("torchvision")
@@ -50,3 +58,28 @@ def _loads() -> bool:
     except OSError:
         return False
     return True
+
+
+class _BeforeFirstImport(importlib.abc.MetaPathFinder):
+    """Finds nothing, but sees torchvision being looked for."""
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
+        if fullname == "torchvision":
+            sys.meta_path.remove(self)
+            ensure_importable()
+
+
+def mend_first_import() -> None:
+    """Call ``ensure_importable`` when torchvision is first imported, by whomever; costs nothing until then."""
+    sys.meta_path.insert(0, _BeforeFirstImport())
+
+
+def install_hook(folder: Path | None = None) -> Path:
+    """Have every start of this environment's Python call ``mend_first_import``, so that other programs' imports succeed, too.
+
+    Args:
+        folder: the environment's site-packages; by default this one's.
+    """
+    path = (folder or Path(sysconfig.get_path("purelib"))) / HOOK
+    path.write_text(HOOK_LINE)
+    return path

@@ -11,10 +11,11 @@ from raft_core import capabilities
 from raft_core.metrics.divergence import kl_to_reference
 from raft_core.metrics.diversity import diversity_within, vendi_within
 from raft_core.metrics.history import ERROR_OF
+from raft_core.metrics.spread import effective_number, flat_fraction
 from raft_core.metrics.statistics import standard_error
 from raft_core.protocols import Policy
 from raft_core.soundness import failed_mask, sound_of
-from raft_core.types import Grouping, Sample, Scores, Selection
+from raft_core.types import Grouping, Sample, Scores, Selection, Weighted
 
 
 def measure(policy: Policy, samples: Sequence[Sample], scores: Scores, selection: Selection, seed: int) -> dict[str, float]:
@@ -25,8 +26,11 @@ def measure(policy: Policy, samples: Sequence[Sample], scores: Scores, selection
     reward/best               mean over prompts of each prompt's best, in the reward's own direction
     reward/kept               over the scored samples that the selection uses
     reward/std_within         mean over prompts of the standard deviation (n − 1) of a prompt's scores
+    reward/flat_fraction      prompts whose scored samples all score alike, of those with one: nothing there can be compared
     select/kept               distinct samples that the selection uses
     select/kept_fraction      the same, of all samples
+    select/effective_samples  mean over prompts of how many of its samples count in effect, (Σw)²/Σw² of their weights; left out
+                              where all weights are alike
     judge/NAME                mean of a judge over all samples that it scored
     judge_kept/NAME           the same over the kept ones
     score/NAME                mean of a part of a combined reward
@@ -53,6 +57,7 @@ def measure(policy: Policy, samples: Sequence[Sample], scores: Scores, selection
     figures |= {"sample/failed": int(failed.sum())} if failed.any() else {}
     figures["select/kept"] = len(kept)
     figures["select/kept_fraction"] = len(kept) / len(samples) if samples else math.nan
+    figures |= weight_figures(selection, groups, len(samples))
     if sound:
         features, own = policy.embed(sound), groups.among(~failed)
         figures |= {"diversity": diversity_within(features, own), "vendi": vendi_within(features, own)}
@@ -65,7 +70,7 @@ def reward_figures(scores: Scores, kept: np.ndarray, groups: Grouping | int) -> 
     """The figures ``reward/…``, NaN where undefined.
 
     Scores [[1, 3], [2, NaN]], kept 1 and 2: mean 2, best (3 + 2)/2 = 2.5, kept 2.5, std_within √2 from the first prompt alone,
-    and a standard error of 0, for both prompts have the mean 2.
+    flat_fraction ½, and a standard error of 0, for both prompts have the mean 2.
     """
     values = scores.columns[scores.reward]
     upward = scores.grid(groups)  # [P, K], higher is better
@@ -77,6 +82,7 @@ def reward_figures(scores: Scores, kept: np.ndarray, groups: Grouping | int) -> 
         "reward/best": sign * mean_scored(np.array([row.max() for row in rows if len(row)])),
         "reward/kept": mean_scored(values[kept]),
         "reward/std_within": mean_scored(np.array([row.std(ddof=1) for row in rows if len(row) > 1])),
+        "reward/flat_fraction": flat_fraction(upward),
     }
 
 
@@ -100,6 +106,19 @@ def column_figures(
         if unscored.any():
             figures[f"unscored/{name}"] = int(unscored.sum())
     return figures
+
+
+def weight_figures(selection: Selection, groups: Grouping, n: int) -> dict[str, float]:
+    """``select/effective_samples`` of a selection of ``n`` samples whose weights differ; nothing of any other.
+
+    Weights 3 and 1 of one prompt, 2 of another: (16/10 + 1)/2 = 1.3.
+    """
+    if not isinstance(selection, Weighted) or len(np.unique(selection.weight)) < 2:
+        return {}
+    weights = np.zeros(n)
+    np.add.at(weights, selection.index, selection.weight)
+    numbers = np.array([effective_number(row[None])[0] for row in groups.split(weights)])
+    return {"select/effective_samples": float(numbers[numbers > 0].mean())}
 
 
 def mean_scored(values: np.ndarray) -> float:

@@ -91,6 +91,10 @@ class Monitor:
         fresh = [rule for rule in self._warn_when if not rule(history[:-1])]  # what was said the round before is known
         for warning in [*unscored_warnings(metrics, failures or {}), *self._said(fresh, history)]:
             self.reporter.warn(f"round {rnd}: {warning}")
+        if rnd == 1 and (flat := metrics.get("reward/flat_fraction")):
+            self.reporter.line(
+                f"{flat:.0%} of the prompts have no spread: their samples score alike, so comparing them tells nothing"
+            )
         for tracker in self._trackers:
             tracker.log(history)
 

@@ -3,99 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-
-from raft_core.errors import ModelError
-from raft_core.objectives.averaging import Average, average_mistakes, divisor, sample_losses
-from raft_core.objectives.clipping import clip_mistakes, clipped_surrogate, refuse
+from raft_core.objectives.averaging import AverageOrConstant, constant_mistakes
+from raft_core.objectives.clipping import refuse
+from raft_core.objectives.surrogate import Divergence, Ratio, Surrogate, SurrogateRound, clip_settings
 from raft_core.protocols import Policy
 from raft_core.types import Advantages, Sample, Selection
 
-#: Nats. e^20 is far outside of every trust region, and its gradient is still a number.
-MAX_LOG_RATIO = 20.0
-
-
-def surrogate_losses(
-    policy: Policy,
-    chosen: Sequence[Sample],
-    advantage: Sequence[float],
-    clip: float | None,
-    clip_high: float | None,
-    average: Average,
-) -> torch.Tensor:
-    """[B] PPO's clipped surrogate of each sample: the sum over its actions or, over samples, their mean.
-
-    Args:
-        chosen: B traced samples.
-        advantage: [B].
-        clip: how far the ratio may fall below 1; None = it is never clipped.
-        clip_high: how far it may rise above 1; None = as far as ``clip``.
-        average: over what a batch of the losses is averaged.
-
-    Raises:
-        ModelError: samples without the log-probs of when they were drawn.
-    """
-    log_probs, mask = policy.step_log_probs(chosen)  # [B, S]
-    drawn = drawn_log_probs(chosen, log_probs.shape[1]).to(log_probs)
-    # An infinite ratio would be clipped, but its gradient would be 0 · ∞.
-    moved = torch.where(mask, log_probs - drawn, 0.0).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
-    low, high = (1.0, math.inf) if clip is None else (clip, clip_high)
-    factor = log_probs.new_tensor(advantage)[:, None]
-    losses = clipped_surrogate(moved, torch.zeros_like(moved), factor, low, high)  # [B, S]
-    return sample_losses(losses, mask, average)
-
-
-def surrogate_divisor(chosen: Sequence[Sample], average: Average) -> float:
-    """What a batch of ``surrogate_losses`` is divided by.
-
-    Raises:
-        ModelError: samples without the log-probs of when they were drawn.
-    """
-    masks = [sample.tensors.get("step_mask", torch.ones_like(log_probs_when_drawn(sample))) for sample in chosen]
-    return divisor([int(mask.sum()) for mask in masks], average)
-
-
-def log_probs_when_drawn(sample: Sample) -> torch.Tensor:
-    """[S] log-prob of each action of a sample when it was drawn, nats.
-
-    Raises:
-        ModelError: it was drawn without a trace.
-    """
-    row = sample.tensors.get("step_log_probs")
-    if row is None:
-        raise ModelError(
-            "a sample does not keep the log-probs under which it was drawn: the policy's sample(trace=True) has to put "
-            "step_log_probs into its tensors"
-        )
-    return row
-
-
-def drawn_log_probs(samples: Sequence[Sample], steps: int) -> torch.Tensor:
-    """[B, steps] log-prob of each action when it was drawn, nats; 0 behind the last.
-
-    Raises:
-        ModelError: a sample without them, or with more of them.
-    """
-    table = torch.zeros(len(samples), steps)
-    for line, sample in zip(table, samples, strict=True):
-        row = log_probs_when_drawn(sample)
-        if len(row) > steps:
-            raise ModelError(f"a sample was drawn in {len(row)} actions, but step_log_probs replays {steps} of them")
-        line[: len(row)] = row
-    return table
-
-
-def clip_settings(clip: float | None, clip_high: float | None) -> list[str]:
-    """What is wrong with an objective's two widths, in words."""
-    if clip is not None:
-        return clip_mistakes(clip, clip_high)
-    if clip_high is None:
-        return []
-    return [f"objective.clip_high is {clip_high}, but clip is null: give both, or neither for no clipping at all"]
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -103,32 +22,80 @@ class PolicyGradient:
     """Clipped policy gradient: more of what has a positive advantage, less of what has a negative one.
 
     The loss of an action is −min(s·A, clip(s, 1 − clip, 1 + clip_high)·A), s = π/π_drawn: of a token, or of a denoising step
-    with its log-prob summed over channels and pixels.
+    (DDPO), which are differentiated one after the other, so that memory holds one of them. To be used with ``GroupAdvantages``
+    (GRPO), ``Rloo`` or ``ReinforceRej``. Before a round's first update the ratio must be 1 up to rounding, or the run stops.
+
+    ========  =======================================================================================================
+    GRPO      average: samples, and where the model must stay near, beta: 0.04
+    DAPO      average: actions, clip_high: 0.28
+    Dr. GRPO  average: constant, length: the longest answer; ``GroupAdvantages`` with scale: none
+    GSPO      ratio: sequence, average: samples, clip: 3.0e-4, clip_high: 4.0e-4
+    DDPO      ratio: element, clip: 1.0e-4; ``GroupAdvantages`` with clip: 5
+    ========  =======================================================================================================
 
     Args:
         clip: how far below (and above) 1 the ratio may go, before what moves it further is ignored; null = never clipped.
         clip_high: how far above, where it is not the same; 0.28 lets rare actions grow.
-        average: over the ``actions`` of a batch, so that long samples weigh more, or over the ``samples``, of each of which the
-            mean over its own actions is taken.
+        average: over the ``actions`` of a batch, so that long samples weigh more; over the ``samples``, of each of which the
+            mean over its own actions is taken; or ``constant``, each sample's sum divided by ``length``.
+        length: of average constant.
+        ratio: of what. ``action``: a token, or a denoising step with its log-prob summed over channels and pixels; ``element``:
+            that log-prob's *mean* over them, as in DDPO and Flow-GRPO, whose clip of 1e-4 means nothing for a sum; or
+            ``sequence``: all actions of a sample, by the mean of their log-ratios.
+        beta: price of divergence from the reference; 0 = none.
+        kl: ``k3`` is exp(d) − d − 1 of each action, d = log π_ref − log π, in the loss. ``k1`` is log π_drawn − log π_ref taken
+            off each action's advantage (in the loss it would have no gradient on average). ``prediction`` is the mean squared
+            difference of what the network predicts (ε or v, guided) from what the reference does, in the loss; of pictures.
 
-    Source: Reinforce and Reinforce-Rej (2504.11343), whose code averages over tokens; Schulman et al. 2017. No value baseline.
-    Differs: the code also bounds the ratio of a negative advantage at 3, takes the mean of each micro-batch and not of the
-    whole batch, and adds 0.001 times a divergence.
+    Source: Schulman et al. 2017; GRPO (2402.03300), eq. 3 and 4; DAPO (2503.14476); Dr. GRPO (2503.20783); GSPO (2507.18071);
+    DDPO (2305.13301); Reinforce-Rej (2504.11343). No value baseline. Differs: a batch's mean is over the whole batch, however
+    it is cut.
     """
 
     clip: float | None = 0.2
     clip_high: float | None = None
-    average: Average = "actions"
+    average: AverageOrConstant = "actions"
+    length: int | None = None
+    ratio: Ratio = "action"
+    beta: float = 0.0
+    kl: Divergence = "k3"
     consumes: ClassVar[type[Selection]] = Advantages
     needs_trace: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        refuse([*clip_settings(self.clip, self.clip_high), *average_mistakes(self.average)])
+        mistakes = [*clip_settings(self.clip, self.clip_high), *constant_mistakes(self.average, self.length)]
+        if self.ratio not in ("action", "element", "sequence"):
+            mistakes.append(f"objective.ratio is {self.ratio!r}: use 'action', 'element' or 'sequence'")
+        if not 0 <= self.beta < math.inf:
+            mistakes.append(f"objective.beta is {self.beta}, but must not be negative")
+        if self.kl not in ("k1", "k3", "prediction"):
+            mistakes.append(f"objective.kl is {self.kl!r}: use 'k3', 'k1' or 'prediction'")
+        refuse(mistakes)
+
+    @property
+    def surrogate(self) -> Surrogate:
+        """The same settings without what the objective is."""
+        return Surrogate(**{each.name: getattr(self, each.name) for each in fields(Surrogate)})
+
+    def suits(self, policy: Policy) -> list[str]:
+        """Why a policy will not do, in words."""
+        return self.surrogate.suits(policy)
+
+    def begin(
+        self, policy: Policy, samples: Sequence[Sample], selection: Advantages, carried: Mapping[str, float]
+    ) -> SurrogateRound:
+        """The loss of one round, with its figures ``policy/…``."""
+        return SurrogateRound(self.surrogate, advantages_of)
 
     def __call__(self, policy: Policy, samples: Sequence[Sample], part: Advantages, seeds: Sequence[int]) -> torch.Tensor:
-        chosen = [samples[i] for i in part.index]
-        return surrogate_losses(policy, chosen, part.advantage.tolist(), self.clip, self.clip_high, self.average)
+        """[B] loss of each sample, all actions at once."""
+        return self.surrogate.losses(policy, [samples[i] for i in part.index], advantages_of(part))[0]
 
     def divisor(self, samples: Sequence[Sample], part: Advantages) -> float:
         """What the losses of a batch are divided by."""
-        return surrogate_divisor([samples[i] for i in part.index], self.average)
+        return self.surrogate.divisor([samples[i] for i in part.index])
+
+
+def advantages_of(part: Any) -> list[float]:
+    """[B] of a selection."""
+    return part.advantage.tolist()

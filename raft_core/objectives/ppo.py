@@ -19,7 +19,7 @@ from raft_core.objectives.averaging import Average, average_mistakes, divisor
 from raft_core.objectives.clipping import clip_mistakes, clipped_surrogate, refuse
 from raft_core.objectives.gae import TINY, action_rewards, clipped_value_loss, gae, whitened
 from raft_core.objectives.kl_control import KlPenalty
-from raft_core.objectives.policy_gradient import MAX_LOG_RATIO
+from raft_core.objectives.replay import MAX_LOG_RATIO, ReplayCheck
 from raft_core.protocols import Policy, Valued
 from raft_core.sampling import chunks
 from raft_core.types import Sample, Scored, Selection
@@ -202,11 +202,13 @@ class PpoRound:
     carried: Mapping[str, float]
     measured: Mapping[str, float]
     _seen: list[tuple[float, ...]] = field(default_factory=list)
+    _check: ReplayCheck = field(default_factory=ReplayCheck)
 
     def __call__(self, policy: Policy, samples: Sequence[Sample], part: Scored, seeds: Sequence[int]) -> torch.Tensor:
         """[B] clipped surrogate + value_weight × value loss, each the mean over the sample's actions, or their sum."""
         s = self.settings
-        log_probs, values, mask = cast(Valued, policy).step_log_probs_and_values([samples[i] for i in part.index])
+        chosen = [samples[i] for i in part.index]
+        log_probs, values, mask = cast(Valued, policy).step_log_probs_and_values(chosen)
         rows = [self.targets[i] for i in part.index.tolist()]
         lengths = [len(row.advantage) for row in rows]
         log_prob, value = log_probs[mask].float(), values[mask].float()  # [ΣT], sample after sample
@@ -214,6 +216,7 @@ class PpoRound:
             torch.cat([getattr(row, name) for row in rows]).to(log_prob.device)
             for name in ("old_log_prob", "advantage", "old_value", "returned")
         )
+        self._check("all", log_prob - old_log_prob, torch.ones_like(log_prob, dtype=torch.bool), chosen, policy)
         # An infinite ratio would be clipped, but its gradient would be 0 · ∞.
         moved = (log_prob - old_log_prob).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
         surrogate = clipped_surrogate(moved, torch.zeros_like(moved), advantage, s.clip, s.clip_high)
@@ -238,7 +241,9 @@ class PpoRound:
     def figures(self) -> dict[str, float]:
         """Of the round: means over the calls so far, and of its start."""
         names = ("policy_loss", "value_loss", "clip_fraction")
-        means = dict(zip(names, np.mean(self._seen, axis=0).tolist(), strict=True)) if self._seen else {}
+        means: dict[str, float] = {}
+        if self._seen:
+            means = dict(zip(names, np.mean(self._seen, axis=0).tolist(), strict=True)) | {"replay_error": self._check.error}
         return {f"ppo/{name}": value for name, value in {**self.measured, **means}.items()}
 
 

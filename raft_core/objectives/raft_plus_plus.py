@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from raft_core.objectives.averaging import Average, average_mistakes
 from raft_core.objectives.clipping import refuse
-from raft_core.objectives.policy_gradient import clip_settings, surrogate_divisor, surrogate_losses
+from raft_core.objectives.surrogate import Surrogate, SurrogateRound, clip_settings
 from raft_core.protocols import Policy
 from raft_core.types import Sample, Selection, Weighted
 
@@ -43,10 +43,26 @@ class RaftPlusPlus:
     def __post_init__(self) -> None:
         refuse([*clip_settings(self.clip, self.clip_high), *average_mistakes(self.average)])
 
+    @property
+    def surrogate(self) -> Surrogate:
+        """The same settings without what the objective is."""
+        return Surrogate(self.clip, self.clip_high, self.average)
+
+    def begin(
+        self, policy: Policy, samples: Sequence[Sample], selection: Weighted, carried: Mapping[str, float]
+    ) -> SurrogateRound:
+        """The loss of one round, with its figures ``policy/…``."""
+        return SurrogateRound(self.surrogate, weights_of)
+
     def __call__(self, policy: Policy, samples: Sequence[Sample], part: Weighted, seeds: Sequence[int]) -> torch.Tensor:
-        chosen = [samples[i] for i in part.index]
-        return surrogate_losses(policy, chosen, part.weight.tolist(), self.clip, self.clip_high, self.average)
+        """[B] loss of each sample, all actions at once."""
+        return self.surrogate.losses(policy, [samples[i] for i in part.index], weights_of(part))[0]
 
     def divisor(self, samples: Sequence[Sample], part: Weighted) -> float:
         """What the losses of a batch are divided by."""
-        return surrogate_divisor([samples[i] for i in part.index], self.average)
+        return self.surrogate.divisor([samples[i] for i in part.index])
+
+
+def weights_of(part: Any) -> list[float]:
+    """[B] of a selection."""
+    return part.weight.tolist()

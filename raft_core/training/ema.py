@@ -28,6 +28,11 @@ class Ema:
         self._parameters = dict(parameters)
         self.shadow = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
 
+    def follow(self, parameters: Mapping[str, torch.nn.Parameter], shadow: Mapping[str, torch.Tensor]) -> None:
+        """Go on with the same weights and the same average in other tensors."""
+        self._parameters = dict(parameters)
+        self.shadow = dict(shadow)
+
     def update(self) -> None:
         """Take the present weights into the average."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))

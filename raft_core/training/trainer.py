@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from raft_core.protocols import Objective, Policy, RoundLoss, Staged
 from raft_core.reporter import Reporter, Silent
 from raft_core.rng import numpy_rng, seed_for
 from raft_core.training.optim import Optimizer, Schedule
+from raft_core.training.reference import Follower, Reference
 from raft_core.types import Sample, Selection
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 ADAMW = Optimizer()
 CONSTANT = Schedule()
+START = Reference()
+REFERENCE = "reference/"  # before the parameter's name, among the tensors of the trainer
 MAX_SKIPPED_IN_A_ROW = 5
 
 
@@ -49,6 +53,7 @@ class Trainer:
         ema_decay: keep an exponential moving average of the weights, which is then sampled, evaluated and exported from
             wherever the run uses ``averaged``; null = none.
         mixed_precision: ``bf16`` or ``fp16`` for the forward pass; trainable weights, gradients and moments stay float32.
+        reference: what losses with a reference compare the policy with; the frozen start by default.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class Trainer:
         max_grad_norm: float | None = 1.0,
         ema_decay: float | None = None,
         mixed_precision: Literal["no", "fp16", "bf16"] = "no",
+        reference: Reference = START,
     ):
         self.optimizer = optimizer
         self.schedule = schedule
@@ -72,11 +78,12 @@ class Trainer:
         self.max_grad_norm = max_grad_norm
         self.ema_decay = ema_decay
         self.mixed_precision = mixed_precision
+        self.reference = reference
         if mistakes := self._mistakes():
             raise ConfigError(mistakes)
 
     def _mistakes(self) -> list[str]:
-        found = [*self.optimizer.mistakes(), *self.schedule.mistakes()]
+        found = [*self.optimizer.mistakes(), *self.schedule.mistakes(), *self.reference.mistakes()]
         for name in ("batch_size", "micro_batch_size", "steps", "epochs"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -121,7 +128,7 @@ class Trainer:
             ModelError: nothing to train, or trainable weights that are not float32.
             ConfigError: a batch that cannot be shared out equally among the processes.
         """
-        from raft_core.training.update import Updater, checked_parameters, share_first_weights
+        from raft_core.training.update import Updater
 
         self._reporter: Reporter = reporter or Silent()
         self._seed = seed
@@ -136,13 +143,10 @@ class Trainer:
             raise ConfigError(
                 f"trainer.batch_size is {self.batch_size}, which {n} processes cannot share equally: use a multiple of {n}"
             )
-        parameters = checked_parameters(policy)
-        if self._processes.count > 1:
-            share_first_weights(parameters)
+        self._follower = Follower(self.reference, policy.trainable)
         self._updater = Updater(
-            parameters,
+            policy,
             self.optimizer,
-            self._processes,
             micro_batch_size=min(self.micro_batch_size or share, share),
             max_grad_norm=self.max_grad_norm,
             ema_decay=self.ema_decay,
@@ -166,6 +170,8 @@ class Trainer:
         """
         import torch
 
+        self._follower.begin(rnd)
+        policy = self._follower.seen_by(policy)
         if not len(selection):
             self._reporter.warn(f"round {rnd}: the selection is empty, nothing is trained on")
             return {"train/steps": 0, "train/skipped_steps": 0}
@@ -173,9 +179,9 @@ class Trainer:
         loss = objective.begin(policy, samples, selection, self._carried) if isinstance(objective, Staged) else objective
         tally = Tally(self._skipped_in_a_row)
         device = self._updater.device
-        self._updater.move_moments(device)
         # Dropout draws from torch's global state: seeded before each step, given back at the end.
-        with self._reporter.phase("training", steps) as bar, torch.random.fork_rng([device] if device.type == "cuda" else []):
+        forked = torch.random.fork_rng([device] if device.type == "cuda" else [])
+        with self._reporter.phase("training", steps) as bar, forked, self._updater.round():
             for step, items in enumerate(batches(len(selection), self.batch_size, steps, self._seed, rnd)):
                 lr = self.optimizer.lr * self.schedule.factor(self._step, (rnd - 1 + step / steps) / self._rounds)
                 taken = self._update(policy, loss, samples, selection.take(items), (rnd, step), lr)
@@ -183,7 +189,6 @@ class Trainer:
                 self._complain(taken, tally, f"round {rnd}, step {step + 1}")
                 self._step += 1
                 bar.advance(1)
-        self._updater.move_moments("cpu")
         self._skipped_in_a_row = tally.in_a_row
         return tally.metrics() | self._left_by(loss)
 
@@ -210,15 +215,16 @@ class Trainer:
         import torch
 
         mine = self._processes.share(range(len(batch)))
-        share = batch.take(mine)
-        seeds = [seed_for(self._seed, "train", *path, position) for position in mine]
+        seeds = [seed_for(self._seed, "train", *path, position) for position in range(len(batch))]
         torch.manual_seed(seed_for(self._seed, "dropout", *path, self._processes.rank))
 
-        def losses(part: Sequence[int]) -> torch.Tensor:
-            return objective(policy, samples, share.take(part), [seeds[place] for place in part])
+        def losses(one: Any, part: Sequence[int]) -> torch.Tensor:
+            return one(policy, samples, batch.take(part), [seeds[position] for position in part])
 
+        capabilities.prepare(objective, policy, samples, batch, seeds)
         divisor = capabilities.divisor(objective, samples, batch)
-        return self._updater.step(losses, len(share), len(batch), divisor, lr)
+        passes = [partial(losses, one) for one in capabilities.passes(objective, policy, samples, batch.take(mine))]
+        return self._updater.step(passes, mine, len(batch), divisor, lr)
 
     def _complain(self, step: Step, tally: Tally, where: str) -> None:
         """Say of a skipped step, and of items left out of one, that they were, once a round; stop when there are too many
@@ -249,7 +255,10 @@ class Trainer:
     def state_dict(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """All that a resumed run needs besides the weights: (tensors on the CPU, plain values that JSON takes)."""
         tensors, plain = self._updater.state_dict()
+        held, follows = self._follower.state_dict()
+        tensors |= {REFERENCE + name: value for name, value in held.items()}
         carried: dict[str, Any] = {"carried": self._carried} if self._carried else {}
+        carried |= {"reference_follows": True} if follows else {}
         carried |= {"skipped_in_a_row": self._skipped_in_a_row} if self._skipped_in_a_row else {}
         return tensors, {"step": self._step, **carried, **plain}
 
@@ -259,7 +268,9 @@ class Trainer:
         Raises:
             ModelError: a state of other parameters, or without the moving average that is now asked for.
         """
-        self._updater.load_state_dict(tensors, plain)
+        held = {name.removeprefix(REFERENCE): value for name, value in tensors.items() if name.startswith(REFERENCE)}
+        self._follower.load_state_dict(held, plain.get("reference_follows", False))
+        self._updater.load_state_dict({k: v for k, v in tensors.items() if not k.startswith(REFERENCE)}, plain)
         self._step = plain["step"]
         self._carried = dict(plain.get("carried", {}))  # most objectives leave nothing
         self._skipped_in_a_row = plain.get("skipped_in_a_row", 0)

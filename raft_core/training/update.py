@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,15 +12,13 @@ import torch
 
 from raft_core.errors import DeviceError, ModelError
 from raft_core.machine.out_of_memory import is_out_of_memory, make_room
-from raft_core.machine.processes import Processes
 from raft_core.protocols import Policy
 from raft_core.training.ema import Ema
 from raft_core.training.optim import Optimizer
+from raft_core.training.replicas import Losses, Replicas, make_accelerator, whole
+from raft_core.training.shards import ShardedWeights, sharding_asked
 
 REMEDY = "resume with the settings that the run began with"
-AUTOCAST = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-Losses = Callable[[Sequence[int]], torch.Tensor]  # places in this process's share of a batch → [b] loss of each item
 
 
 @dataclass(frozen=True)
@@ -47,9 +46,8 @@ class Updater:
     """The trainable parameters and all that is kept to update them: moments, moving average, loss scale, micro-batch size.
 
     Args:
-        parameters: float32, by stable names.
+        policy: whose parameters are trained; float32.
         optimizer: settings.
-        processes: that share each batch.
         micro_batch_size: items per forward and backward pass at first.
         max_grad_norm: of a batch; None = no clipping.
         ema_decay: None = no moving average.
@@ -59,9 +57,8 @@ class Updater:
 
     def __init__(
         self,
-        parameters: Mapping[str, torch.nn.Parameter],
+        policy: Policy,
         optimizer: Optimizer,
-        processes: Processes,
         *,
         micro_batch_size: int,
         max_grad_norm: float | None,
@@ -69,53 +66,64 @@ class Updater:
         mixed_precision: str,
         warn: Callable[[str], None],
     ):
-        self.parameters = dict(parameters)
         self.micro_batch_size = micro_batch_size
+        self._weights = trained_weights(policy, optimizer, mixed_precision)
         self.ema = Ema(ema_decay, self.parameters) if ema_decay else None
-        self._processes = processes
-        self._max_grad_norm = max_grad_norm
-        self._dtype = AUTOCAST[mixed_precision]
+        self._max_grad_norm = math.inf if max_grad_norm is None else max_grad_norm
         self._warn = warn
-        self._optimizer = optimizer.build(list(self.parameters.values()))
-        self._scaler = torch.amp.GradScaler(self.device.type, enabled=mixed_precision == "fp16")
+
+    @property
+    def parameters(self) -> Mapping[str, torch.nn.Parameter]:
+        return self._weights.parameters
 
     @property
     def device(self) -> torch.device:
         return next(iter(self.parameters.values())).device
 
-    def step(self, losses: Losses, share: int, batch_size: int, divisor: float, lr: float) -> Step:
+    @contextmanager
+    def round(self) -> Iterator[None]:
+        """Inside, steps can be taken: what the optimiser keeps is on the device, and out of the other phases' way outside."""
+        with self._weights.round():
+            if self.ema:
+                shadow = {name: self._weights.part_of(name, value) for name, value in self.ema.shadow.items()}
+                self.ema.follow(self.parameters, shadow)
+            yield
+            if self.ema:
+                shadow = {name: whole(value).cpu() for name, value in self.ema.shadow.items()}
+        if self.ema:
+            self.ema.follow(self.parameters, shadow)
+
+    def step(self, passes: Sequence[Losses], share: Sequence[int], batch_size: int, divisor: float, lr: float) -> Step:
         """Take one step, or none if the loss of every item or the gradient is not finite.
 
         Args:
-            losses: of the ``share`` items that this process has of the batch.
+            passes: losses of items of the batch, by position, which add up; differentiated one by one.
+            share: positions in the batch that are this process's.
             batch_size: items over all processes.
             divisor: the batch's loss is the sum of its items' over all processes, divided by this.
             lr: learning rate of this step.
         """
-        for group in self._optimizer.param_groups:
+        for group in self._weights.optimizer.param_groups:
             group["lr"] = lr
-        totals = self._backward(losses, share, divisor)
-        grads = [grad_or_zero(parameter) for parameter in self.parameters.values()]
-        if self._processes.count > 1:
-            totals = sum_over_processes(totals, grads)
-        loss, failed = totals.tolist()
-        self._scaler.unscale_(self._optimizer)
-        norm = torch.nn.utils.get_total_norm(grads)
-        step = Step(loss, float(norm), round(failed)) if failed < batch_size else Step(math.nan, math.nan, batch_size)
+        with self._weights.accumulating():
+            totals = self._backward(passes, share, divisor)
+        self._weights.complete()
+        loss, failed = self._weights.summed(totals).tolist()
+        norm = self._weights.clip(self._max_grad_norm)
+        step = Step(loss, norm, round(failed)) if failed < batch_size else Step(math.nan, math.nan, batch_size)
+        scaler = self._weights.accelerator.scaler
         if step.taken:
-            if self._max_grad_norm is not None:
-                torch.nn.utils.clip_grads_with_norm_(self.parameters.values(), self._max_grad_norm, norm)
             self._apply()
-        elif math.isfinite(step.loss) and self._scaler.is_enabled():
+        elif scaler is not None:
             # fp16 overflows in the first steps, until the loss scale has come down; below 1 that is no excuse any more.
-            step = replace(step, excused=self._scaler.get_scale() > 1)
-        self._scaler.update()
-        self._optimizer.zero_grad()
+            step = replace(step, excused=math.isfinite(step.loss) and scaler.get_scale() > 1)
+            scaler.update()
+        self._weights.optimizer.zero_grad()
         return step
 
     def _apply(self) -> None:
         try:
-            self._scaler.step(self._optimizer)
+            self._weights.optimizer.step()
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -125,7 +133,7 @@ class Updater:
         if self.ema:
             self.ema.update()
 
-    def _backward(self, losses: Losses, share: int, divisor: float) -> torch.Tensor:
+    def _backward(self, passes: Sequence[Losses], share: Sequence[int], divisor: float) -> torch.Tensor:
         """Accumulate the gradients of this process's items, each exactly once; returns its part of the batch's loss, and how
         many items failed, [2].
 
@@ -134,36 +142,42 @@ class Updater:
         """
         while True:
             try:
-                return self._accumulate(losses, share, divisor)
+                return self._accumulate(passes, share, divisor)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                self._halve(str(error).splitlines()[0])
-            self._optimizer.zero_grad()
+                reason = str(error).splitlines()[0]
+                if self._weights.in_step:
+                    raise DeviceError(
+                        f"out of memory ({reason}) while the weights are spread over processes, which cannot cut a batch finer "
+                        "one by one: use a smaller trainer.micro_batch_size, or gradient checkpointing"
+                    ) from error
+                self._halve(reason)
+            self._weights.optimizer.zero_grad()
             make_room()
 
-    def _accumulate(self, losses: Losses, share: int, divisor: float) -> torch.Tensor:
+    def _accumulate(self, passes: Sequence[Losses], share: Sequence[int], divisor: float) -> torch.Tensor:
         total = torch.zeros((), device=self.device)
-        failed = 0
-        for start in range(0, share, self.micro_batch_size):
-            part = range(start, min(start + self.micro_batch_size, share))
-            values = self._values(losses, part)  # [b]
-            finite = values.detach().isfinite().tolist()
-            if not all(finite):
-                # Taken again without them: left in with a weight of 0, they would still make every gradient NaN.
-                part = [place for place, good in zip(part, finite, strict=True) if good]
-                failed += len(finite) - len(part)
-                if not part:
-                    continue
-                values = self._values(losses, part)
-            loss = values.float().sum() / divisor
-            self._scaler.scale(loss).backward()
-            total += loss.detach()
-        return torch.stack([total, total.new_tensor(failed)])
+        failed: set[int] = set()
+        for start in range(0, len(share), self.micro_batch_size):
+            for losses in passes:
+                part, weight = share[start : start + self.micro_batch_size], 1.0
+                values = self._values(losses, part)  # [b]
+                finite = values.detach().isfinite().tolist()
+                if self._weights.any_failed(finite):
+                    # Taken again without them: left in with a weight of 0, they would still make every gradient NaN.
+                    failed |= {position for position, good in zip(part, finite, strict=True) if not good}
+                    part, weight = self._weights.sound_part(part, finite)
+                    if not part:
+                        continue
+                    values = self._values(losses, part) * weight
+                loss = values.float().sum() / divisor
+                self._weights.backward(loss)
+                total += loss.detach()
+        return torch.stack([total, total.new_tensor(len(failed))])
 
     def _values(self, losses: Losses, part: Sequence[int]) -> torch.Tensor:
-        with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not None):
-            values = losses(part)
+        values = self._weights.losses(losses, part)
         if values.shape != (len(part),):
             raise ModelError(
                 f"the objective returned shape {tuple(values.shape)} for {len(part)} items: "
@@ -180,33 +194,24 @@ class Updater:
         self.micro_batch_size //= 2
         self._warn(f"out of memory ({reason}): micro-batches are now of {self.micro_batch_size}")
 
-    def move_moments(self, device: torch.device | str) -> None:
-        """Move what the optimiser keeps: to the weights before training, out of the other phases' way after it."""
-        for parameter in self.parameters.values():
-            state = self._optimizer.state.get(parameter, {})
-            for key, value in state.items():
-                if getattr(value, "ndim", 0):  # AdamW keeps its 0-d step count on the CPU on purpose
-                    state[key] = value.to(device)
-        if self.ema:
-            self.ema.shadow = {name: value.to(device) for name, value in self.ema.shadow.items()}
-
     def state_dict(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """(tensors on the CPU, plain values that JSON takes)."""
         tensors: dict[str, torch.Tensor] = {}
         moments: dict[str, dict[str, Any]] = {}
-        for name, parameter in self.parameters.items():
-            for key, value in self._optimizer.state.get(parameter, {}).items():
+        for name, state in self._weights.optimizer_state().items():
+            for key, value in state.items():
                 if isinstance(value, torch.Tensor):
-                    tensors[f"optimizer/{name}/{key}"] = value.detach().cpu().clone()
+                    tensors[f"optimizer/{name}/{key}"] = value
                 else:
                     moments.setdefault(name, {})[key] = value
         if self.ema:
             tensors |= {f"ema/{name}": value.detach().cpu().clone() for name, value in self.ema.shadow.items()}
+        scaler = self._weights.accelerator.scaler
         plain = {
             "micro_batch_size": self.micro_batch_size,
             "optimizer": moments,
             "ema_updates": self.ema.updates if self.ema else 0,
-            "scaler": self._scaler.state_dict(),
+            "scaler": {} if scaler is None else scaler.state_dict(),
         }
         return tensors, plain
 
@@ -230,29 +235,24 @@ class Updater:
         if self.ema and set(shadow) != set(self.parameters):
             raise ModelError(f"trainer.ema_decay is {self.ema.decay}, but the trainer's state holds no such average: {REMEDY}")
         self.micro_batch_size = plain["micro_batch_size"]
-        indexed = {i: states[name] for i, name in enumerate(self.parameters) if name in states}
-        self._optimizer.load_state_dict({"state": indexed, "param_groups": self._optimizer.state_dict()["param_groups"]})
-        self._scaler.load_state_dict(plain["scaler"])
+        self._weights.load_optimizer_state(states)
+        if (scaler := self._weights.accelerator.scaler) is not None:
+            scaler.load_state_dict(plain["scaler"])
         if self.ema:
             self.ema.load(shadow, plain["ema_updates"])
 
 
-def grad_or_zero(parameter: torch.nn.Parameter) -> torch.Tensor:
-    """The gradient, made 0 where no item touched the parameter: the optimiser then does the same on every process."""
-    if parameter.grad is None:
-        parameter.grad = torch.zeros_like(parameter)
-    return parameter.grad
+def trained_weights(policy: Policy, optimizer: Optimizer, mixed_precision: str) -> Replicas | ShardedWeights:
+    """The policy's trainable parameters and their optimiser, as accelerate is configured.
 
-
-def sum_over_processes(totals: torch.Tensor, grads: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Sum gradients in place, and the totals [n], over all processes in one message; the same result on each of them."""
-    from accelerate.utils import reduce
-
-    message = torch.cat([totals, *[grad.reshape(-1) for grad in grads]])
-    summed: Any = reduce(message, reduction="sum")
-    for grad, part in zip(grads, summed[len(totals) :].split([grad.numel() for grad in grads]), strict=True):
-        grad.copy_(part.view_as(grad))
-    return summed[: len(totals)]
+    Raises:
+        ModelError: parameters that cannot be trained.
+        ConfigError: accelerate is configured for what this policy cannot do.
+    """
+    parameters, accelerator = checked_parameters(policy), make_accelerator(mixed_precision)
+    if accelerator.is_fsdp2 or (sharding_asked() and accelerator.num_processes > 1):
+        return ShardedWeights(policy, parameters, optimizer.build, accelerator)
+    return Replicas(parameters, optimizer.build, accelerator)
 
 
 def mean_over_processes(figures: Mapping[str, float], device: torch.device) -> dict[str, float]:
@@ -261,15 +261,6 @@ def mean_over_processes(figures: Mapping[str, float], device: torch.device) -> d
 
     values: Any = reduce(torch.tensor(list(figures.values()), device=device), reduction="mean")
     return dict(zip(figures, values.tolist(), strict=True))
-
-
-def share_first_weights(parameters: Mapping[str, torch.nn.Parameter]) -> None:
-    """Give every process the first one's weights, in place."""
-    from accelerate.utils import broadcast
-
-    for parameter in parameters.values():
-        sent: Any = broadcast(parameter.data)
-        parameter.data.copy_(sent)
 
 
 def checked_parameters(policy: Policy) -> dict[str, torch.nn.Parameter]:

@@ -20,7 +20,7 @@ from raft_core.evaluation.files import FOLDER as EVALUATION
 from raft_core.loop import align
 from raft_core.machine.files import remove
 from raft_core.machine.folders import free_folder
-from raft_core.machine.processes import Processes
+from raft_core.machine.processes import Processes, lost_in_words
 from raft_core.monitoring.monitor import Monitor
 from raft_core.prompts import PromptSet
 from raft_core.protocols import Policy
@@ -43,10 +43,10 @@ class Interrupted(KeyboardInterrupt):
 
 
 def output_folder(checked: Checked) -> Path:
-    """The run folder: as configured, else the first of ``runs/NAME``, ``runs/NAME-2`` … that is free."""
+    """The run folder: as configured, else the first of ``runs/NAME``, ``runs/NAME-2`` … that is free; one for all processes."""
     if checked.config.output is not None:
         return Path(checked.config.output).expanduser()
-    return free_folder(Path("runs") / checked.name)
+    return Path(Processes.current().first_ones(str(free_folder(Path("runs") / checked.name))))
 
 
 def align_run(checked: Checked, reporter: Reporter | None = None, *, folder: Path | None = None) -> Path:
@@ -189,7 +189,7 @@ def ended_in_words(store: Store, reporter: Reporter) -> Iterator[None]:
         NotFiniteError: an update that the weights' numbers cannot hold.
     """
     try:
-        with overflow_in_words(store.config):
+        with lost_in_words(), overflow_in_words(store.config):
             yield
     except KeyboardInterrupt as signal:
         with contextlib.suppress(StoreError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
@@ -15,6 +15,7 @@ from raft_core.config.schema import parameters
 from raft_core.machine.out_of_memory import in_words
 from raft_core.machine.peak_memory import peak_memory
 from raft_core.metrics.gain import deviations, predicted_gain
+from raft_core.metrics.spread import flat
 from raft_core.metrics.statistics import Estimate
 from raft_core.monitoring.figures import mean_scored
 from raft_core.reporter import Reporter
@@ -26,6 +27,7 @@ from raft_core.types import Sample, Scores
 PROBE_PROMPTS, PROBE_SAMPLES = 8, 4
 SAMPLING_BUDGET_S = 45.0
 TRAIN_STEPS = 2
+STILL = 1e-30  # a learning rate by which nothing moves further than a rounding
 
 
 @dataclass(frozen=True)
@@ -199,7 +201,9 @@ def _step_s(config: RunConfig, samples: Sequence[Sample], scores: Scores, k: int
     if not len(selection):
         return float("nan")
     settings: dict[str, Any] = {name: getattr(config.trainer, name) for name in parameters(Trainer)}
-    trainer = Trainer(**settings | {"steps": 1, "epochs": None})
+    # Steps that move nothing: after one that did, the samples would no longer be those of the policy, which ratios check.
+    still = replace(config.trainer.optimizer, lr=STILL)
+    trainer = Trainer(**settings | {"steps": 1, "epochs": None, "optimizer": still})
     trainer.attach(config.policy, config.seed, config.rounds, reporter)
     trainer.fit(config.policy, config.objective, samples, selection, 1)
     trainer.steps = TRAIN_STEPS
@@ -221,6 +225,11 @@ def advice(counts: Counts, found: Probe, config: RunConfig) -> list[str]:
         lines.append(
             f"the {found.drawn} samples of the probe score alike within each prompt: of such there is nothing to select, and "
             "training cannot raise the reward"
+        )
+    elif level := int((flat(found.scores) & ~np.isnan(found.scores).all(axis=1)).sum()):
+        lines.append(
+            f"{level} of the {len(found.scores)} prompts of the probe have no spread: their samples score alike, so a method "
+            "that compares samples of a prompt learns nothing from them"
         )
     if config.k == 1:
         lines.append("with k = 1 there is nothing to choose between for a prompt")

@@ -127,24 +127,32 @@ def gaussian_log_prob(x: torch.Tensor, mean: torch.Tensor, deviation: float) -> 
 def replay(
     predict: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     scheduler: Any,
-    latents: torch.Tensor,
+    trajectories: Sequence[torch.Tensor],
     timesteps: torch.Tensor,
     eta: float,
-) -> torch.Tensor:
-    """[B, S] log-probs of kept steps under the present weights, with gradient, in nats summed over channels and pixels.
+    *,
+    device: torch.device,
+    steps: Sequence[int] | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Kept steps under the present weights, with gradient: ([B, S] log-probs in nats summed over channels and pixels, [B, S, C,
+    h, w] predictions).
 
     Args:
         predict: as in ``denoise``.
         scheduler: a fresh DDIM scheduler.
-        latents: [B, S+1, C, h, w] on the device.
+        trajectories: B latents [S+1, C, h, w]; those of a step are moved to the device when it is replayed.
         timesteps: [S].
         eta: that of the sampling.
+        device: where ``predict`` works.
+        steps: which of the S steps, in this order; None = all.
     """
-    scheduler.set_timesteps(len(timesteps), device=latents.device)
-    columns = []
-    for step, t in enumerate(timesteps):
-        x, following = latents[:, step], latents[:, step + 1]
-        out = predict(scheduler.scale_model_input(x, t), t.to(x.device).expand(len(x)))
+    scheduler.set_timesteps(len(timesteps), device=device)
+    columns, predictions = [], []
+    for step in range(len(timesteps)) if steps is None else steps:
+        t = timesteps[step]
+        x, following = (torch.stack([row[place] for row in trajectories]).to(device) for place in (step, step + 1))
+        out = predict(scheduler.scale_model_input(x, t), t.to(device).expand(len(x)))
         mean, deviation = ddim_step(scheduler, out, t, x, eta)
         columns.append(gaussian_log_prob(following, mean, deviation))
-    return torch.stack(columns, dim=1)
+        predictions.append(out)
+    return torch.stack(columns, dim=1), torch.stack(predictions, dim=1)

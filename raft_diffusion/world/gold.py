@@ -1,8 +1,7 @@
-"""The gold judge of a bundled world: does the picture show its caption?"""
+"""The gold judge of a bundled world as a reward: does the picture show its caption, and how surely?"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,45 +14,37 @@ from raft_core.rewards.scoring import told
 from raft_core.types import Sample
 
 if TYPE_CHECKING:
-    from raft_diffusion.world.emoji.judge import GoldJudge as EmojiJudge
     from raft_diffusion.world.judge import GoldJudge
 
-FOLDER = Path(__file__).parents[1] / "bundled" / "shapes-judge"
+FOLDER = "bundled:shapes-judge"
 WEIGHTS = "judge.safetensors"
+FLOOR = -8.0  # nats: beyond it the classifier's doubt means nothing, and one attribute would outweigh all others
 
 
-def _folder_of(name):
+def _folder_of(name: str) -> Path:
     from raft_diffusion.model.bundle import PREFIX, resolve
 
-    return resolve(name) if name.startswith(PREFIX) else Path(name)
-
-
-def _judge_class(folder):
-    """The judge's class of the world whose attributes are among the folder's answers."""
-    from raft_diffusion.world.emoji.judge import GoldJudge as EmojiJudge
-    from raft_diffusion.world.judge import GoldJudge
-
-    config = folder / "config.json"
-    answers = json.loads(config.read_text(encoding="utf-8"))["answers"] if config.is_file() else {}
-    return EmojiJudge if "object" in answers else GoldJudge
+    return Path(resolve(name)) if name.startswith(PREFIX) else Path(name).expanduser()
 
 
 class Gold:
-    """1 where a picture of the bundled world shows all that its caption says, else 0. A judge: never train on it.
+    """1 where a picture of a bundled world shows all that its caption says, else 0. A judge: never train on it.
 
     An attribute classifier, meant to be right on 99 % of scenes that it has never seen; a test says where it is not
-    yet. A caption that is not of the bundled world is not scored.
+    yet. A caption that is not of its world is not scored.
 
     Args:
-        folder: with the judge's weights, or ``bundled:NAME``; null = the shapes' judge. Its config.json tells the world.
+        folder: with the judge's weights, or ``bundled:NAME``. Its config.json tells the world.
         name: column in the store and label in the report.
         batch_size: pictures per forward pass.
     """
 
-    def __init__(self, folder: str | None = None, *, name: str = "gold", batch_size: int = 64):
-        self.info = RewardInfo(name=name, scale="1 = shows its caption, 0 = does not", batch_size=batch_size)
-        self.folder = _folder_of(folder) if folder else FOLDER
-        self._judge: GoldJudge | EmojiJudge | None = None
+    scale = "1 = shows its caption, 0 = does not"
+
+    def __init__(self, folder: str = FOLDER, *, name: str = "gold", batch_size: int = 64):
+        self.info = RewardInfo(name=name, scale=self.scale, batch_size=batch_size)
+        self.folder = _folder_of(folder)
+        self._judge: GoldJudge | None = None
 
     def check(self) -> list[str]:
         return [] if (self.folder / WEIGHTS).is_file() else [f"there is no judge in {self.folder}: {WEIGHTS} is missing"]
@@ -69,13 +60,20 @@ class Gold:
         if mistakes := self.check():
             raise ModelError(mistakes[0])
         from raft_diffusion.model.weights_file import check_whole
+        from raft_diffusion.world.judge import GoldJudge
 
         file = self.folder / WEIGHTS
         check_whole(file)
         try:
-            self._judge = _judge_class(self.folder)(self.folder, batch_size=self.info.batch_size or 64)
+            self._judge = GoldJudge(self.folder, batch_size=self.info.batch_size or 64)
         except (RuntimeError, KeyError, ValueError) as error:
-            raise ModelError(f"{file} holds no judge of the bundled world: {error}") from error
+            raise ModelError(f"{file} holds no judge of a bundled world: {error}") from error
+
+    def judge(self) -> GoldJudge:
+        """The classifier, loaded."""
+        self.load()
+        assert self._judge is not None
+        return self._judge
 
     def __call__(self, samples: Sequence[Sample]) -> np.ndarray:
         """[N] verdicts.
@@ -83,6 +81,37 @@ class Gold:
         Raises:
             PartlyScored: some captions are of another world.
         """
-        self.load()
-        assert self._judge is not None
-        return told(self._judge(samples), "its caption is none of the bundled world")
+        return told(self.judge()(samples), "its caption is none of the judge's world")
+
+
+class GoldScore(Gold):
+    """Mean log-probability of what a caption of a bundled world says, by its gold judge: 0 at best, −8 at worst.
+
+    The source of synthetic preferences, for which right or wrong alone would be too coarse.
+
+    Args:
+        folder: as of ``Gold``.
+        name: column in the store and label in the report.
+        batch_size: pictures per forward pass.
+    """
+
+    scale = "mean log-probability of the caption's attributes, nats"
+
+    def __init__(self, folder: str = FOLDER, *, name: str = "gold_score", batch_size: int = 64):
+        super().__init__(folder, name=name, batch_size=batch_size)
+
+    def __call__(self, samples: Sequence[Sample]) -> np.ndarray:
+        """[N] nats.
+
+        Raises:
+            PartlyScored: some captions are of another world.
+        """
+        from raft_diffusion.rewards.pictures import pictures
+
+        world, log_probs = self.judge().world, self.judge().log_probs(pictures(samples))
+        scores = np.full(len(samples), np.nan)
+        for row, sample in enumerate(samples):
+            if said := world.parse(sample.prompt.text):
+                found = [log_probs[key][row, list(world.answers[key]).index(value)] for key, value in said.items()]
+                scores[row] = np.maximum(found, FLOOR).mean()
+        return told(scores, "its caption is none of the judge's world")

@@ -33,8 +33,8 @@ def mistakes(device: str, dtype: str, lora: Lora | None, sampling: Sampling, mem
         found += _extra(kind, "memory.attention", memory.attention, "flash-attn", "flash_attn")
     if sampling.engine == "vllm":
         found += _extra(kind, "sampling.engine", "vllm", "vllm")
-        if lora is None:
-            found.append("sampling.engine is vllm, which takes new weights as a LoRA only: set lora, or use transformers")
+    if sampling.engine != "transformers" and lora is None:
+        found.append("sampling.engine is vllm, which takes new weights as a LoRA only: set lora, or use transformers")
     return found
 
 

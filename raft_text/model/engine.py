@@ -49,6 +49,7 @@ class Engine:
         parameters: trained parameters by stable name, float32.
         reference: enters a context in which the network is the frozen start.
         packing: how samples share a row; None = they do not, or ``prove_packing`` has not been called.
+        sharded: whether the weights are spread over processes, so that every call has to make one pass.
         notes: what a person should know of how the model was loaded.
     """
 
@@ -81,6 +82,7 @@ class Engine:
         self.reference = AdapterReference(network) if at_base else CopyReference(self.parameters)
         self._folds = lora is not None and self.dtype == torch.float32 and memory.quantize is None
         self.packing: Packing | None = None
+        self.sharded = False
         self.notes = [
             *state_notes(network),
             *attention_notes(network, memory),
@@ -194,7 +196,8 @@ class Engine:
     def log_probs(self, rows: Sequence[Row], scoring: Scoring | None = None) -> list[torch.Tensor]:
         """[T] log-probs of each completion's tokens, in nats; differentiable. As ``token_log_probs``."""
         with self._forgetting(self.network):
-            return token_log_probs(self.network, rows, self.device, packing=self.packing, scoring=scoring)
+            settings: dict[str, Any] = {"packing": self.packing, "scoring": scoring, "at_once": self.sharded}
+            return token_log_probs(self.network, rows, self.device, **settings)
 
     def log_probs_and_values(self, rows: Sequence[Row], critic: ValueHead, scoring: Scoring | None = None) -> list[Both]:
         """([T] log-probs, [T] the critic's estimates) of each completion; differentiable, in one pass on a shared trunk."""

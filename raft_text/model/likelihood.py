@@ -30,6 +30,7 @@ def token_log_probs(
     *,
     packing: Packing | None = None,
     scoring: Scoring | None = None,
+    at_once: bool = False,
 ) -> list[torch.Tensor]:
     """[T] log-probs in nats of each completion's tokens, given prompt and what goes before; differentiable.
 
@@ -39,8 +40,10 @@ def token_log_probs(
         packing: how rows are laid end to end without seeing each other; None = rows of similar length are padded to the longest
             of them.
         scoring: what is read off the logits; None = the model's own log-probs.
+        at_once: in one pass, however their lengths differ.
     """
-    return [log_probs for log_probs, _ in _read(network, None, rows, device, packing, scoring)]
+    ratio = 0.0 if at_once else LENGTH_RATIO
+    return [log_probs for log_probs, _ in _read(network, None, rows, device, packing, scoring, ratio)]
 
 
 def token_log_probs_and_values(
@@ -94,10 +97,11 @@ def _read(
     device: torch.device,
     packing: Packing | None,
     scoring: Scoring | None,
+    ratio: float = LENGTH_RATIO,
 ) -> list[Both]:
     """Without a critic the estimates are empty."""
     lengths = [len(prompt) + len(tokens) for prompt, tokens in rows]
-    parts = by_length(lengths) if packing is None else packing.rows(lengths)
+    parts = by_length(lengths, ratio) if packing is None else packing.rows(lengths)
     found: dict[int, Both] = {}
     for part in parts:
         together = [rows[i] for i in part]

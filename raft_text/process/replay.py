@@ -106,7 +106,7 @@ class Replay:
         for chat, run in itertools.groupby(zip(passages.rows, passages.chats, strict=True), key=lambda row: row[1]):
             rows = [row for row, _ in run]
             most = max(len(rows), 1)
-            if not torch.is_grad_enabled():
+            if not torch.is_grad_enabled() and not self._engine.sharded:
                 most = min(self._sampling.batch_size, rows_at_once(rows, self._engine.vocabulary))
             picker = Picker(self._sampling, self._engine.stops(self._sampling.stop, chat=chat))
             yield from ((part, picker) for part in chunks(rows, most))

@@ -419,6 +419,18 @@ def test_list_names_everything_in_80_columns(capsys):
     assert fits(out)
 
 
+def test_list_groups_what_goes_together(capsys):
+    assert main(["list", "selectors"]) == 0
+    out = capsys.readouterr().out
+    assert fits(out)
+    pairs = out.split("  pairs, with Dpo, Orpo:\n")[1].split("\n  ")[0]
+    assert all(name in pairs for name in ("AllPairs", "BestVsWorst", "RandomPairs")) and "BestOfK" not in pairs
+    assert main(["list", "objectives"]) == 0
+    assert "  labels, with MedianLabels, ThresholdLabels:" in capsys.readouterr().out
+    assert main(["list", "Kto"]) == 0
+    assert "Goes with the selector: MedianLabels, ThresholdLabels" in capsys.readouterr().out
+
+
 def test_list_explains_every_part_in_80_columns(capsys):
     for kind in listing.KINDS:
         for name in {found.name for found in listing.classes(kind) if "Protocol" not in found.bases}:

@@ -16,6 +16,7 @@ from raft_core.objectives.sft import Sft
 from raft_core.prompts import PromptSet
 from raft_core.rewards.combine import KLPenalised, Weighted
 from raft_core.rewards.scoring import Scorer
+from raft_core.selectors.above_quantile import AboveQuantile
 from raft_core.selectors.best_of_k import BestOfK, BestThenTop, TopFraction
 from raft_core.store.store import Store
 from raft_core.testing import FakePolicy, FakeReward
@@ -123,6 +124,12 @@ def test_a_kl_penalty_holds_the_policy_back(tmp_path):
 def test_a_rule_ends_the_run(tmp_path):
     _, history, why = aligned(tmp_path / "run", stop_when=[lambda history: "enough" if len(history) == 2 else None])
     assert why == "enough" and len(history) == 2
+
+
+def test_a_selector_may_follow_the_rounds(tmp_path):
+    _, history, _ = aligned(tmp_path / "run", selector=AboveQuantile(0.5, 0.99, over=2), rounds=3)
+    kept = [row["select/kept"] for row in history]
+    assert kept[0] >= 2 * kept[1] and kept[1] == kept[2]  # half of each prompt's, then the best alone
 
 
 def test_a_policy_needs_nothing_but_its_protocol(tmp_path):

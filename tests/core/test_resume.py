@@ -25,15 +25,16 @@ import torch
 from raft_core.loop import align
 from raft_core.machine.processes import Processes
 from raft_core.monitoring.monitor import Monitor
-from raft_core.objectives.sft import Sft
+from raft_core.objectives.dpo import Dpo
 from raft_core.prompts import PromptSet
 from raft_core.reporter import Silent
 from raft_core.rewards.scoring import Scorer
-from raft_core.selectors.best_of_k import BestOfK
+from raft_core.selectors.pairs import BestVsWorst
 from raft_core.store.checkpoint import TRAINER, WEIGHTS, checkpoint_folder
 from raft_core.store.store import Store, read_history, read_round
 from raft_core.testing import FakePolicy, FakeReward, close, together
 from raft_core.training.optim import Optimizer
+from raft_core.training.reference import Reference
 from raft_core.training.trainer import Trainer
 from raft_core.types import Prompt
 
@@ -98,7 +99,7 @@ def life(folder: Path, kill_at: int | None = None) -> int:
     started = checkpoint_folder(folder, 0).exists()
     # Another start than that of the first life: a resumed run must take it from the run folder.
     policy = killable_policy(clock, start=os.getpid() if started else 0)
-    trainer = Trainer(Optimizer(lr=0.1), batch_size=2, epochs=2)
+    trainer = Trainer(Optimizer(lr=0.1), batch_size=2, epochs=2, reference=Reference(every=1, mix=0.5))
     if (folder / "run.json").exists():
         store = Store.resume(folder, reporter=Silent())
     else:
@@ -106,7 +107,18 @@ def life(folder: Path, kill_at: int | None = None) -> int:
     trainer.attach(policy, SEED, ROUNDS)
     store.restore(policy, trainer)
     prompts = PromptSet([Prompt(name) for name in "abcd"], [], 2, SEED)
-    align(policy, prompts, Scorer(KillableReward(clock)), BestOfK(), Sft(), trainer, store, Monitor(), rounds=ROUNDS, k=K)
+    align(
+        policy,
+        prompts,
+        Scorer(KillableReward(clock)),
+        BestVsWorst(),
+        Dpo(beta=0.5),
+        trainer,
+        store,
+        Monitor(),
+        rounds=ROUNDS,
+        k=K,
+    )
     store.close()
     return clock.ticks
 

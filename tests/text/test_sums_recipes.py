@@ -11,7 +11,24 @@ from raft_cli import main
 from raft_core.store.store import read_history, read_round
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "text"
-RECIPES = ("sft", "offline_st", "online_st", "raft", "reft", "choice", "distill", "calculator")
+RECIPES = (
+    "sft",
+    "offline_st",
+    "online_st",
+    "raft",
+    "reft",
+    "choice",
+    "dpo",
+    "grpo",
+    "kto",
+    "orpo",
+    "rrhf",
+    "bonbon",
+    "boltzmann",
+    "rest",
+    "distill",
+    "calculator",
+)
 
 
 @pytest.fixture
@@ -53,13 +70,19 @@ def test_a_recipe_is_the_same_loop_with_other_parts(name, shrunken, tiny, tmp_pa
     (row,) = read_history(tmp_path / "run")
     _, scores, kept = read_round(tmp_path / "run", 1)
     assert row["train/steps"] > 0 and "judge/accuracy" in row
-    if name in ("reft", "choice"):
+    if name in ("dpo", "orpo"):
+        assert kept.sum() == 8 and set(row) >= {f"{name}/accuracy"}
+    elif name in ("grpo", "kto", "rrhf", "bonbon", "boltzmann"):
+        assert kept.all() and row.get("policy/replay_error", 0) < 1e-3
+        assert name != "boltzmann" or 4 < row["select/effective_samples"] < 5  # four of eight are right
+        assert name != "kto" or set(row) >= {"kto/margin", "kto/accuracy"}
+    elif name in ("reft", "choice"):
         assert kept.all() and {"ppo/kl", "ppo/value_loss"} <= set(row)
     elif name == "distill":
         assert kept.all() and kept.sum() == 8
     elif name == "sft":
         assert kept.all() and row["reward/mean"] == 1
     else:
-        expected = {"offline_st": 16, "online_st": 8, "raft": 4, "calculator": 4}[name]
+        expected = {"offline_st": 16, "online_st": 8, "raft": 4, "rest": 16, "calculator": 4}[name]
         assert (scores.columns[scores.reward][kept] == 1).all() and kept.sum() == expected
     assert ("text/turns" in row) == (name == "calculator")

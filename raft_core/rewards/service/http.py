@@ -101,11 +101,13 @@ class Question:
         address: where.
         content: makes the JSON that is posted there, when its turn has come; None asks for what is there.
         read: from the reply's JSON to the answer; raises ``Trouble`` where there is none in it.
+        words: the reply is no JSON, but words that nobody reads; its status says all.
     """
 
     address: str
     content: Callable[[], bytes] | None = None
     read: Callable[[Any], Any] = _as_it_is
+    words: bool = False
 
 
 class Client:
@@ -190,7 +192,7 @@ class Client:
         content = await asyncio.to_thread(question.content) if question.content else None  # it may be many pictures
         for number in range(1, attempts + 1):
             try:
-                return question.read(await self._attempted(question.address, content))
+                return question.read(await self._attempted(question.address, content, question.words))
             except Trouble as trouble:
                 if not trouble.again:
                     return trouble
@@ -200,7 +202,7 @@ class Client:
                 wait_s *= 2
         raise AssertionError("attempts is at least 1")
 
-    async def _attempted(self, address: str, content: bytes | None) -> Any:
+    async def _attempted(self, address: str, content: bytes | None, words: bool) -> Any:
         """The JSON of one reply.
 
         Raises:
@@ -223,7 +225,7 @@ class Client:
             httpx.StreamError,
         ) as error:  # a connection that broke, a body of another length than announced
             raise Trouble(f"{address} broke off: {excerpt(error)}", again=True) from error
-        return _read(response, body, address)
+        return _read(response, body, address, words)
 
 
 async def _opened(parallel: int, secure: bool) -> Any:
@@ -263,8 +265,8 @@ async def _exchange(http: Any, address: str, content: bytes | None, key: str) ->
     return response, bytes(body)
 
 
-def _read(response: Any, content: bytes, address: str) -> Any:
-    """The JSON of a reply.
+def _read(response: Any, content: bytes, address: str, words: bool) -> Any:
+    """The JSON of a reply, or None where it is words.
 
     Raises:
         Trouble: it is no answer.
@@ -280,6 +282,8 @@ def _read(response: Any, content: bytes, address: str) -> Any:
         reason = f"{address} answered with status {status}: {_words(content)}"
         again, hopeless = status in TRANSIENT, status in REFUSED
         raise Trouble(reason, again=again, hopeless=hopeless, wait_s=retry_after(response.headers), status=status)
+    if words:
+        return None
     try:
         return parse_json(content)
     except BeyondLimitsError as error:  # it will say the same again

@@ -21,12 +21,12 @@ from raft_diffusion.world.aesthetic import embed, load_head
 from raft_diffusion.world.clip_model import RESOLUTION, load_clip
 from raft_diffusion.world.emoji.captions import caption, parse_caption
 from raft_diffusion.world.emoji.corrupt import CORRUPTIONS, canvases, corrupt
-from raft_diffusion.world.emoji.judge import GoldJudge
 from raft_diffusion.world.emoji.make import BUNDLED
 from raft_diffusion.world.emoji.pictures import resized
 from raft_diffusion.world.emoji.scenes import ATTRIBUTES, render
 from raft_diffusion.world.emoji.splits import draw_scenes, draw_split_names
 from raft_diffusion.world.emoji.tokenizer import token_ids
+from raft_diffusion.world.judge import GoldJudge
 from raft_diffusion.world.pipeline import generate, load_pipeline
 from raft_diffusion.world.vae import round_trip
 

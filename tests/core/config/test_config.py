@@ -204,8 +204,8 @@ def test_a_class_that_is_no_reward_is_refused(raw):
 def test_a_selector_and_an_objective_that_do_not_fit_are_refused(raw):
     raw["selector"] = f"{__name__}.WholeGroups"
     assert mistakes(raw) == [
-        "the selector WholeGroups produces groups, but the objective Sft is made for weighted samples: "
-        "choose one to fit the other"
+        "the selector WholeGroups produces groups, but the objective Sft is made for weighted samples: use the selector "
+        "AboveQuantile, AllBest, AtLeast, BestOfK, BestThenTop, Boltzmann, TopFraction; or the objective BonBon, Rrhf"
     ]
 
 

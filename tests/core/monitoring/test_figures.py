@@ -13,12 +13,13 @@ from hypothesis.extra.numpy import arrays
 from raft_core.metrics.best_of import expected_max, expected_max_normal, gaussian_gain
 from raft_core.metrics.divergence import best_of_n_kl, kl_to_reference, log_ratios
 from raft_core.metrics.diversity import diversity_within, pairwise_distance, vendi, vendi_within
-from raft_core.monitoring.figures import column_figures, measure, reward_figures
+from raft_core.metrics.spread import flat_fraction
+from raft_core.monitoring.figures import column_figures, measure, reward_figures, weight_figures
 from raft_core.rng import numpy_rng
 from raft_core.sampling import requests
 from raft_core.selectors.best_of_k import BestOfK
 from raft_core.testing import FakePolicy, close
-from raft_core.types import Grouping, Prompt, Scores
+from raft_core.types import Grouping, Pairs, Prompt, Scores, Weighted
 
 NAN = math.nan
 
@@ -30,6 +31,22 @@ def scores(grid, **more) -> Scores:
 # --- rewards, judges, parts
 
 
+def test_how_many_samples_count_by_their_weights():
+    groups = Grouping(np.array([3, 2, 2]))
+    found = weight_figures(Weighted(np.array([0, 2, 3]), np.array([3.0, 1.0, 2.0])), groups, 7)
+    assert found == {"select/effective_samples": pytest.approx((1.6 + 1) / 2)}  # the third prompt has none
+    assert weight_figures(Weighted(np.array([0, 2]), np.ones(2)), groups, 7) == {}
+    assert weight_figures(Pairs(np.array([0]), np.array([1]), np.ones(1)), groups, 7) == {}
+
+
+@pytest.mark.parametrize(
+    ("grid", "fraction"),
+    [([[1, 1], [1, 2], [3, NAN], [NAN, NAN]], 2 / 3), ([[1, 2]], 0.0), ([[NAN, NAN]], NAN), (np.empty((0, 2)), NAN)],
+)
+def test_prompts_without_spread(grid, fraction):
+    assert flat_fraction(np.array(grid, dtype=float)) == pytest.approx(fraction, nan_ok=True)
+
+
 def test_reward_figures_by_hand():
     found = reward_figures(scores([[1, 3], [2, NAN]]), np.array([1, 2]), 2)
     assert found == {
@@ -37,6 +54,7 @@ def test_reward_figures_by_hand():
         "reward/best": 2.5,
         "reward/kept": 2.5,
         "reward/std_within": pytest.approx(math.sqrt(2)),
+        "reward/flat_fraction": 0.5,
         "se/reward/mean": 0.0,
     }
 

@@ -255,6 +255,20 @@ def test_report_prints_one_header_and_one_line_per_round():
     assert lines.lines[1].split()[:2] == ["1", "5.432"]
 
 
+def test_the_first_round_tells_how_many_prompts_have_no_spread():
+    lines = Lines()
+    monitor = Monitor(lines)
+    rows = [full_metrics(1, **{"reward/flat_fraction": 0.25}), full_metrics(2, **{"reward/flat_fraction": 0.5})]
+    monitor.report(1, rows[:1])
+    monitor.report(2, rows)
+    assert [line for line in lines.lines if "spread" in line] == [lines.lines[2]] and lines.lines[2].startswith(
+        "25% of the prompts"
+    )
+    other = Lines()
+    Monitor(other).report(1, [full_metrics(1, **{"reward/flat_fraction": 0.0})])
+    assert len(other.lines) == 2
+
+
 def test_lines_fit_in_80_columns_however_many_judges():
     many = full_metrics(123456, **{f"judge/a_long_name_{i}": -123456.789 for i in range(9)})
     assert all(len(text) <= 80 for text in round_line(many))

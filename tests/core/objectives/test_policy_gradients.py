@@ -1,7 +1,9 @@
 """RAFT++ and Reinforce-Rej against numbers derived by hand, and in the loop."""
 
+import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +29,7 @@ from raft_core.training.trainer import Trainer
 from raft_core.types import Advantages, Prompt, Request, Sample, Weighted
 
 NAN = math.nan
+RECORD = json.loads((Path(__file__).parents[3] / "benchmarks/references/trl.json").read_text())["grpo"]
 
 
 class Replaying(FakePolicy):
@@ -199,6 +202,173 @@ def test_a_batch_is_averaged_over_its_actions_or_its_samples_however_it_is_cut(o
     close(found, gradient)
     assert gradient.abs().max() > 0.01
     close(found, stepped(objective(average=average), part, micro_batch_size=1)[1])
+
+
+class Referred(Replaying):
+    """With log-probs of the reference, too."""
+
+    def __init__(self, own, reference):
+        super().__init__(*own)
+        self.start = Replaying(*reference).given.detach()
+
+    def step_log_probs(self, samples, *, reference=False):
+        found, mask = super().step_log_probs(samples)
+        return (self.start[[int(sample.prompt.text) for sample in samples]] if reference else found), mask
+
+
+@pytest.mark.parametrize("case", RECORD["cases"], ids=lambda case: "-".join(str(case[key]) for key in case if key != "value"))
+def test_the_settings_of_grpo_dapo_dr_grpo_and_gspo_as_trl_computes_them(case):
+    policy = Referred(RECORD["policy"], RECORD["reference"])
+    samples = [drawn(i, *row) for i, row in enumerate(RECORD["old"])]
+    part = Advantages(np.arange(len(samples)), np.array(RECORD["advantages"]))
+    objective = PolicyGradient(
+        clip=case.get("low", 0.2),
+        clip_high=case.get("high"),
+        average={"grpo": "samples", "dapo": "actions", "dr_grpo": "constant"}[case["loss"]],
+        length=case.get("length"),
+        ratio="sequence" if case.get("level") == "sequence" else "action",
+        beta=case.get("beta", 0.0),
+    )
+    losses = objective(policy, samples, part, [0] * len(samples))
+    assert losses.sum().item() / objective.divisor(samples, part) == pytest.approx(case["value"], rel=2e-6, abs=2e-7)
+
+
+def test_k1_is_taken_off_the_advantage_of_each_action():
+    # Drawn at (−1, −2), the reference has (−3, −2): k1 is (2, 0), so A = 1 − 0.25·(2, 0) = (0.5, 1) and, with ratios of 1, the
+    # loss −(0.5 + 1), of whose gradient each action has its own part.
+    policy = Referred([[-1.0, -2.0]], [[-3.0, -2.0]])
+    objective = PolicyGradient(beta=0.25, kl="k1")
+    losses = objective(policy, [drawn(0, -1.0, -2.0)], Advantages(np.array([0]), np.ones(1)), [0])
+    losses.sum().backward()
+    assert policy.given.grad is not None
+    assert losses.tolist() == [-1.5] and policy.given.grad.tolist() == [[-0.5, -1.0]]
+
+
+def test_k3_is_in_the_loss_and_pulls_towards_the_reference():
+    # d = log π_ref − log π = −ln 2: k3 = ½ + ln 2 − 1 = 0.1931, and its slope by log π is 1 − e^d = ½.
+    policy = Referred([[0.0]], [[-math.log(2)]])
+    losses = PolicyGradient(beta=2.0)(policy, [drawn(0, 0.0)], Advantages(np.array([0]), np.zeros(1)), [0])
+    losses.sum().backward()
+    assert policy.given.grad is not None
+    assert losses.item() == pytest.approx(2 * (math.log(2) - 0.5), rel=1e-5) and policy.given.grad.item() == pytest.approx(1.0)
+
+
+class Stepping(Referred):
+    """Its actions are steps of 4 numbers, replayed apart; it remembers which were asked for."""
+
+    def __init__(self, own, reference):
+        super().__init__(own, reference)
+        self.asked = []
+
+    def step_log_probs(self, samples, *, reference=False, steps=None):
+        self.asked.append(steps)
+        found, mask = super().step_log_probs(samples, reference=reference)
+        return (found, mask) if steps is None else (found[:, steps], mask[:, steps])
+
+    def step_elements(self, samples):
+        return 4
+
+
+@pytest.mark.parametrize("average", ["actions", "samples"])
+@pytest.mark.parametrize("settings", [{}, {"ratio": "element", "beta": 0.1}, {"beta": 0.2, "kl": "k1"}])
+def test_steps_are_replayed_one_by_one_and_add_up_to_the_whole(average, settings):
+    own, reference = [[-1.0, -2.0, -1.5], [-2.0, -0.5, None]], [[-1.5, -2.5, -1.0], [-2.0, -1.0, 0.0]]
+    samples = [
+        replace(sample, tensors={**sample.tensors, "step_mask": torch.tensor(mask)})
+        for sample, mask in (
+            (drawn(0, -1.01, -1.99, -1.5), [True, True, True]),
+            (drawn(1, -2.0, -0.51, 0.0), [True, True, False]),
+        )
+    ]
+    part, objective = Advantages(np.arange(2), np.array([1.0, -0.5])), PolicyGradient(average=average, **settings)
+    whole, apart = Stepping(own, reference), Stepping(own, reference)
+    expected = objective(whole, samples, part, [0, 1])
+    expected.sum().backward()
+    rnd = objective.begin(apart, samples, part, {})
+    losses = []
+    for one in rnd.passes(apart, samples, part):
+        losses.append(one(apart, samples, part, [0, 1]))
+        losses[-1].sum().backward()  # before the next is computed
+    assert len(losses) == 3 and [steps for steps in apart.asked if steps is not None] == apart.asked
+    close(sum(losses), expected)
+    assert apart.given.grad is not None and whole.given.grad is not None
+    close(apart.given.grad, whole.given.grad)
+    assert rnd.divisor(samples, part) == objective.divisor(samples, part) == (5 if average == "actions" else 2)
+    assert rnd.figures()["policy/replay_error"] == pytest.approx(0.03 / 5, rel=1e-3)
+
+
+def test_a_whole_samples_ratio_is_replayed_at_once():
+    policy = Stepping([[-1.0, -2.0]], [[-1.0, -2.0]])
+    rnd = PolicyGradient(ratio="sequence").begin(policy, [], Advantages(np.array([0]), np.ones(1)), {})
+    assert len(rnd.passes(policy, [drawn(0, -1.0, -2.0)], Advantages(np.array([0]), np.ones(1)))) == 1
+
+
+def test_the_ratio_of_an_element_is_that_of_the_mean_log_prob():
+    # The log-prob of an action of 4 numbers has risen by 0.4: the ratio of the action is e^0.4 and is clipped, that of an
+    # element e^0.1 and is not.
+    policy, samples = Stepping([[-1.0]], [[-1.0]]), [drawn(0, -1.4)]
+    part = Advantages(np.array([0]), np.ones(1))
+    assert PolicyGradient()(policy, samples, part, [0]).item() == pytest.approx(-1.2)
+    assert PolicyGradient(ratio="element")(policy, samples, part, [0]).item() == pytest.approx(-math.exp(0.1))
+
+
+def test_what_a_policy_cannot_do_is_told_before_it_is_loaded():
+    (mistake,) = PolicyGradient(ratio="element").suits(FakePolicy())
+    assert "objective.ratio is 'element'" in mistake
+    (mistake,) = PolicyGradient(beta=0.1, kl="prediction").suits(FakePolicy())
+    assert "objective.kl is 'prediction'" in mistake
+    assert PolicyGradient(beta=0.1).suits(FakePolicy()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"average": "constant"}, "objective.length is None"),
+        ({"length": 8}, "only average 'constant'"),
+        ({"ratio": "token"}, "ratio is 'token'"),
+        ({"beta": -1.0}, "beta is -1"),
+        ({"kl": "k2"}, "kl is 'k2'"),
+    ],
+)
+def test_settings_of_the_policy_gradient_that_make_no_sense(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        PolicyGradient(**arguments)
+
+
+# ---------------------------------------------------------------------- the replay before the first update
+
+
+def test_a_policy_that_did_not_draw_the_samples_is_stopped_before_it_is_trained():
+    class Guided(FakePolicy):
+        def describe(self):
+            return {"sampling": {"guidance_scale": 3.0, "steps": 9}}
+
+    policy = Guided()
+    samples = policy.sample([Request(Prompt("p"), j, j) for j in range(4)], trace=True)
+    samples = [replace(sample, meta={"steps": 9, "guidance_scale": 7.5}) for sample in samples]
+    trainer = Trainer(Optimizer(lr=0.1), steps=3, batch_size=4)
+    trainer.attach(policy, seed=1, rounds=1)
+    part = Advantages(np.arange(4), np.array([1.0, -1.0, 1.0, -1.0]))
+    figures = trainer.fit(policy, PolicyGradient(), samples, part, 1)
+    assert figures["policy/replay_error"] < 1e-6  # later steps have moved, and are not what is checked
+    before = policy.mean.detach().clone()
+    with pytest.raises(ModelError, match=r"not the one that drew.*guidance_scale: 7\.5 when drawn, 3\.0 now") as told:
+        trainer.fit(policy, PolicyGradient(), samples, part, 2)
+    assert "steps" not in str(told.value).split("differs in")[1] and policy.mean.equal(before)
+
+
+@pytest.mark.parametrize(("off", "stops"), [(0.04, False), (0.06, True)])
+def test_the_tolerance_of_a_replay(off, stops):
+    policy = Replaying([-1.0, -1.0])
+    samples, part = [drawn(0, -1.0 - off, -1.0 + off)], Advantages(np.array([0]), np.ones(1))
+    rnd = PolicyGradient().begin(policy, samples, part, {})
+    if stops:
+        with pytest.raises(ModelError, match="allowed for rounding"):
+            rnd(policy, samples, part, [0])
+    else:
+        rnd(policy, samples, part, [0])
+        rnd(policy, [drawn(0, -9.0, -9.0)], part, [0])  # past an update
+    assert rnd.figures()["policy/replay_error"] == pytest.approx(off, rel=1e-4)
 
 
 # ---------------------------------------------------------------------- selectors

@@ -178,6 +178,7 @@ def test_the_loss_of_a_round_by_hand():
     samples = [one_sample([0.0, 0.0], [math.log(0.5)] * 2)]
     objective = Ppo(lam=1.0, value_weight=2.0, whiten=False, kl=KlPenalty(beta=0))
     begun = objective.begin(policy, samples, advantages(1.0), {})
+    begun._check._seen.add("all")  # as after an update: before the first one, a ratio of 2 stops the run
     losses = begun(policy, samples, advantages(1.0), [0])
     assert close(losses, [-0.34375])
     losses.sum().backward()
@@ -186,6 +187,13 @@ def test_the_loss_of_a_round_by_hand():
     figures = begun.figures()
     assert figures["ppo/policy_loss"] == pytest.approx(-0.75) and figures["ppo/value_loss"] == pytest.approx(0.203125)
     assert figures["ppo/clip_fraction"] == 1 and figures["ppo/return"] == 1 and "ppo/kl" not in figures
+
+
+def test_a_round_whose_ratios_do_not_begin_at_1_is_stopped():
+    policy, samples = Steps(dim=2), [one_sample([0.0, 0.0], [math.log(0.5)] * 2)]
+    begun = Ppo(kl=KlPenalty(beta=0)).begin(policy, samples, advantages(1.0), {})
+    with pytest.raises(ModelError, match="not the one that drew"):
+        begun(policy, samples, advantages(1.0), [0])
 
 
 def test_over_actions_a_sample_has_their_sum_and_a_batch_is_divided_by_all():

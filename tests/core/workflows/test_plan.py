@@ -89,3 +89,18 @@ def test_advice_names_what_cannot_work(raw):
     checked = check(raw | {"k": 1, "prompts": {**raw["prompts"], "held_out_fraction": 0.0}})
     lines = "\n".join(advice(count(checked), made_probe(np.ones((2, 4))), checked.config))
     assert "nothing to select" in lines and "k = 1" in lines and "no prompts are held out" in lines
+
+
+def test_advice_counts_the_prompts_without_spread(raw):
+    checked = check(raw)
+    scores = np.array([[1.0, 1, 1, 1], [1, 2, 3, 4], [np.nan] * 4, [2, np.nan, 2, np.nan]])
+    (line,) = [line for line in advice(count(checked), made_probe(scores), checked.config) if "spread" in line]
+    assert line.startswith("2 of the 4 prompts of the probe have no spread")
+    assert not [line for line in advice(count(checked), made_probe(scores[1:2]), checked.config) if "spread" in line]
+
+
+def test_the_probe_of_a_method_with_ratios_leaves_the_policy_where_it_drew(raw):
+    many = {"selector": "GroupAdvantages", "objective": "PolicyGradient", "k": 4}
+    checked = check(raw | many | {"trainer": {"optimizer": {"lr": 100.0}}})
+    found = probe(checked, Silent())
+    assert np.isfinite(found.step_s) and checked.config.policy.mean.abs().max() < 1e-20

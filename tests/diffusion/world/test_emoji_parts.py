@@ -14,19 +14,19 @@ from raft_diffusion.world.clip_model import RESOLUTION, as_text_encoder, load_cl
 from raft_diffusion.world.emoji.captions import caption
 from raft_diffusion.world.emoji.corrupt import canvases, corrupt
 from raft_diffusion.world.emoji.gates import judge_gate
-from raft_diffusion.world.emoji.judge import GoldJudge
 from raft_diffusion.world.emoji.make import BUNDLED
 from raft_diffusion.world.emoji.pictures import resized
 from raft_diffusion.world.emoji.scenes import render
 from raft_diffusion.world.emoji.splits import draw_scenes
 from raft_diffusion.world.emoji.tokenizer import build_tokenizer, token_ids
 from raft_diffusion.world.gold import Gold
+from raft_diffusion.world.judge import GoldJudge
 from raft_diffusion.world.vae import round_trip
 
 
 @pytest.fixture(scope="module")
 def judge():
-    return GoldJudge()
+    return GoldJudge(BUNDLED / "emoji-judge")
 
 
 @pytest.fixture(scope="module")

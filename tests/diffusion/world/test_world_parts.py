@@ -33,7 +33,7 @@ def pipeline():
 
 @pytest.fixture(scope="module")
 def judge():
-    return GoldJudge()
+    return GoldJudge(BUNDLED / "shapes-judge")
 
 
 def sample(text, picture):
