@@ -83,7 +83,7 @@ class Visitor(threading.Thread):
     def run(self) -> None:
         self._together.wait()
         self.asked_at = time.perf_counter()
-        settings = ("Before and after", 1.0, STEPS, GUIDANCE, f"{SIDE} × {SIDE}", self._score)
+        settings = ("Side by side", 1.0, STEPS, GUIDANCE, f"{SIDE} × {SIDE}", self._score)
         try:
             job = self._client.submit(*self._asked, *settings, api_name="/compare")
             job.result()

@@ -89,6 +89,8 @@ def parsed(command: str, module: ModuleType, words: Sequence[str]) -> argparse.N
         targets = list(itertools.takewhile(lambda word: not word.startswith("-"), args.settings))
         args.settings = args.settings[len(targets) :]
     args.target = targets[0] if targets else None
+    if args.target == "":  # a variable of the shell that is not set: no reason to begin with a default
+        raise ConfigError(f"the first word is empty: {module.USAGE}")
     if len(targets) > 1:
         raise ConfigError(f"{targets[1]!r} is one word too many: {module.USAGE}")
     if args.settings and not getattr(module, "TAKES_SETTINGS", False):

@@ -25,6 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow_host", action="append", default=[], metavar="NAME", help="a name under which a proxy asks; may be given again"
     )
+    parser.add_argument("--root_path", metavar="PATH", help="where a proxy serves the app, such as /raft")
     parser.add_argument("--open", action="store_true", help="open the browser")
 
 
@@ -42,4 +43,4 @@ def main(args: argparse.Namespace) -> None:
 
     auth = (user, password) if args.auth else None
     settings = {"host": args.host, "port": args.port, "auth": auth, "share": args.share, "open_browser": args.open}
-    serve(Path(args.target or "runs"), **settings, hosts=args.allow_host)
+    serve(Path(args.target or "runs"), **settings, hosts=args.allow_host, root_path=args.root_path)

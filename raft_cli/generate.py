@@ -1,6 +1,6 @@
 """Generate from a run, a LoRA or a model into a folder.
 
-  raft generate runs/resolution --prompt "a small red star" --k 4
+  raft generate runs/resolution --prompt "a small red heart" --k 4
   raft generate my_lora.safetensors --prompts my.txt
   raft generate bundled:shapes --prompts my.txt --policy.sampling.steps 30
   raft generate runs/sums --prompts questions.jsonl --vote 16

@@ -26,6 +26,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
+    from raft_core.capabilities import estimate
     from raft_core.config.recipes import checked_config
     from raft_core.config.run_config import as_yaml
     from raft_core.terminal import progress
@@ -43,6 +44,8 @@ def main(args: argparse.Namespace) -> None:
     counts = count(checked)
     if args.no_probe:
         say(count_lines(checked, counts))
+        if told := estimate(checked.config.policy):
+            say([("weights", told)])
         warnings: list[str] = []
     else:
         found = probe(checked, reporter)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
 
 USAGE = "raft sft CONFIG [--winners RUN [--per_prompt N]] [--SETTING VALUE …]"
 TAKES_SETTINGS = True
-POLICY, REWARD = "raft_text.demonstrations.Demonstrated", "raft_text.demonstrations.Given"
-JUDGE = "raft_text.demonstrations.ResponseLoss"
+LOSS, WINNERS = "ResponseLoss", "raft_text.demonstrations"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +68,7 @@ def checked_sft(args: argparse.Namespace) -> Checked:
         raise ConfigError(f"--per_prompt is {args.per_prompt}, but at least 1 sample of each prompt is needed")
     if args.winners is not None:
         read_run(args.winners)  # which says so where there is none
-        winners = _module().write_winners(args.winners.resolve(), args.per_prompt)
+        winners = import_module(WINNERS).write_winners(args.winners.resolve(), args.per_prompt)
         found = {"train": str(winners), "column": None, "held_out": None, "every_row": True}
         raw["prompts"] = {**(raw.get("prompts") or {}), **found}
     elif args.per_prompt > 1:
@@ -80,7 +80,8 @@ def checked_sft(args: argparse.Namespace) -> Checked:
 def completed(raw: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration with what supervised fine-tuning needs and the file does not say."""
     usual = {
-        "reward": REWARD,
+        "samples": "FromTable",
+        "reward": "Given",
         "k": 1,
         "rounds": 1,
         "stop_when": [],
@@ -89,16 +90,8 @@ def completed(raw: Mapping[str, Any]) -> dict[str, Any]:
     }
     result = {**usual, **raw}
     policy = result.get("policy")
-    if isinstance(policy, Mapping) and str(policy.get("class_path", "")).rpartition(".")[2] in ("CausalLM", "Demonstrated"):
-        result["policy"] = {**policy, "class_path": POLICY}
-        result.setdefault("judges", [JUDGE])
+    if isinstance(policy, Mapping) and str(policy.get("class_path", "")).rpartition(".")[2] == "CausalLM":
+        result.setdefault("judges", [LOSS])
     if isinstance(prompts := raw.get("prompts") or {}, Mapping):
         result["prompts"] = {"every_row": True, **prompts}
     return result
-
-
-def _module() -> Any:
-    """Where the policy is; it is of a modality, of which this package knows nothing."""
-    from importlib import import_module
-
-    return import_module(POLICY.rpartition(".")[0])

@@ -7,16 +7,37 @@ functions below give the answer of a part that lacks one, so that callers never 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from raft_core.conversations import transcript
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
-    from raft_core.protocols import Policy, Selector
+    from raft_core.protocols import Combinator, Policy, Reward, Selector
     from raft_core.types import Message, Prompt, Request, Sample, Selection
+
+
+@dataclass(frozen=True)
+class RunPlans:
+    """What a source of samples is to go with; no weights are loaded.
+
+    Attributes:
+        policy: that is trained.
+        reward: that selects.
+        train: all training prompts.
+        k: samples of a prompt and round.
+        trace: whether the objective replays what was sampled.
+    """
+
+    policy: Policy
+    reward: Reward | Combinator
+    train: Sequence[Prompt]
+    k: int
+    trace: bool
 
 
 # --- of any part
@@ -110,6 +131,15 @@ class Describes(Protocol):
 
 
 @runtime_checkable
+class Estimates(Protocol):
+    """Knows how much memory its weights take before any of them is there."""
+
+    def estimate(self) -> str:
+        """In words; "" when it does not know."""
+        ...
+
+
+@runtime_checkable
 class ChecksTrace(Protocol):
     """Cannot be sampled with a trace under all of its settings."""
 
@@ -185,9 +215,41 @@ class ReadsMessages(Protocol):
 
 @runtime_checkable
 class Writes(Protocol):
-    """Takes responses that were written elsewhere, by a person or a teacher, as samples of its own."""
+    """Takes outputs that were made elsewhere, by a person or a teacher, as samples of its own.
 
-    def written(self, requests: Sequence[Request], texts: Sequence[str]) -> list[Sample]: ...
+    Attributes:
+        traces_written: whether such samples can have what ``step_log_probs`` replays.
+    """
+
+    traces_written: bool
+
+    def written(self, requests: Sequence[Request], outputs: Sequence[Any], *, trace: bool = False) -> list[Sample]:
+        """Rendered samples of outputs of its modality, texts or PIL images; ``written`` is their ``finish`` in ``meta``.
+
+        Raises:
+            DataError: an output that it cannot take.
+        """
+        ...
+
+    def fitted(self, request: Request, output: Any) -> Any:
+        """An output as the policy could have made it: a picture in the size that it draws, a text as it is."""
+        ...
+
+    def check_written(self, prompts: Sequence[Prompt], outputs: Sequence[Any]) -> list[str]:
+        """Which of these prompts with their outputs it does not take, in words; called before a weight is loaded."""
+        ...
+
+
+@runtime_checkable
+class SharesLatents(Protocol):
+    """Draws latents, which another policy can take over as they are if the two draw in the same space.
+
+    Attributes:
+        latent_space: the same text for the same space; known once the policy is loaded.
+    """
+
+    @property
+    def latent_space(self) -> str: ...
 
 
 @runtime_checkable
@@ -251,7 +313,45 @@ class Shards(Protocol):
         ...
 
 
-# --- of an objective or a source
+# --- of a source of samples
+
+
+@runtime_checkable
+class Renders(Protocol):
+    """Has the outputs of its samples itself, so that the policy need not make them."""
+
+    def render_samples(self, policy: Policy, samples: Sequence[Sample]) -> list[Sample]:
+        """As ``Policy.render``."""
+        ...
+
+
+@runtime_checkable
+class ChecksRun(Protocol):
+    """Knows whether it goes with the rest of a run, none of whose weights are loaded."""
+
+    def check_run(self, plans: RunPlans) -> list[str]:
+        """Why it does not, in words."""
+        ...
+
+
+@runtime_checkable
+class Adapts(Protocol):
+    """Asks for more than it makes: which of a round's requests are made follows from the scores of the first ones."""
+
+    def first(self, asked: Sequence[Request]) -> np.ndarray:
+        """[N] bool: those that are made first, and scored. Of each prompt they have the lowest indices."""
+        ...
+
+    def further(self, asked: Sequence[Request], scores: np.ndarray) -> np.ndarray:
+        """[N] bool: those that are made besides; of each prompt the next indices.
+
+        Args:
+            scores: [N] of the reward that selects, turned so that higher is better; NaN = not scored, or not made.
+        """
+        ...
+
+
+# --- of an objective
 
 
 @runtime_checkable
@@ -337,9 +437,21 @@ def notes(part: object) -> list[str]:
     return list(part.notes()) if isinstance(part, Notes) else []
 
 
-def check_policy(part: object, policy: Policy) -> list[str]:
-    """Why an objective cannot train a policy, or a source not give it samples."""
-    return list(part.suits(policy)) if isinstance(part, ChecksPolicy) else []
+def check_run(source: object, plans: RunPlans) -> list[str]:
+    """Why a source of samples does not go with the rest of a run."""
+    return list(source.check_run(plans)) if isinstance(source, ChecksRun) else []
+
+
+def renderer(source: object, policy: Policy) -> Callable[[Sequence[Sample]], list[Sample]]:
+    """What makes the outputs of a source's samples: the source, or else the policy."""
+    if isinstance(source, Renders):
+        return lambda samples: source.render_samples(policy, samples)
+    return policy.render
+
+
+def check_policy(objective: object, policy: Policy) -> list[str]:
+    """Why an objective cannot train a policy."""
+    return list(objective.suits(policy)) if isinstance(objective, ChecksPolicy) else []
 
 
 def nll_unit(policy: Policy) -> NllUnit | None:
@@ -402,6 +514,11 @@ def attach(parts: Iterable[object], policy: Policy) -> None:
             part.attach(policy)
 
 
+def latent_space(policy: Policy) -> str | None:
+    """What tells the space of a loaded policy's latents from others; None where it has none to share."""
+    return policy.latent_space if isinstance(policy, SharesLatents) else None
+
+
 def visible(policy: Policy, prompt: Prompt) -> str:
     """What a policy takes in of a prompt; of a conversation its transcript.
 
@@ -411,6 +528,11 @@ def visible(policy: Policy, prompt: Prompt) -> str:
     if prompt.messages is None or not isinstance(policy, ReadsMessages):
         return policy.visible(prompt.text)
     return transcript(policy.visible_messages(prompt.messages))
+
+
+def estimate(policy: Policy) -> str:
+    """How much memory a policy's weights take, in words; "" when it does not say."""
+    return policy.estimate() if isinstance(policy, Estimates) else ""
 
 
 def figures(policy: Policy, samples: Sequence[Sample]) -> dict[str, float]:

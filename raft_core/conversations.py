@@ -174,8 +174,15 @@ def prompt_of(row: Mapping[str, Any], column: str | None = None) -> Prompt | Non
 
 
 def meta_of(row: Mapping[str, Any], *taken: str) -> dict[str, Any]:
-    """What a row says besides the columns that are taken; a conversation that is not the prompt is left out."""
-    return {str(key): value for key, value in row.items() if key not in taken and key != MESSAGES}
+    """What a row says besides the columns that are taken; a conversation that is not the prompt, and pictures, are left out."""
+    left = {str(key): value for key, value in row.items() if key not in taken and key != MESSAGES}
+    return {key: value for key, value in left.items() if not _is_picture(value)}
+
+
+def _is_picture(value: Any) -> bool:
+    """Whether a cell holds bytes, as Parquet files hold pictures."""
+    held = value.get("bytes") if isinstance(value, Mapping) else value
+    return isinstance(held, (bytes, bytearray))
 
 
 def _conversation(row: Mapping[str, Any], column: str | None) -> Exchange | None:

@@ -16,11 +16,13 @@ from raft_core.bundled import bundled_file
 from raft_core.conversations import BadConversation, meta_of, prompt_of
 from raft_core.errors import ConfigError, DataError, MissingDependency, nearest
 from raft_core.machine.files import plain_json
+from raft_core.preferences.layouts import prompt_in
+from raft_core.preferences.rows import BadRow
 from raft_core.prompt_files.columns import find_column, find_question
 from raft_core.prompt_files.drawing import described, identity, settled
 from raft_core.prompt_files.presets import PREFIX, preset_rows
 from raft_core.prompt_files.rows import READERS, Row, is_text, read_rows
-from raft_core.reading.files import Unreadable, excerpt, home_path, is_file, is_folder
+from raft_core.reading.files import Unreadable, excerpt, home_path, is_file, is_folder, is_something
 from raft_core.reading.json_data import holds_half_characters
 from raft_core.rng import numpy_rng
 from raft_core.types import Prompt
@@ -223,6 +225,8 @@ def locate(source: str | Path, base: Path | None = None) -> Path:
             return candidate
     if is_folder(path):
         raise DataError(f"prompt file {source} is a folder; name a file in it")
+    if is_something(path):
+        raise DataError(f"prompt file {source} is no regular file, but a pipe or a device: save the prompts in a file")
     folder = path.parent if is_folder(path.parent) or base is None else base / path.parent
     siblings = [p.name for p in folder.iterdir() if p.suffix in READERS] if is_folder(folder) else []
     raise DataError(f"prompt file {excerpt(source, 200)} does not exist{nearest(path.name, siblings)}")
@@ -254,6 +258,10 @@ def _from_rows(rows: Iterable[Row], column: str | None, source: str) -> list[Pro
         if conversation is not None:
             prompts.append(Prompt(conversation.text, _meta(conversation.meta, place)))
             continue
+        if column is None and (asked := _of_preferences(values, place)) is not None:
+            if asked.strip():
+                prompts.append(Prompt(asked.strip()))
+            continue
         text, rest = _text_of(values, column, source, place)
         if text.strip():
             prompts.append(Prompt(text.strip(), _meta(rest, place, text)))
@@ -276,6 +284,14 @@ def _text_of(values: Mapping[str, Any], column: str | None, source: str, place: 
     text = values[names[0]] if both is None else both[2].join(values[each].strip() for each in names)
     rest = meta_of(values, names[0])
     return text, rest if both is None else {key: value for key, value in rest.items() if key != names[1]}
+
+
+def _of_preferences(values: Mapping[str, Any], place: str) -> str | None:
+    """The prompt of a row of preferences, whose answers are no facts about it; None of any other row."""
+    try:
+        return prompt_in(values)
+    except BadRow as error:
+        raise DataError(f"{place}: {error}") from None
 
 
 def _meta(values: Mapping[str, Any], place: str, text: str = "") -> dict[str, Any]:

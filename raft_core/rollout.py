@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
 from raft_core import capabilities
+from raft_core.capabilities import Adapts
 from raft_core.errors import ModelError, RewardError, StoreError
 from raft_core.machine.processes import Processes
 from raft_core.protocols import Policy, Selector, Source
 from raft_core.reporter import Reporter
 from raft_core.rewards.background import Ahead, ahead_of
+from raft_core.rewards.known import KnownScores, reusable
 from raft_core.rewards.scoring import Scorer
 from raft_core.sampling import chunks
 from raft_core.selectors.select import select
 from raft_core.soundness import examined, render_sound, require_sound
-from raft_core.store.rounds import KeptRound, RoundFolder, mask
+from raft_core.store.rounds import Choice, KeptRound, RoundFolder, mask
 from raft_core.store.tensors import UnusableError, identity, normalised
 from raft_core.types import Grouping, Request, Sample, Scores, Selection
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Rollout:
     """What makes the rounds of a run.
 
     Attributes:
-        policy: renders the samples, and draws them where the source asks it to.
+        policy: draws the samples and renders them, where the source asks it to.
         source: where they come from.
         scorer: rewards and judges.
         selector: chooses among them.
@@ -43,6 +48,11 @@ class Rollout:
     trace: bool
     reporter: Reporter
     processes: Processes = field(default_factory=Processes.current)
+
+    @property
+    def render(self) -> Callable[[Sequence[Sample]], list[Sample]]:
+        """What makes the outputs of samples."""
+        return capabilities.renderer(self.source, self.policy)
 
     def begin(self, folder: RoundFolder) -> Round:
         """The round of this folder."""
@@ -61,7 +71,7 @@ class Round:
     makes: Rollout
     folder: RoundFolder
     _found: KeptRound | None = field(default=None, init=False)
-    _ahead: Ahead | None = field(default=None, init=False)
+    _begun: Ahead | KnownScores | None = field(default=None, init=False)  # scores that are there, or on their way
 
     def sample(self, asked: Sequence[Request]) -> list[Sample]:
         """The samples of these requests, each part of the policy's batch size read back if it is there, else made and kept.
@@ -70,15 +80,21 @@ class Round:
         its share of the parts and reads those of the others. What can be scored in the background is, while the next part is
         drawn; not with several processes, of which one alone scores.
         """
-        self._found = self._read_back(asked)
+        stages = self._stages(asked)
+        places = np.concatenate(stages)
+        order = np.argsort(places, kind="stable")
+        self._found = self._read_back([asked[place] for place in places[order]])
         if self._found:
             return self._found.samples
-        self._ahead = ahead_of(self.makes.scorer, self.makes.policy) if self.makes.processes.count == 1 else None
+        makes = self.makes
+        if makes.processes.count == 1 and self._begun is None:
+            self._begun = ahead_of(makes.scorer, makes.policy, makes.render)
         try:
-            return self._all_parts(asked)
+            samples = self._all_parts([[asked[place] for place in stage] for stage in stages])
         except BaseException:
             self._stop_ahead()
             raise
+        return [samples[place] for place in order]
 
     def judge(self, samples: Sequence[Sample]) -> tuple[list[Sample], Scores, Selection]:
         """The samples rendered, their scores, and what was chosen; read back if they are there, made and kept if not.
@@ -90,15 +106,8 @@ class Round:
             RewardError: nothing could be scored; the samples stay, so that a resumed run scores them with the mended reward.
         """
         processes = self.makes.processes
-        failure: Exception | None = None
-        if not self._found and processes.is_main:
-            try:
-                self._found = self._judged(samples)
-            except Exception as error:  # noqa: BLE001 - the others wait below; it is raised as soon as they have been let go
-                failure = error
-        processes.wait()
-        if failure:
-            raise failure
+        if not self._found:
+            self._found = self._by_main(lambda: self._judged(samples))
         self._found = self._found or self._read_back([sample.request for sample in samples])
         if not self._found:
             raise StoreError(f"round {self.folder.rnd} could not be scored by the main process; its message says why")
@@ -108,12 +117,61 @@ class Round:
             self.folder.settle(found.kept, mask(selection, len(samples)))
         return found.samples, found.scores, selection
 
+    def _by_main(self, work: Callable[[], T]) -> T | None:
+        """What the first process makes, while the others wait; None there. What it raises is raised when they are let go."""
+        made, failure = None, None
+        if self.makes.processes.is_main:
+            try:
+                made = work()
+            except Exception as error:  # noqa: BLE001 - the others wait below; it is raised as soon as they have been let go
+                failure = error
+        self.makes.processes.wait()
+        if failure:
+            raise failure
+        return made
+
     # ------------------------------------------------------------------ sampling
 
-    def _all_parts(self, asked: Sequence[Request]) -> list[Sample]:
-        parts = list(enumerate(chunks(asked, self.makes.policy.batch_size)))
+    def _stages(self, asked: Sequence[Request]) -> list[np.ndarray]:
+        """Places of the requests that are made, [M] int64 of each stage; of a source that adapts, the first is scored by then.
+
+        Which are made in the second is decided once and kept: a judge may say something else when it is asked again.
+        """
+        source = self.makes.source
+        if not isinstance(source, Adapts):
+            return [np.arange(len(asked))]
+        first = np.flatnonzero(source.first(asked))
+        choice = self._read_choice(asked)
+        if choice is None:
+            drawn = self._all_parts([[asked[int(place)] for place in first]])
+            choice = self._by_main(lambda: self._chosen(source, asked, first, drawn)) or self._read_choice(asked)
+        if choice is None:
+            raise StoreError(f"round {self.folder.rnd}: how many samples each prompt gets was not decided by the main process")
+        self._begun = KnownScores.of([asked[int(place)] for place in first], choice.scores)
+        return [first, choice.further]
+
+    def _chosen(self, source: Adapts, asked: Sequence[Request], first: np.ndarray, drawn: Sequence[Sample]) -> Choice:
+        """What is to be made besides the first samples, by their scores; decided and kept."""
+        scorer = Scorer(self.makes.scorer.reward)
+        with self.makes.policy.resident("render"):
+            scores = self._scored(self._rendered(drawn), scorer)
+        upward = np.full(len(asked), np.nan)
+        upward[first] = scores.grid(1)[:, 0]
+        choice = Choice(np.flatnonzero(source.further(asked, upward)), reusable(scorer.reward, scores))
+        self.folder.keep_choice(asked, choice)
+        return choice
+
+    def _read_choice(self, asked: Sequence[Request]) -> Choice | None:
+        try:
+            return self.folder.read_choice(asked)
+        except UnusableError as reason:
+            self.makes.reporter.warn(f"round {self.folder.rnd}: how many samples each prompt gets is decided again: {reason}")
+            return None
+
+    def _all_parts(self, stages: Sequence[Sequence[Request]]) -> list[Sample]:
+        parts = list(enumerate(part for stage in stages for part in chunks(stage, self.makes.policy.batch_size)))
         done: dict[int, list[Sample]] = {}
-        with self.makes.reporter.phase("sampling", len(asked)) as progress:
+        with self.makes.reporter.phase("sampling", sum(map(len, stages))) as progress:
             for number, part in self.makes.processes.share(parts):
                 done[number] = self._begin_scoring(self._read_part(number, part) or self._make_part(number, part))
                 progress.advance(len(part))
@@ -144,23 +202,23 @@ class Round:
 
     def _begin_scoring(self, samples: list[Sample]) -> list[Sample]:
         """The same samples; rendered, and on their way to be scored, if that is done while the next ones are drawn."""
-        if not self._ahead:
+        if not isinstance(self._begun, Ahead):
             return samples
-        rendered = render_part(samples, self._ahead.render)
-        self._ahead.begin(rendered)
+        rendered = render_part(samples, self._begun.render)
+        self._begun.begin(rendered)
         return rendered
 
     def _stop_ahead(self) -> None:
-        if self._ahead:
-            self._ahead.stop()
-            self._ahead = None
+        if isinstance(self._begun, Ahead):
+            self._begun.stop()
+            self._begun = None
 
     # ------------------------------------------------------------------ judging
 
     def _judged(self, samples: Sequence[Sample]) -> KeptRound:
         rendered = self._rendered(samples)
         require_sound(rendered, f"round {self.folder.rnd}", self.makes.reporter.warn)
-        scores = self._scored(rendered)
+        scores = self._scored(rendered, self.makes.scorer)
         require_scored(scores, f"round {self.folder.rnd}")
         kept = mask(self._selection(rendered, scores), len(rendered))
         return self.folder.keep(rendered, scores, kept)
@@ -169,17 +227,16 @@ class Round:
         rendered: list[Sample] = []
         with self.makes.reporter.phase("rendering", len(samples)) as progress:
             for part in chunks(samples, self.makes.policy.batch_size):
-                rendered += part if self._ahead else render_part(part, self.makes.policy.render)
+                rendered += part if isinstance(self._begun, Ahead) else render_part(part, self.makes.render)
                 progress.advance(len(part))
         return rendered
 
-    def _scored(self, rendered: list[Sample]) -> Scores:
-        scorer = self.makes.scorer
+    def _scored(self, rendered: list[Sample], scorer: Scorer) -> Scores:
         with self.makes.reporter.phase("scoring", len(rendered)) as progress:
             if scorer.recalls:
                 scorer.recall(self.folder.earlier_scores())
             try:
-                scores = scorer(rendered, self._ahead) if self._ahead else scorer(rendered)
+                scores = scorer(rendered, self._begun) if self._begun else scorer(rendered)
             finally:
                 self._stop_ahead()
             progress.advance(len(rendered))

@@ -21,7 +21,7 @@ import torch
 from raft_core.machine.launch import run_together
 from raft_core.protocols import Phase, Purpose, RewardInfo
 from raft_core.rng import seed_for, torch_rng
-from raft_core.types import Request, Sample
+from raft_core.types import Prompt, Request, Sample
 
 
 class FakePolicy:
@@ -111,6 +111,32 @@ class FakePolicy:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "means.json").write_text(json.dumps(self.mean.tolist()))
         return [folder / "means.json"]
+
+
+class FakeWriter(FakePolicy):
+    """A ``FakePolicy`` that also takes outputs that were made elsewhere."""
+
+    traces_written = True
+
+    def check_written(self, prompts: Sequence[Prompt], outputs: Sequence[Any]) -> list[str]:
+        return [f"{output!r} is no list of numbers" for output in outputs if isinstance(output, str) and not output.strip()][:1]
+
+    def fitted(self, request: Request, output: Any) -> Any:
+        return output if isinstance(output, str) else output.resize((8, 8))
+
+    def written(self, requests: Sequence[Request], outputs: Sequence[Any], *, trace: bool = False) -> list[Sample]:
+        samples = [
+            Sample(request, self.fitted(request, output), {"x": self._read(output)}, {"finish": "written"})
+            for request, output in zip(requests, outputs, strict=True)
+        ]
+        return self._traced(samples, False) if trace else samples
+
+    def _read(self, output: Any) -> torch.Tensor:
+        """The x that an output shows."""
+        if isinstance(output, str):
+            return torch.tensor([float(number) for number in output.split(",")])
+        level = (output.getpixel((0, 0))[0] + 0.5) / 256
+        return torch.full((self.mean.shape[1],), level).logit()
 
 
 class FakeReward:

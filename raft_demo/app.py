@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -22,13 +23,16 @@ from raft_demo.compare import page as compare
 from raft_demo.preferences import page as preferences
 from raft_demo.rewards import page as rewards
 from raft_demo.runs import page as runs
+from raft_demo.shared.assets import asset
 from raft_demo.shared.hosts import KnownHosts
 from raft_demo.shared.theme import CSS, theme
+from raft_demo.shared.worker import UNEXPECTED
+from raft_demo.story import page as story
 from raft_demo.studio import Studio
 from raft_demo.text import page as text
 
 #: Each is a module with ``NAME`` and ``build(studio)``, which lays the page out inside its tab; it may have ``CSS`` of its own.
-PAGES: list[ModuleType] = [compare, align, runs, preferences, text, rewards]
+PAGES: list[ModuleType] = [story, compare, align, runs, preferences, text, rewards]
 MOTTO = "Sample several, score them, keep the best, fine-tune on those, repeat."
 LOCAL = ("127.0.0.1", "localhost", "::1")
 TUNNEL = ("*.gradio.live", "*.gradio.app")  # of a public link
@@ -40,10 +44,18 @@ def build(studio: Studio, pages: Sequence[ModuleType] = PAGES) -> gr.Blocks:
     """The app, with these pages; nothing is loaded before a visitor asks for it."""
     with gr.Blocks(title="RAFT", analytics_enabled=False, delete_cache=(3600, FORGET_S)) as app:
         gr.HTML(f"<div class='raft-head'><h1>RAFT</h1><p>{MOTTO}</p></div>")
-        with gr.Tabs(elem_id="pages"):
+        with gr.Tabs(elem_id="pages") as tabs:
             for page in pages:
                 with gr.Tab(page.NAME, id=page.NAME.lower(), elem_id=f"page-{page.NAME.lower()}"):
                     page.build(studio)
+        names = [page.NAME.lower() for page in pages]
+
+        def addressed(request: gr.Request) -> Any:
+            """The page that the address names."""
+            asked = request.query_params.get("page", "")
+            return gr.Tabs(selected=asked) if asked in names else gr.skip()
+
+        app.load(addressed, None, tabs, show_progress="hidden", queue=False, api_visibility="private")
     app.queue(default_concurrency_limit=VISITORS, max_size=4 * VISITORS)
     return app
 
@@ -57,6 +69,7 @@ def serve(
     share: bool = False,
     open_browser: bool = False,
     hosts: Sequence[str] = (),
+    root_path: str | None = None,
 ) -> None:
     """Serve until Ctrl-C or a signal to end.
 
@@ -66,6 +79,7 @@ def serve(
         port: a free one from 7860 on when None.
         auth: (user, password).
         share: a public link through Gradio's tunnel; asks for ``auth``.
+        root_path: where a proxy serves it, such as ``/raft``, or the whole address.
         hosts: names besides this machine's own under which it is asked, as behind a proxy; others are refused.
 
     Raises:
@@ -77,6 +91,7 @@ def serve(
         try:
             app = build(studio)
             address = {"server_name": host, "server_port": port, "auth": auth, "share": share, "inbrowser": open_browser}
+            address["root_path"] = root_path
             known = Middleware(KnownHosts, allowed=(*hosts, *(TUNNEL if share else ())))
             app.launch(**launch_settings(studio), **address, app_kwargs={"middleware": [known]}, prevent_thread_lock=True)
             stopped.wait()
@@ -124,6 +139,7 @@ def launch_settings(studio: Studio, pages: Sequence[ModuleType] = PAGES) -> dict
     """What Gradio is told besides the address. Only the runs folder's pictures may be fetched by path."""
     return {
         "theme": theme(),
+        "head": f"<script>const UNFORESEEN = {json.dumps(UNEXPECTED)};\n{asset('shared/links.js')}</script>",
         "css": CSS + "".join(getattr(page, "CSS", "") for page in pages),
         "max_threads": 2 * VISITORS,  # a visitor who waits in the line holds one
         "allowed_paths": [],

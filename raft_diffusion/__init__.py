@@ -1,4 +1,4 @@
-"""Images: Stable Diffusion behind the core's protocols."""
+"""Images: Stable Diffusion and any other text-to-image pipeline of diffusers behind the core's protocols."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from raft_diffusion.options import Addons, DenoisingLoss, Embedding, Lora, Memory, MergedLora, Sampling
+    from raft_diffusion.pipeline_options import (
+        PipelineLoss,
+        PipelineMemory,
+        PipelineSampling,
+        StochasticSteps,
+        TransformerLora,
+    )
     from raft_diffusion.policy import StableDiffusion
+    from raft_diffusion.text_to_image import TextToImage
 
 _HOME = {
     "StableDiffusion": "policy",
@@ -16,10 +24,31 @@ _HOME = {
     "Lora": "options",
     "Memory": "options",
     "MergedLora": "options",
+    "PipelineLoss": "pipeline_options",
+    "PipelineMemory": "pipeline_options",
+    "PipelineSampling": "pipeline_options",
     "Sampling": "options",
+    "StochasticSteps": "pipeline_options",
+    "TextToImage": "text_to_image",
+    "TransformerLora": "pipeline_options",
 }
 
-__all__ = ["Addons", "DenoisingLoss", "Embedding", "Lora", "Memory", "MergedLora", "Sampling", "StableDiffusion"]
+__all__ = [
+    "Addons",
+    "DenoisingLoss",
+    "Embedding",
+    "Lora",
+    "Memory",
+    "MergedLora",
+    "PipelineLoss",
+    "PipelineMemory",
+    "PipelineSampling",
+    "Sampling",
+    "StableDiffusion",
+    "StochasticSteps",
+    "TextToImage",
+    "TransformerLora",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -14,6 +14,8 @@ from raft_core.errors import ConfigError, nearest
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 CONVOLUTIONS = ("conv1", "conv2", "conv_shortcut")
+LARGEST_RANK = 4096  # of no layer of a Stable Diffusion could an update have more
+LARGEST_SIDE = 16_384  # pixels
 
 #: Short names of the usual schedulers; any class of ``diffusers`` can be named too.
 SCHEDULERS: Mapping[str, str] = MappingProxyType(
@@ -66,6 +68,8 @@ class Lora:
         mistakes = []
         if self.rank < 1:
             mistakes.append(f"lora.rank is {self.rank}, but at least 1 is needed; for full fine-tuning set lora to null")
+        if self.rank > LARGEST_RANK:
+            mistakes.append(f"lora.rank is {self.rank}, but at most {LARGEST_RANK} is possible; usual are 4 to 128")
         if self.alpha is not None and self.alpha <= 0:
             mistakes.append(f"lora.alpha is {self.alpha}, but must be positive")
         if not self.targets and not self.conv:
@@ -180,6 +184,11 @@ class Sampling:
             f"sampling.{name} is {value}, but at least 1 is needed"
             for name in ("steps", "batch_size", "width", "height")
             if (value := getattr(self, name)) is not None and value < 1
+        ]
+        mistakes += [
+            f"sampling.{name} is {value}, but at most {LARGEST_SIDE} pixels are possible"
+            for name in ("width", "height")
+            if (value := getattr(self, name)) is not None and value > LARGEST_SIDE
         ]
         mistakes += [
             f"sampling.{name} is {value}, but must be in [0, 1]"

@@ -16,6 +16,7 @@ from raft_core.errors import ConfigError, DeviceError, ModelError
 from raft_core.machine.devices import resolve_device
 from raft_core.protocols import Phase, Purpose
 from raft_core.rng import torch_rng
+from raft_core.sampling import chunks
 from raft_core.types import Prompt, Request, Sample
 from raft_diffusion.export import files as export
 from raft_diffusion.export import merged
@@ -26,8 +27,10 @@ from raft_diffusion.model.encoding import Condition, visible_text
 from raft_diffusion.model.engine import Engine, stacked_latents
 from raft_diffusion.model.features import pixel_features
 from raft_diffusion.model.folders import Configs
+from raft_diffusion.model.written import encoded, fitted, latent_space
 from raft_diffusion.options import Addons, DenoisingLoss, Lora, Memory, Sampling
 from raft_diffusion.process import denoise, resolution, schedulers, wishes
+from raft_diffusion.process.noise import noised, target
 from raft_diffusion.process.sampler import Trajectory, noise_like, replay
 from raft_diffusion.process.sampler import denoise as run_denoising
 from raft_diffusion.process.schedulers import make_scheduler
@@ -255,11 +258,42 @@ class StableDiffusion:
             for place, sample in enumerate(samples)
         ]
 
+    traces_written = False
+
+    @property
+    def latent_space(self) -> str:
+        """What tells the space of the autoencoder's latents from others."""
+        return latent_space(self.engine.pipe.vae)
+
+    def check_written(self, prompts: Sequence[Prompt], outputs: Sequence[Any]) -> list[str]:
+        """Nothing: every picture is fitted to the size that is drawn."""
+        return []
+
+    def fitted(self, request: Request, output: Any) -> Any:
+        """A picture in the size that the prompt's are drawn at."""
+        _, height, width = self.engine.latent_shape(*wishes.size_of(request.prompt, self.sampling))
+        return fitted(output, width * self.engine.pixels_per_latent, height * self.engine.pixels_per_latent)
+
+    def written(self, requests: Sequence[Request], outputs: Sequence[Any], *, trace: bool = False) -> list[Sample]:
+        """Rendered samples of pictures that were made elsewhere, encoded by the VAE.
+
+        Raises:
+            ModelError: a trace is asked for; nobody knows the steps of a picture that was not drawn here.
+        """
+        if trace:
+            raise ModelError("pictures that were made elsewhere have no denoising steps that could be replayed")
+        pictures = [self.fitted(request, output) for request, output in zip(requests, outputs, strict=True)]
+        samples: list[Sample] = []
+        for asked, part in zip(chunks(requests, self.batch_size), chunks(pictures, self.batch_size), strict=True):
+            latents = encoded(self.engine, part)
+            triples = zip(asked, part, latents, strict=True)
+            samples += [Sample(r, picture, {"latents": row}, {"finish": "written"}) for r, picture, row in triples]
+        return samples
+
     def draw(self, samples: Sequence[Sample], seeds: Sequence[int]) -> Draw:
         generators = [torch_rng(seed) for seed in seeds]
-        steps = len(self.engine.alpha_bar)
         shape = samples[0].tensors["latents"].shape
-        timestep = torch.cat([torch.randint(steps, (1,), generator=generator) for generator in generators])
+        timestep = self.engine.process.draw_times(generators)
         dropped = torch.cat([torch.rand(1, generator=generator) for generator in generators]) < self.loss.caption_dropout
         noise = noise_like(tuple(shape), generators)
         if self.loss.noise_offset:
@@ -268,19 +302,18 @@ class StableDiffusion:
 
     def nll(self, samples: Sequence[Sample], draw: Draw, *, reference: bool = False) -> torch.Tensor:
         """[B] squared error of the prediction at the draw's timestep and noise, mean over the latent's elements, weighted."""
-        engine = self.engine
+        engine, process = self.engine, self.engine.process
         latents, noise = stacked_latents(samples).to(engine.device), draw.noise.to(engine.device)
         timestep = draw.timestep.to(engine.device)
-        alpha_bar = engine.alpha_bar[timestep]
         with self._weights(0.0 if reference else 1.0), engine.place("unet"):
             guidance = engine.guidance(self.loss.guided_scale or 1.0, self.sampling.guidance_rescale)
             condition, negative = self._training_conditions(samples, draw.dropped, guidance.on, reference)
             predictor = engine.predictor(latents.shape, self.sampling.guidance_scale)
-            predicted = predictor.guided(denoise.noised(latents, noise, alpha_bar), timestep, condition, negative, guidance)
-        error = denoise.denoising_error(predicted, denoise.target(latents, noise, alpha_bar, engine.prediction))
+            predicted = predictor.guided(noised(process, latents, noise, timestep), timestep, condition, negative, guidance)
+        error = denoise.denoising_error(predicted, target(process, latents, noise, timestep))
         if self.loss.min_snr_gamma is None:
             return error
-        return error * denoise.min_snr_weight(alpha_bar, self.loss.min_snr_gamma, engine.prediction)
+        return error * denoise.min_snr_weight(process.snr(timestep), self.loss.min_snr_gamma, process.prediction)
 
     def nll_terms(self, samples: Sequence[Sample]) -> list[int]:
         """[B] ones: ``nll`` is a mean already."""

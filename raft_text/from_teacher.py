@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Literal
 
 from raft_core import sampling
+from raft_core.capabilities import RunPlans
 from raft_core.errors import ConfigError
 from raft_core.protocols import Policy
 from raft_core.rng import numpy_rng
@@ -37,8 +38,9 @@ class FromTeacher:
         self.share = share
         self.teacher = Teacher(teacher, dtype, None, "samples.teacher")
 
-    def suits(self, policy: Policy) -> list[str]:
+    def check_run(self, plans: RunPlans) -> list[str]:
         """Why a policy will not do, in words."""
+        policy = plans.policy
         if not isinstance(policy, CausalLM):
             return [f"FromTeacher gives samples to language models, and not to the policy {type(policy).__name__}"]
         return self.teacher.mistakes(policy.model, policy.device)
@@ -49,7 +51,7 @@ class FromTeacher:
         Raises:
             ModelError: it cannot be loaded, or has another tokenizer.
         """
-        assert isinstance(policy, CausalLM)  # checked by ``suits``
+        assert isinstance(policy, CausalLM)  # checked by ``check_run``
         self.teacher.load(policy.model, policy.device)
 
     def requests(self, prompts: Sequence[Prompt], k: int, seed: int, rnd: int) -> list[Request]:
@@ -58,7 +60,7 @@ class FromTeacher:
 
     def samples(self, policy: Policy, requests: Sequence[Request], *, trace: bool) -> list[Sample]:
         """One sample per request, in the same order."""
-        assert isinstance(policy, CausalLM)  # checked by ``suits``
+        assert isinstance(policy, CausalLM)  # checked by ``check_run``
         theirs = [numpy_rng(request.seed, "teacher").random() < self.share for request in requests]
         asked = [request for request, by in zip(requests, theirs, strict=True) if by]
         rest = [request for request, by in zip(requests, theirs, strict=True) if not by]

@@ -14,6 +14,7 @@ from raft_core.errors import ConfigError
 from raft_core.rewards.service.http import address_mistakes
 
 PLACE = "{prompt}"
+LARGEST_RANK = 65_536  # of no layer could an update have more
 #: Arguments of a chat template that are set for each conversation, and not by a user.
 TEMPLATE_OWN = ("messages", "conversation", "add_generation_prompt", "continue_final_message", "tools", "documents", "tokenize")
 
@@ -49,6 +50,8 @@ class Lora:
         mistakes = []
         if self.rank < 1:
             mistakes.append(f"lora.rank is {self.rank}, but at least 1 is needed; for full fine-tuning set lora to null")
+        if self.rank > LARGEST_RANK:
+            mistakes.append(f"lora.rank is {self.rank}, but at most {LARGEST_RANK} is possible; usual are 8 to 256")
         if self.alpha is not None and self.alpha <= 0:
             mistakes.append(f"lora.alpha is {self.alpha}, but must be positive")
         if not self.targets:

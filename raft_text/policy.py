@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -77,8 +77,9 @@ class CausalLM:
 
     modality = "text"
     nll_unit: NllUnit = "nats"
-    #: Whether the responses in the prompts' table are read, and not the prompts alone.
-    reads_responses = False
+    traces_written = True
+    #: Whether samples say how likely the model finds the response that the prompts' table gives; ``ResponseLoss`` asks for it.
+    measures_responses = False
     on_step: Callable[[int, int], None] | None = None
 
     def __init__(
@@ -113,7 +114,7 @@ class CausalLM:
         self._vllm: Any = None
         self._watcher: Watcher | None = None
         self._references: list[Sample] = []
-        self._prompts = PromptCheck(model, prompting, sampling, self._tools, responses=self.reads_responses)
+        self._prompts = PromptCheck(model, prompting, sampling, self._tools)
 
     def check(self) -> list[str]:
         found = hardware.mistakes(self.device, self.dtype, self.lora, self.sampling, self.memory)
@@ -147,7 +148,14 @@ class CausalLM:
         Of the Hub's models that is told when they are loaded, before their weights are.
         """
         prompts = [*train, *held_out]
-        return [*without_negative(prompts), *self._prompts.mistakes(prompts)]
+        return [*without_negative(prompts), *self._prompts.mistakes([(prompt, None) for prompt in prompts])]
+
+    def check_written(self, prompts: Sequence[Prompt], outputs: Sequence[str]) -> list[str]:
+        """Prompts with responses that do not fit the context, and conversations that the chat template refuses.
+
+        Of the Hub's models that is told when they are loaded, before their weights are.
+        """
+        return self._prompts.mistakes(list(zip(prompts, outputs, strict=True)), besides=True)
 
     def load(self) -> None:
         """Load the weights and add fresh adapters.
@@ -179,7 +187,7 @@ class CausalLM:
         self._watcher = self._watch()
         references = self._read_references()
         asked = [Request(prompt, 0, 0) for prompt in references]
-        self._references = self.written(asked, [response(prompt) or "" for prompt in references])
+        self._references = self._encoded(asked, [response(prompt) or "" for prompt in references])
 
     @property
     def _tools(self) -> Tools:
@@ -253,7 +261,9 @@ class CausalLM:
         completions = Completions(engine, self.sampling, self._watcher, drawn, self.on_step, self.environment)
         with torch.no_grad(), engine.placed(), engine.version(reference), engine.drawing(trace=trace, reference=reference):
             samples = completions(requests, purpose, trace)
-        return self.replay.traced(samples, reference=reference) if trace and self.sampling.engine != "transformers" else samples
+        if trace and self.sampling.engine != "transformers":
+            samples = self.replay.traced(samples, reference=reference)
+        return self._measured(samples, reference) if self.measures_responses else samples
 
     @staticmethod
     def _is_reference(strength: float) -> bool:
@@ -274,13 +284,36 @@ class CausalLM:
             self._vllm = VllmEngine(locate(self.model)[1], self.engine.lora, None, self.save)
         return self._vllm.draw(task, None if reference else policy_hash(self))
 
-    def written(self, requests: Sequence[Request], texts: Sequence[str]) -> list[Sample]:
+    def fitted(self, request: Request, output: str) -> str:
+        """The response as it is."""
+        return output
+
+    def written(self, requests: Sequence[Request], outputs: Sequence[str], *, trace: bool = False) -> list[Sample]:
         """Rendered samples of completions that were written elsewhere: by a person, or by a teacher.
+
+        Args:
+            trace: with the log-probs that this model gives them.
 
         Raises:
             DataError: one that exceeds the model's context.
         """
+        samples = self._encoded(requests, outputs)
+        samples = self.replay.traced(samples, reference=False) if trace else samples
+        return self._measured(samples, False) if self.measures_responses else samples
+
+    def _encoded(self, requests: Sequence[Request], texts: Sequence[str]) -> list[Sample]:
         return [written_sample(self.encode, request, text) for request, text in zip(requests, texts, strict=True)]
+
+    def _measured(self, samples: Sequence[Sample], reference: bool) -> list[Sample]:
+        """The samples with ``response_loss`` in their meta, nats per token, where the prompts' table has a response."""
+        asked = {s.prompt.id: s.request for s in samples if response(s.prompt) is not None}
+        given = self._encoded(list(asked.values()), [response(request.prompt) or "" for request in asked.values()])
+        with torch.no_grad():
+            nll = self.nll(given, None, reference=reference).tolist() if given else []
+        losses = {s.prompt.id: value / s.meta["tokens"] for s, value in zip(given, nll, strict=True)}
+        return [
+            replace(s, meta={**s.meta, "response_loss": losses[s.prompt.id]}) if s.prompt.id in losses else s for s in samples
+        ]
 
     def render(self, samples: Sequence[Sample]) -> list[Sample]:
         return [sample.with_output(text_of(self.encode, sample, self.sampling.stop)) for sample in samples]

@@ -12,8 +12,8 @@ from raft_core.capabilities import Writes
 from raft_core.conversations import ANSWERS, response
 from raft_core.errors import ConfigError, DataError
 from raft_core.protocols import Policy
+from raft_core.sources.from_table import lacking_responses
 from raft_core.types import Prompt, Request, Sample, Selection, Weighted
-from raft_text.demonstrations import lacking_responses
 
 
 @dataclass(frozen=True)

@@ -312,7 +312,7 @@ class Walk:
         except RaftError as error:
             self.note(where, str(error), owner=target)
         except Exception as error:  # noqa: BLE001 - a user's class may raise anything; the other mistakes are wanted too
-            self.note(where, f"{target.__name__}(…) failed: {type(error).__name__}: {error}")
+            self.note(where, f"{target.__name__}(…) failed: {type(error).__name__}: {excerpt(error, 300)}")
         raise Unbuilt
 
     def built(self, target: Any, kind: str, parts: Mapping[str, Part], where: str) -> Any:
@@ -337,7 +337,7 @@ class Walk:
         except RaftError as error:
             self.note(where, str(error), owner=type(component))
         except Exception as error:  # noqa: BLE001 - a user's class may raise anything; the other mistakes are wanted too
-            self.note(where, f"{type(component).__name__}.check() failed: {type(error).__name__}: {error}")
+            self.note(where, f"{type(component).__name__}.check() failed: {type(error).__name__}: {excerpt(error, 300)}")
         raise Unbuilt
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from raft_core.bundled import PACKAGES
 from raft_core.config.listing import public_names, short_names
 from raft_core.errors import ConfigError, nearest
-from raft_core.reading.files import home_path, is_file
+from raft_core.reading.files import excerpt, home_path, is_file
 
 
 def resolve(path: str, kind: str) -> tuple[Any, str]:
@@ -72,7 +72,7 @@ def member(module: Any, name: str, path: str) -> Any:
         public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise ConfigError(f"{path!r}: {path.removesuffix(name).rstrip('.:')} has no {name!r}{nearest(name, public)}")
     if not callable(target):
-        raise ConfigError(f"{path!r} is {target!r}, not a class or a function")
+        raise ConfigError(f"{path!r} is {excerpt(repr(target), 60)}, not a class or a function")
     return target
 
 

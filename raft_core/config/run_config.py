@@ -52,6 +52,8 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         mistakes = []
+        if self.k > MOST_SAMPLES:
+            mistakes.append(f"evaluation.k is {self.k}, but at most {MOST_SAMPLES} are possible")
         if self.k < 1:
             mistakes.append(f"evaluation.k is {self.k}, but at least 1 sample per prompt is needed")
         if self.prompts is not None and self.prompts < 1:
@@ -328,8 +330,7 @@ def disagreements(built: Mapping[str, Any]) -> list[str]:
         given = f"trainer.batch_size is {built['trainer'].batch_size}"
         found.append(f"{given}, but the objective {name} compares the items of a batch: use at least {least}")
     if "policy" in built:
-        for key in ("objective", "samples"):
-            found.extend(capabilities.check_policy(built.get(key), built["policy"]))
+        found.extend(capabilities.check_policy(built.get("objective"), built["policy"]))
         if getattr(built.get("objective"), "needs_trace", False):
             found.extend(capabilities.check_trace(built["policy"]))
     if "reward" in built and "judges" in built:
@@ -354,6 +355,10 @@ def unfit_prompts(built: Mapping[str, Any], gathered: Gathered) -> list[tuple[st
         for each in with_parts(part):
             lacking = capabilities.check_prompts(each, gathered.train, gathered.held_out)
             found += [(where, message) for message in lacking]
+    if {"samples", "policy", "reward", "k"} <= set(built):
+        trace = getattr(built.get("objective"), "needs_trace", False)
+        plans = capabilities.RunPlans(built["policy"], built["reward"], gathered.train, built["k"], trace)
+        found += [("samples", message) for message in capabilities.check_run(built["samples"], plans)]
     return found
 
 

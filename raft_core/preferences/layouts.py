@@ -49,6 +49,7 @@ class Said:
         target: None = it says nothing (no label).
         margin: see ``Preference``.
         contexts: of each candidate, the conversation that it answers; None where the prompt is a text. Empty = of none.
+        scores: of each candidate, where the row gives more than a choice. Empty = it does not.
     """
 
     prompt: str
@@ -56,6 +57,7 @@ class Said:
     target: Sequence[float] | None
     margin: float = 0.0
     contexts: Sequence[Context] = ()
+    scores: Sequence[float] = ()
 
 
 def layout_of(columns: Sequence[str]) -> str:
@@ -102,6 +104,21 @@ def read_row(values: Mapping[str, Any], layout: str) -> Said:
     if margin is not None and (not _is_number(margin) or not 0 <= margin < math.inf):
         raise BadRow(f"margin is {margin!r}, but must be a number ≥ 0")
     return replace(said, target=target, margin=float(margin or 0))
+
+
+def prompt_in(values: Mapping[str, Any]) -> str | None:
+    """The prompt of a row of preferences that has no column for it alone; None of any other row.
+
+    Raises:
+        BadRow: a field holds what it cannot.
+    """
+    without_a_column = ("UltraFeedback", "HH-RLHF or conversations")
+    name = next((name for name in without_a_column if LAYOUTS[name][0] <= set(values)), None)
+    if name is None or "prompt" in values:
+        return None
+    if name == "UltraFeedback":
+        return _text_of(values["instruction"], "instruction")
+    return read_row(values, name).prompt
 
 
 def _pairs(values: Mapping[str, Any]) -> Said:
@@ -221,7 +238,8 @@ def _ultra_feedback(values: Mapping[str, Any]) -> Said:
         raise BadRow(f"overall_score is {shortened(scores)}, but every completion needs a number")
     best = [score == max(scores) for score in scores]
     outputs = [_text_of(completion["response"], "response") for completion in completions]
-    return Said(_text_of(values["instruction"], "instruction"), outputs, [won / sum(best) for won in best])
+    target = [won / sum(best) for won in best]
+    return Said(_text_of(values["instruction"], "instruction"), outputs, target, scores=[float(score) for score in scores])
 
 
 def _text_of(value: Any, field: str) -> str:

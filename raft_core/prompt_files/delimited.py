@@ -12,7 +12,7 @@ from pathlib import Path
 
 from raft_core.errors import DataError
 from raft_core.prompt_files.columns import find_column
-from raft_core.reading.files import LARGEST_TEXT, excerpt, lines, read_text
+from raft_core.reading.files import LARGEST_TEXT, excerpt, lines, read_text, without_lone_returns
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 LONGEST_HEADING = 40  # characters of the name of a column, where it is the only one
@@ -30,7 +30,7 @@ def table_rows(path: Path, column: str | None = None) -> Iterator[tuple[int, dic
         OSError: there is no such file, or it may not be read.
         Unreadable: it is too large or not UTF-8.
     """
-    text = read_text(path, LARGEST_TEXT)
+    text = without_lone_returns(read_text(path, LARGEST_TEXT))
     if path.suffix.lower() == ".tsv":
         separator, records = "\t", _tsv_records(path, text)
     else:
@@ -40,6 +40,11 @@ def table_rows(path: Path, column: str | None = None) -> Iterator[tuple[int, dic
     if not heading:
         return
     _require_heading(path, number, heading, separator, column)
+    if len(heading) == 1 and column is None and find_column(heading, None) is None and _looks_alike(text):
+        raise DataError(
+            f"{path}, line {number}: {excerpt(heading[0], 60)!r} may be the column's name or the first prompt: put `prompt` "
+            "above it, or give the name as prompts.column"
+        )
     for number, fields in records:
         if len(fields) != len(heading):
             more = "more" if len(fields) > len(heading) else "fewer"
@@ -61,7 +66,10 @@ def _separator(path: Path, text: str, column: str | None) -> tuple[str, str]:
                 f"{path}, line 1: says that {separator!r} separates the fields; commas, semicolons and tabs are read"
             )
         return separator, "\n" + rest  # an empty line in its place, so that the others keep their numbers
-    splits = {each: [cell.strip() for cell in next(csv.reader([first], delimiter=each), [])] for each in SEPARATORS}
+    try:
+        splits = {each: [cell.strip() for cell in next(csv.reader([first], delimiter=each), [])] for each in SEPARATORS}
+    except csv.Error as error:
+        raise DataError(f"{path}, line 1: {_said(str(error), first)}") from None
     several = [each for each, cells in splits.items() if len(cells) > 1]
     if len(several) > 1:
         several = [each for each in several if find_column(splits[each], column)]
@@ -105,6 +113,8 @@ def _said(error: str, line: str) -> str:
             f"a field that begins with a quotation mark does not end with one: {excerpt(line, 60)}. Write a quotation mark in "
             'a field as "", and another before and after the whole field; or write the table as .tsv or .jsonl'
         )
+    if "new-line character" in error:
+        return f"holds a carriage return within a field: {excerpt(line, 60)}. Put the whole field in quotation marks"
     return f"{error}: {excerpt(line, 60)}"
 
 
@@ -148,6 +158,12 @@ def _require_heading(path: Path, number: int, heading: list[str], separator: str
                 f"{path}, line {number}: {excerpt(heading[0], 60)!r} looks like a prompt, but the first line of a table "
                 "names its columns: put `prompt` above it, or call the file .txt"
             )
+
+
+def _looks_alike(text: str) -> bool:
+    """Whether all rows of a table are single words, as its heading is."""
+    rows = text.split()
+    return len(rows) > 1 and len(rows) == len(text.strip().splitlines())
 
 
 def _would_split(name: str, separator: str) -> bool:

@@ -45,6 +45,14 @@ def is_folder(path: str | Path) -> bool:
         return False
 
 
+def is_something(path: str | Path) -> bool:
+    """Whether anything is there, be it a pipe or a device; as ``is_file``."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
+
+
 def open_regular(path: Path) -> BinaryIO:
     """A regular file, open for reading. A pipe would wait for whoever writes to it, a device might never end.
 
@@ -107,8 +115,14 @@ def decode(content: bytes) -> str:
         raise Unreadable(f"it is not UTF-8 (byte 0x{content[start]:02x} in line {line})") from None
 
 
+def without_lone_returns(text: str) -> str:
+    """A text whose lines end with nothing but carriage returns, as some programs on a Mac write tables, with line feeds."""
+    return text.replace("\r", "\n") if "\n" not in text else text
+
+
 def lines(text: str) -> Iterator[tuple[int, str]]:
     """(number from 1, line) of a text without its line ends. Only these end a line: a prompt may hold other separators."""
+    text = without_lone_returns(text)
     for number, line in enumerate(text.split("\n"), start=1):
         yield number, line.removesuffix("\r")
 

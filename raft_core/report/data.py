@@ -15,6 +15,7 @@ from raft_core.evaluation.table import number, split_name
 from raft_core.format import evenly
 from raft_core.metrics.history import ERROR_OF
 from raft_core.monitoring import stopping
+from raft_core.report.facts import label
 from raft_core.report.plots import Chart, chart
 from raft_core.store.manifest import read_config, read_history, read_run
 from raft_core.store.rounds import read_round, rounds_in
@@ -52,6 +53,11 @@ class StoredRound:
     @property
     def k(self) -> int:
         return 1 + max(sample.request.index for sample in self.samples)
+
+    @property
+    def rewards(self) -> Sequence[float]:
+        """[N] the score that selected; NaN where there is none, all of them in a table that lacks it."""
+        return [float(x) for x in self.scores.columns.get(self.scores.reward, [math.nan] * len(self.samples))]
 
 
 @dataclass(frozen=True)
@@ -144,11 +150,14 @@ def charts(history: Sequence[Mapping[str, Any]], reward: str = "") -> list[Chart
         ),
         *[
             chart(
-                f"Judge: {name}", rounds, {"all": curve(f"judge/{name}"), "kept": curve(f"judge_kept/{name}")}, "not trained on"
+                f"Judge: {label(name)}",
+                rounds,
+                {"all": curve(f"judge/{name}"), "kept": curve(f"judge_kept/{name}")},
+                "not trained on",
             )
             for name in judges
         ],
-        *[chart(f"Part: {name}", rounds, {"all": curve(f"score/{name}")}, "part of the reward") for name in parts],
+        *[chart(f"Part: {label(name)}", rounds, {"all": curve(f"score/{name}")}, "part of the reward") for name in parts],
         chart("Diversity", rounds, {"within prompts": curve("diversity")}, "mean 1 − cosine of two samples"),
         chart("Different samples", rounds, {"of a prompt": curve("vendi")}, "effective number, Vendi score"),
         chart("KL", rounds, {"to the start": curve("kl")}, "estimate, before each update"),

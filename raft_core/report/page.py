@@ -9,15 +9,17 @@ from typing import Any
 
 from raft_core.evaluation.files import as_plain
 from raft_core.evaluation.table import Row, notes, rows, sentences, split_name
-from raft_core.format import duration
 from raft_core.machine.files import write_json, write_text
 from raft_core.report.data import FailureLine, PhaseCost, RunData, alarms, charts, costs, failures, read_run_data
-from raft_core.report.facts import component, policy_facts
-from raft_core.report.pictures import PairView, Sheet, best_median_worst, first_of_each, sheet
+from raft_core.report.facts import component, label, policy_facts
+from raft_core.report.pictures import GRID_PAIRS, PairView, best_median_worst, first_of_each
 from raft_core.report.plots import Chart, Whisker, whisker
 from raft_core.report.render import render_page
+from raft_core.report.rounds import Story, story
+from raft_core.report.words import account, ended_early, ending, headline
 
 PAGE, NUMBERS = "index.html", "report.json"
+FIRST = ("Reward", "Judge", "Diversity", "Different samples")  # curves that every reader wants
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Page:
 
     title: str
     lead: str
+    headline: Sequence[str]
     alarms: Sequence[str]
     sentences: Mapping[str, Sequence[str]]
     grid: Sequence[PairView]
@@ -33,11 +36,11 @@ class Page:
     table: Sequence[tuple[str, Sequence[tuple[Row, Whisker | None]]]]
     notes: Sequence[str]
     charts: Sequence[Chart]
+    more_charts: Sequence[Chart]
     extremes: Mapping[str, Sequence[PairView]]
-    sheets: Sequence[Sheet]
-    sheets_note: str
+    story: Story | None
+    account: Sequence[Sequence[str]]
     costs: Sequence[PhaseCost]
-    wall: str
     failures: Sequence[FailureLine]
     facts: Mapping[str, str]
     prompts: Mapping[str, Sequence[str]]
@@ -64,23 +67,23 @@ def page_of(data: RunData) -> Page:
     evaluations = data.evaluations
     shown = evaluations[0] if evaluations else None
     metrics = {row["round"]: row for row in data.history}
-    drawn = [sheet(stored, metrics.get(stored.rnd, {})) for stored in data.rounds]
-    sheets = [one for one in drawn if one]
+    spent, drawn = costs(data.history), charts(data.history, label(reward_name(data)))
     return Page(
         title=data.name,
         lead=lead(data),
+        headline=headline(data),
         alarms=alarms(data),
         sentences={f"On {len(e.prompts)} {split_name(e.split)}": sentences(e) for e in evaluations},
         grid=first_of_each(shown) if shown else (),
         grid_note=grid_note(data),
         table=[(table_title(data, e.split), table_of(data, e.split)) for e in evaluations],
         notes=notes(evaluations),
-        charts=charts(data.history, reward_name(data)),
+        charts=[one for one in drawn if one.title.startswith(FIRST)],
+        more_charts=[one for one in drawn if not one.title.startswith(FIRST)],
         extremes=best_median_worst(shown) if shown else {},
-        sheets=sheets,
-        sheets_note=f"{len(sheets)} of {data.stored} rounds, evenly spaced." if len(sheets) < data.stored else "",
-        costs=costs(data.history),
-        wall=duration(sum(row.get("time/round_s", 0.0) for row in data.history)),
+        story=story(data.rounds, metrics, data.stored),
+        account=account(data, spent),
+        costs=spent,
         failures=failures(data),
         facts=facts(data),
         prompts=prompts(data),
@@ -97,17 +100,8 @@ def lead(data: RunData) -> str:
         first = data.rounds[0]
         parts.append(f" of {len(first.samples) // first.k} prompts × {first.k} samples")
     if reason := ending(data):
-        parts.append(f"; {reason}")
+        parts.append(f"; {'it ended early' if ended_early(data) else reason}")
     return "".join(parts)
-
-
-def ending(data: RunData) -> str:
-    """Why there are no more rounds; "" while they go on.
-
-    The report is part of a run, so the run that it tells of may still be marked as running, with its rounds done and compared.
-    """
-    over = data.run.get("status") != "running" or data.evaluations
-    return str(data.run.get("reason", "")) if over else ""
 
 
 def reward_name(data: RunData) -> str:
@@ -121,16 +115,10 @@ def grid_note(data: RunData) -> str:
     if not data.evaluations:
         return ""
     shown = data.evaluations[0]
-    n, of = len(first_rows(shown.before, shown.k)), len(shown.prompts)
-    which = f"every one of the {of} {split_name(shown.split)}" if n == of else f"{n} of the {of} {split_name(shown.split)}"
-    return f"The first sample of {which}, nothing picked. Both sides of a pair drew from the same random numbers."
-
-
-def first_rows(samples: Sequence[Any], k: int) -> list[int]:
-    from raft_core.format import evenly
-    from raft_core.report.pictures import GRID_PAIRS
-
-    return evenly(range(0, len(samples), k), GRID_PAIRS)
+    of = len(shown.prompts)
+    n = min(of, GRID_PAIRS)
+    which = f"each of the {of} {split_name(shown.split)}" if n == of else f"{n} of the {of} {split_name(shown.split)}"
+    return f"The first sample of {which}: nothing is picked. Both sides of a pair began with the same random numbers."
 
 
 def table_title(data: RunData, split: str) -> str:
@@ -150,15 +138,12 @@ def facts(data: RunData) -> dict[str, str]:
     """What was run, in short; the configuration has the rest."""
     run, config = data.run, data.config
     found = {
-        "Ended because": ending(data),
         "Seed": str(run.get("seed", "")),
         "Reward": reward_name(data),
         "Selector": component(config.get("selector")),
         "Objective": component(config.get("objective")),
         "Rounds": f"{len(data.history)} of at most {config['rounds']}" if "rounds" in config else str(len(data.history)),
         "Compared checkpoint": f"after round {data.checkpoint}" if data.checkpoint is not None else "",
-        "Started": str(run.get("started", "")),
-        "Ended": str(run.get("ended", "")) if ending(data) else "",
     }
     found |= policy_facts(run.get("policy", {}))
     return {name: value for name, value in found.items() if value}
@@ -186,6 +171,7 @@ def numbers_of(data: RunData, page: Page) -> dict[str, Any]:
     return {
         "title": page.title,
         "lead": page.lead,
+        "headline": page.headline,
         "alarms": page.alarms,
         "sentences": page.sentences,
         "checkpoint": data.checkpoint,
@@ -193,6 +179,7 @@ def numbers_of(data: RunData, page: Page) -> dict[str, Any]:
         "notes": page.notes,
         "history": [dict(row) for row in data.history],
         "pairs": pairs,
+        "account": page.account,
         "costs": [asdict(cost) for cost in page.costs],
         "failures": [asdict(failure) for failure in page.failures],
         "facts": page.facts,

@@ -1,8 +1,7 @@
-"""What the report shows: pairs chosen by rule and not by hand, and contact sheets of rounds."""
+"""Before/after pairs as the report shows them, chosen by rule and not by hand."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,15 +9,16 @@ import numpy as np
 
 from raft_core.evaluation.evaluate import Evaluation
 from raft_core.evaluation.table import number
-from raft_core.format import evenly, figure
+from raft_core.format import evenly
 from raft_core.media.image import data_uri, enlarged, fitted
-from raft_core.report.data import StoredRound
+from raft_core.report.differing import Marked, marked_words
+from raft_core.report.facts import label
 from raft_core.types import Sample
 
 PAIR_SIDE = 160  # on the page; twice that in the file, for dense screens
 GRID_PAIRS = 24
 EACH_KIND = 3
-SHEET_PROMPTS, SHEET_SAMPLES, THUMB, SHEET_WIDTH = 12, 16, 96, 868
+FEW_PIXELS = 48  # a picture of no more is kept without loss
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,13 @@ class View:
 
 @dataclass(frozen=True)
 class PairView:
-    """A before/after pair with its scores: (name, before, after, change) each in text."""
+    """A before/after pair.
+
+    Attributes:
+        change: how much better it is after, by the reward; NaN where a side is not scored.
+        scores: (name, before, after, change) each in text.
+        marked: of texts, both sides in runs of (text, is it only on this side).
+    """
 
     prompt: str
     seed: int
@@ -44,6 +50,7 @@ class PairView:
     before: View
     after: View
     scores: tuple[tuple[str, str, str, str], ...]
+    marked: tuple[Marked, Marked] | None = None
 
 
 def view_sample(sample: Sample, alt: str) -> View:
@@ -56,9 +63,9 @@ def view(output: Any, alt: str) -> View:
     if isinstance(output, str):
         return View(alt, text=output)
     longer = max(output.size)
-    small = longer <= PAIR_SIDE
-    # Lossy compression would smear the few pixels that are to be judged; in a large picture it is not seen.
-    uri = data_uri(enlarged(output, longer * -(-2 * PAIR_SIDE // longer)) if small else fitted(output, 2 * PAIR_SIDE), small)
+    large = enlarged(output, longer * -(-2 * PAIR_SIDE // longer)) if longer <= PAIR_SIDE else fitted(output, 2 * PAIR_SIDE)
+    # Lossy compression would smear the few pixels that are to be judged. Of more, each enlarged, it shows nothing.
+    uri = data_uri(large, lossless=longer <= FEW_PIXELS)
     return View(alt, uri, round(output.width * PAIR_SIDE / longer), round(output.height * PAIR_SIDE / longer))
 
 
@@ -75,15 +82,17 @@ def pair_view(evaluation: Evaluation, i: int) -> PairView:
     scores = []
     for name, values in evaluation.scores_before.columns.items():
         first, second = float(values[i]), float(evaluation.scores_after.columns[name][i])
-        scores.append((name, number(first), number(second), number(second - first, signed=True)))
+        scores.append((label(name), number(first), number(second), number(second - first, signed=True)))
+    left, right = view_sample(before, f"before: {prompt}"), view_sample(after, f"after: {prompt}")
     return PairView(
         prompt=prompt,
         seed=before.seed,
         index=before.request.index,
         change=float(changes(evaluation)[i]),
-        before=view_sample(before, f"before: {prompt}"),
-        after=view_sample(after, f"after: {prompt}"),
+        before=left,
+        after=right,
         scores=tuple(scores),
+        marked=marked_words(left.text.strip(), right.text.strip()) if left.text and right.text else None,
     )
 
 
@@ -107,100 +116,3 @@ def best_median_worst(evaluation: Evaluation) -> dict[str, list[PairView]]:
         "Worst change": order[-each:],
     }
     return {title: [pair_view(evaluation, i) for i in rows] for title, rows in chosen.items()}
-
-
-# ---------------------------------------------------------------------- contact sheets
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A sample on a sheet."""
-
-    title: str
-    kept: bool
-    text: str = ""
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """Samples of a round, a row per prompt: one picture with cells laid over it, or cells of text."""
-
-    rnd: int
-    summary: str
-    prompts: tuple[str, ...]
-    columns: int
-    cells: tuple[Cell, ...]
-    uri: str
-    alt: str
-    crisp: bool
-    cell_side: int
-    left_out: str
-
-
-def sheet(shown: StoredRound, metrics: Mapping[str, Any]) -> Sheet | None:
-    """The sheet of a round; None when its outputs were not kept."""
-    if not shown.samples or any(sample.output is None and not sample.failed for sample in shown.samples):
-        return None
-    prompts = evenly(range(len(shown.samples) // shown.k), SHEET_PROMPTS)
-    rows = [_columns(shown, p) for p in prompts]
-    flat = [i for row in rows for i in row]
-    is_text = any(isinstance(sample.output, str) for sample in shown.samples)
-    sizes = [shown.samples[i].output.size for i in flat if not is_text and not shown.samples[i].failed]
-    side = 0 if is_text else min(THUMB, max(map(max, sizes), default=THUMB))
-    left_out = []
-    if len(prompts) < len(shown.samples) // shown.k:
-        left_out.append(f"{len(prompts)} of {len(shown.samples) // shown.k} prompts")
-    if len(rows[0]) < shown.k:
-        left_out.append(f"{len(rows[0])} of {shown.k} samples each")
-    kept = sum(shown.kept)
-    return Sheet(
-        rnd=shown.rnd,
-        summary=_summary(metrics),
-        prompts=tuple(shown.samples[row[0]].prompt.text for row in rows),
-        columns=len(rows[0]),
-        cells=tuple(_cell(shown, i, is_text) for i in flat),
-        uri="" if is_text else _joined([shown.samples[i].output for i in flat], len(rows[0]), side),
-        alt=f"{len(flat)} samples of round {shown.rnd}, a row per prompt; {kept} of the round were kept",
-        crisp=side < THUMB,
-        cell_side=min(112, max(54, SHEET_WIDTH // len(rows[0]))),
-        left_out=", ".join(left_out),
-    )
-
-
-def _columns(shown: StoredRound, p: int) -> list[int]:
-    """Flat indices of the samples of a prompt that are shown: all, or the first ones with every kept one among them."""
-    rows = list(range(p * shown.k, (p + 1) * shown.k))
-    if len(rows) <= SHEET_SAMPLES:
-        return rows
-    kept = [i for i in rows if shown.kept[i]][:SHEET_SAMPLES]
-    others = [i for i in rows if i not in kept][: SHEET_SAMPLES - len(kept)]
-    return sorted(kept + others)
-
-
-def _cell(shown: StoredRound, i: int, is_text: bool) -> Cell:
-    sample = shown.samples[i]
-    scores = ", ".join(f"{name} {number(float(values[i]))}" for name, values in shown.scores.columns.items())
-    told = f"failed: {sample.failed}" if sample.failed else scores
-    title = f"{sample.prompt.text}\n{told}{' · kept' if shown.kept[i] else ''}"
-    return Cell(title, shown.kept[i], (sample.output or told) if is_text else "")
-
-
-def _joined(images: Sequence[Any], columns: int, side: int) -> str:
-    """One picture of all, cell by cell without gaps: smaller than as many single ones by far. None leaves its cell grey."""
-    from PIL import Image
-
-    rows = -(-len(images) // columns)
-    joined = Image.new("RGB", (columns * side, rows * side), (128, 128, 128))
-    for i, image in enumerate(images):
-        if image is None:
-            continue
-        small = fitted(image, side)
-        left, top = (i % columns) * side + (side - small.width) // 2, (i // columns) * side + (side - small.height) // 2
-        joined.paste(small, (left, top))
-    # Lossy compression keeps colour at half the resolution: of small pictures that would be too little.
-    return data_uri(enlarged(joined, 2 * max(joined.size)) if side <= THUMB // 2 else joined)
-
-
-def _summary(metrics: Mapping[str, Any]) -> str:
-    names = {"mean": "reward/mean", "best": "reward/best", "kept": "reward/kept"}
-    return ", ".join(f"{label} {figure(metrics[key])}" for label, key in names.items() if key in metrics)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from raft_core.format import duration, size
 from raft_core.machine.files import write_text
+from raft_core.report.facts import label
 from raft_core.report.plots import Chart
 
 if TYPE_CHECKING:
@@ -20,7 +23,13 @@ GUIDE = 99  # number of the colour of a line that is only there to compare with
 
 def render_page(page: Any) -> str:
     """A report's page as one self-contained HTML file."""
-    return _templates().get_template("report.html.j2").render(page=page)
+    from markupsafe import Markup
+
+    # The page's own script, and by its digest no other: what stands in a run folder could not run even if it were not escaped.
+    script = (Path(__file__).parent / "templates" / "report.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    template = _templates().get_template("report.html.j2")
+    return template.render(page=page, script=Markup(script), script_digest=f"sha256-{digest}")
 
 
 def render_chart(drawn: Chart) -> str:
@@ -55,5 +64,5 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"duration": duration, "size": size}
+    environment.filters |= {"duration": duration, "size": size, "label": label}
     return environment

@@ -47,17 +47,21 @@ class Ahead:
             line.stop()
 
 
-def ahead_of(scorer: Scorer, policy: Policy) -> Ahead | None:
-    """The rewards and judges that may score while this policy samples, or None when there are none."""
+def ahead_of(scorer: Scorer, policy: Policy, render: Render | None = None) -> Ahead | None:
+    """The rewards and judges that may score while this policy samples, or None when there are none.
+
+    Args:
+        render: makes outputs of samples, with the policy's parts for it in place; by default the policy itself.
+    """
     chosen: list[Any] = [reward for reward in scorer.all if reward.info.background and reward.info.batch_size is not None]
     if not chosen:
         return None
 
-    def render(samples: Sequence[Sample]) -> list[Sample]:
+    def in_place(samples: Sequence[Sample]) -> list[Sample]:
         with policy.resident("render"):
-            return policy.render(samples)
+            return (render or policy.render)(samples)
 
-    return Ahead(chosen, render)
+    return Ahead(chosen, in_place)
 
 
 class _Line:

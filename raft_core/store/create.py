@@ -12,6 +12,7 @@ from raft_core.machine.files import remove, sweep, write_json
 from raft_core.machine.folders import numbered
 from raft_core.machine.lock import NAME as LOCK
 from raft_core.machine.lock import Lock
+from raft_core.reading.files import excerpt
 from raft_core.store.checkpoint import Keep, newest_whole
 from raft_core.store.manifest import (
     CONFIG,
@@ -91,7 +92,12 @@ def require_empty(folder: Path) -> None:
     Raises:
         StoreError: the folder holds a run, or anything else.
     """
-    if folder.exists() and not folder.is_dir():
+    try:
+        blocked = folder.exists() and not folder.is_dir()
+    except (OSError, ValueError) as error:  # longer than a name can be, say
+        why = getattr(error, "strerror", None) or error
+        raise StoreError(f"{excerpt(folder, 80)} cannot be an output folder: {why}; choose another one") from None
+    if blocked:
         raise StoreError(f"{folder} is a file; choose another output folder")
     if (folder / RUN).exists():
         rnd = newest_whole(folder)[0] or 0

@@ -29,7 +29,7 @@ METRIC = (int, float, str, bool, type(None))
 SHAPE: dict[str, Any] = {
     **dict.fromkeys(("format", "seed"), int),
     **dict.fromkeys(("status", "started", "ended", "modality"), str),
-    "reason": (str, type(None)),
+    **dict.fromkeys(("reason", "latent_space"), (str, type(None))),
     **dict.fromkeys(("versions", "machine", "config", "policy"), dict),
     "keep": {
         "checkpoints": (int, type(None)),

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from raft_core.errors import StoreError
-from raft_core.machine.files import remove
+from raft_core.machine.files import remove, strict, write_json
 from raft_core.machine.folders import numbered
-from raft_core.reading.files import is_file
+from raft_core.reading.files import LARGEST_TEXT, Unreadable, is_file
+from raft_core.reading.json_data import read_object
+from raft_core.reading.shapes import require_shape, taken_apart
 from raft_core.store.tables import SCORE, read_columns, read_samples, read_table, write_samples, write_table
-from raft_core.store.tensors import UnusableError, load_tensors, save_tensors
+from raft_core.store.tensors import UnusableError, identity, load_tensors, read_tensors, save_tensors
 from raft_core.types import Request, Sample, Scores, Selection
 
 SAMPLES = "samples.parquet"
 TENSORS = "latents.safetensors"
 PARTS = "parts"
+CHOICE = "choice.json"
+CHOICE_SHAPE = {"facts": dict, "asked": str, "further": [int], "scores": dict}
 
 
 def mask(selection: Selection, n: int) -> np.ndarray:
@@ -36,6 +43,24 @@ class KeptRound:
     samples: list[Sample]
     scores: Scores
     kept: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """Which requests of a round are made besides the first ones, and the scores by which that was decided.
+
+    Attributes:
+        further: [M] int64 places among all requests, ascending.
+        scores: name of a reward → [F] of the first samples, NaN = not scored.
+    """
+
+    further: np.ndarray
+    scores: Mapping[str, np.ndarray]
+
+
+def _digest(asked: Sequence[Request]) -> str:
+    """The same for the same requests."""
+    return hashlib.sha256(json.dumps([identity(request) for request in asked]).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -73,6 +98,32 @@ class RoundFolder:
     def keep_part(self, number: int, samples: Sequence[Sample]) -> None:
         """Keep samples that are drawn and not yet rendered."""
         save_tensors(self._part(number), samples, self._facts)
+
+    def read_choice(self, asked: Sequence[Request]) -> Choice | None:
+        """Which of these requests were to be made, as was decided when the first of them had been scored; None = not yet.
+
+        Raises:
+            UnusableError: it is damaged, or of another policy or other requests.
+        """
+        path = self.path / CHOICE
+        if not path.exists():
+            return None
+        try:
+            stored = require_shape(read_object(path, most=LARGEST_TEXT), CHOICE_SHAPE, "", tuple(CHOICE_SHAPE))
+            with taken_apart(path.name):
+                scores = {name: np.array(values, dtype=np.float64) for name, values in stored["scores"].items()}
+                choice = Choice(np.array(stored["further"], dtype=np.int64), scores)
+        except (OSError, Unreadable) as error:
+            raise UnusableError(f"{path.name} is damaged ({error})") from error
+        if stored["facts"] != self._facts or stored["asked"] != _digest(asked):
+            raise UnusableError(f"{path.name} was made by another policy, or for other prompts or seeds")
+        return choice
+
+    def keep_choice(self, asked: Sequence[Request], choice: Choice) -> None:
+        """Keep which of these requests are to be made, so that a killed run does not decide again."""
+        scores = {name: strict(values.tolist()) for name, values in choice.scores.items()}
+        facts = {"facts": self._facts, "asked": _digest(asked), "further": choice.further.tolist(), "scores": scores}
+        write_json(self.path / CHOICE, facts)
 
     def read(self, asked: Sequence[Request]) -> KeptRound | None:
         """The scored round of these requests; None where it is not scored yet.
@@ -140,6 +191,19 @@ def read_round(folder: Path, rnd: int, *, tensors: bool = False) -> tuple[list[S
     except UnusableError as reason:
         raise StoreError(f"round {rnd} of {folder} cannot be read: {reason}") from reason
     return samples, scores, kept
+
+
+def stored_tensors(folder: Path, rnd: int) -> list[dict[str, Any]]:
+    """What training needs of each sample of a stored round, by name; none where it was not kept.
+
+    Raises:
+        StoreError: the file is damaged.
+    """
+    path = round_folder(folder, rnd) / TENSORS
+    try:
+        return read_tensors(path) if path.exists() else []
+    except UnusableError as error:
+        raise StoreError(f"round {rnd} of {folder} cannot be read: {error}") from error
 
 
 def earlier_scores(folder: Path, before: int | None = None) -> list[dict[str, np.ndarray]]:

@@ -79,6 +79,20 @@ def load_tensors(path: Path, requests: Sequence[Request], facts: Mapping[str, An
         raise UnusableError(str(error)) from error
 
 
+def read_tensors(path: Path) -> list[dict[str, torch.Tensor]]:
+    """The tensors of each sample in a file, whatever they answer.
+
+    Raises:
+        UnusableError: the file is damaged.
+    """
+    tensors, stored = read_checked(path)
+    try:
+        with taken_apart(path.name):
+            return _unstacked(tensors, len(stored["samples"]))
+    except Unreadable as error:
+        raise UnusableError(str(error)) from error
+
+
 def read_checked(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """(tensors, header) of a file that ``save_tensors`` wrote.
 

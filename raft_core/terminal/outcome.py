@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -12,11 +13,14 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 from raft_core.errors import RaftError
+from raft_core.reading.files import excerpt
 
 #: How libraries are told to keep to errors.
 QUIET = {"TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "error", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 INTERRUPTED = 130
 UNEXPECTED = 1
+#: What the system says of a path that somebody gave, and that cannot be one.
+NO_PATH = frozenset({errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EROFS, errno.ELOOP})
 
 
 def guarded(command: Callable[[], int | None], *, debug: bool = False) -> int:
@@ -42,10 +46,22 @@ def guarded(command: Callable[[], int | None], *, debug: bool = False) -> int:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UNEXPECTED
+    except OSError as error:
+        if error.errno not in NO_PATH or error.filename is None:
+            return _unforeseen()
+        if debug:
+            traceback.print_exc()
+        _say(f"error: {excerpt(error.filename, 80)}: {error.strerror}; give another path")
+        return RaftError.exit_code
     except Exception:  # noqa: BLE001 - the last place where it can be said that a run's work is not lost
-        traceback.print_exc()
-        _say("error: this was not foreseen (see above); a run that was under way goes on by `raft resume RUN`")
-        return UNEXPECTED
+        return _unforeseen()
+
+
+def _unforeseen() -> int:
+    """Show the exception that is being handled."""
+    traceback.print_exc()
+    _say("error: this was not foreseen (see above); a run that was under way goes on by `raft resume RUN`")
+    return UNEXPECTED
 
 
 @contextlib.contextmanager

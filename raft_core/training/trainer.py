@@ -128,6 +128,7 @@ class Trainer:
             ModelError: nothing to train, or trainable weights that are not float32.
             ConfigError: a batch that cannot be shared out equally among the processes.
         """
+        from raft_core.training.shards import sharding_asked
         from raft_core.training.update import Updater
 
         self._reporter: Reporter = reporter or Silent()
@@ -142,6 +143,11 @@ class Trainer:
             n = self._processes.count
             raise ConfigError(
                 f"trainer.batch_size is {self.batch_size}, which {n} processes cannot share equally: use a multiple of {n}"
+            )
+        if self.reference.every is not None and sharding_asked():
+            raise ConfigError(
+                "trainer.reference.every is set, but a reference that follows the policy cannot take its place while FSDP "
+                "spreads the weights over processes: leave it null, or train without FSDP"
             )
         self._follower = Follower(self.reference, policy.trainable)
         self._updater = Updater(
@@ -182,6 +188,7 @@ class Trainer:
         # Dropout draws from torch's global state: seeded before each step, given back at the end.
         forked = torch.random.fork_rng([device] if device.type == "cuda" else [])
         with self._reporter.phase("training", steps) as bar, forked, self._updater.round():
+            self._follower.move(device)
             for step, items in enumerate(batches(len(selection), self.batch_size, steps, self._seed, rnd)):
                 lr = self.optimizer.lr * self.schedule.factor(self._step, (rnd - 1 + step / steps) / self._rounds)
                 taken = self._update(policy, loss, samples, selection.take(items), (rnd, step), lr)
@@ -189,6 +196,7 @@ class Trainer:
                 self._complain(taken, tally, f"round {rnd}, step {step + 1}")
                 self._step += 1
                 bar.advance(1)
+        self._follower.move("cpu")
         self._skipped_in_a_row = tally.in_a_row
         return tally.metrics() | self._left_by(loss)
 

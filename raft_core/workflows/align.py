@@ -71,6 +71,7 @@ def align_run(checked: Checked, reporter: Reporter | None = None, *, folder: Pat
             modality=checked.config.policy.modality,
             policy=checked.config.policy.describe(),
             prompts=fingerprint(checked.prompts),
+            latent_space=capabilities.latent_space(checked.config.policy),
         )
         _carry_through(checked, store, reporter)
     return folder

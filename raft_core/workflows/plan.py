@@ -213,7 +213,9 @@ def _step_s(config: RunConfig, samples: Sequence[Sample], scores: Scores, k: int
 
 
 def evaluations_per_sample(sample: Sample) -> int:
-    """Calls of the network per sample: its steps, twice with guidance; 0 when the sample does not say."""
+    """Calls of the network per sample, as it says; or its steps, twice with guidance; 0 when it says neither."""
+    if "evaluations" in sample.meta:
+        return int(sample.meta["evaluations"])
     guided = sample.meta.get("guidance_scale", 1.0) > 1
     return int(sample.meta.get("steps", 0)) * (2 if guided else 1)
 

@@ -14,11 +14,15 @@ from raft_core.config.importing import resolve
 from raft_core.config.run_config import Override, overridden, read_yaml
 from raft_core.errors import ConfigError, ModelError
 from raft_core.protocols import Policy, Reward
+from raft_core.reading.files import Unreadable
+from raft_core.reading.json_data import read_object
 from raft_core.rewards.scoring import Scorer
 from raft_core.store.manifest import CONFIG, RUN, read_run
 from raft_core.store.store import load_checkpoint
 
 DEFAULT_POLICY = "StableDiffusion"
+ITS_PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+LORA_FILES = ("pytorch_lora_weights.safetensors",)
 
 
 @dataclass(frozen=True)
@@ -112,11 +116,38 @@ def open_source(target: str, overrides: Sequence[Override], *, models: bool = Fa
 
 
 def usual_policy(target: str) -> str:
-    """The policy that takes a file, folder or model when none is named: what transformers or peft has written is text."""
-    folder = Path(bundled_models().get(target, target)).expanduser()
-    has = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    is_text = "adapter_config.json" in has or {"config.json", "tokenizer_config.json"} <= has
-    return "CausalLM" if is_text else DEFAULT_POLICY
+    """The policy that takes a file, folder or model when none is named.
+
+    What transformers or peft has written is text; a pipeline of diffusers says its class, so does a LoRA that was trained here.
+    """
+    place = Path(bundled_models().get(target, target)).expanduser()
+    has = {path.name for path in place.iterdir()} if place.is_dir() else set()
+    if "adapter_config.json" in has or {"config.json", "tokenizer_config.json"} <= has:
+        return "CausalLM"
+    pipeline = _pipeline_of(place, has)
+    return DEFAULT_POLICY if pipeline is None or pipeline in ITS_PIPELINES else "TextToImage"
+
+
+def _pipeline_of(place: Path, has: set[str]) -> str | None:
+    """The class of diffusers that a folder holds or a LoRA is for; None where that is not said."""
+    try:
+        if "model_index.json" in has:
+            return read_object(place / "model_index.json", repeated_keys=True).get("_class_name")
+        file = next((place / name for name in LORA_FILES if name in has), place)
+        return noted(file).get("raft.pipeline") if file.suffix == ".safetensors" and file.is_file() else None
+    except (OSError, Unreadable):
+        return None  # what is wrong with it is told by the policy
+
+
+def noted(file: Path) -> Mapping[str, str]:
+    """The notes in a safetensors file's header; none in one that cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "numpy") as content:
+            return content.metadata() or {}
+    except (OSError, SafetensorError):
+        return {}
 
 
 def weights_arguments(path: Path, policy: str) -> dict[str, Any]:

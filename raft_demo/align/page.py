@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any
 
@@ -37,7 +37,7 @@ PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 
 def build(studio: Studio) -> None:
     """Lay the page out."""
-    tab = Context.block
+    tab, app = Context.block, Context.root_block
     offered = recipes.recipes()
     usable = [each for each in offered if not each.needs]
     first = usable[0]
@@ -134,6 +134,12 @@ def build(studio: Studio) -> None:
         return look(name, before)
 
     @spoken
+    def on_address(request: gr.Request) -> list[Any]:
+        """The alignment that the address names."""
+        asked = request.query_params
+        return look(asked.get("run", ""), "") if asked.get("page") == "align" else _skipped(len(shown))
+
+    @spoken
     def on_tab(name: str) -> list[Any]:
         return _fresh_rewards(studio, name)
 
@@ -147,6 +153,9 @@ def build(studio: Studio) -> None:
     quiet: dict[str, Any] = {"show_progress": "hidden", "queue": False, **PRIVATE}
     watched.input(lambda name: on_look(name, ""), watched, shown, **quiet)
     timer.tick(on_look, [watched, seen], shown, trigger_mode="once", **quiet)
+    watched.change(None, watched, None, js="(name) => window.raftRun?.('align', name)", **PRIVATE)
+    if app is not None:
+        app.load(on_address, None, shown, **quiet)
     if isinstance(tab, gr.Tab):
         tab.select(on_look, [watched, seen], shown, **quiet)
         tab.select(on_tab, recipe, rewards, **quiet)
@@ -275,9 +284,19 @@ def _said(headline: str, text: str, found: dict[str, Any] | None = None) -> str:
 
 def _plan_html(found: dict[str, Any]) -> str:
     advice = "".join(f"<p>⚠ {escape(text)}</p>" for text in found["advice"])
-    return f"<div class='raft-status' role='status'><b>Plan</b>{_lines(found)}{advice}</div>"
+    rows = _rows(found["more"])
+    more = (
+        f"<details class='raft-more'><summary>More figures</summary><dl class='raft-facts'>{rows}</dl></details>"
+        if rows
+        else ""
+    )
+    headline = escape(found["said"] or "Plan")
+    return f"<div class='raft-status' role='status'><b>{headline}</b>{_lines(found)}{advice}{more}</div>"
 
 
 def _lines(found: dict[str, Any]) -> str:
-    rows = "".join(f"<dt>{escape(label)}</dt><dd>{escape(text)}</dd>" for label, text in found["lines"])
-    return f"<dl class='raft-facts'>{rows}</dl>"
+    return f"<dl class='raft-facts'>{_rows(found['lines'])}</dl>"
+
+
+def _rows(lines: Sequence[tuple[str, str]]) -> str:
+    return "".join(f"<dt>{escape(label)}</dt><dd>{escape(text)}</dd>" for label, text in lines)

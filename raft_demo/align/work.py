@@ -5,13 +5,18 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raft_core.config.run_config import Checked, as_yaml, check
 from raft_core.errors import RaftError
+from raft_core.evaluation.table import number
+from raft_core.format import duration
 from raft_core.machine.files import write_text
 from raft_demo.shared.reporting import PageReporter
 from raft_demo.shared.worker import Progress
+
+if TYPE_CHECKING:
+    from raft_core.workflows.plan import Counts, Probe
 
 
 def prepare(raw: Mapping[str, Any], recipe: Path, prompts: Sequence[str] | None, file: Path) -> Iterator[str]:
@@ -27,7 +32,7 @@ def plan(raw: Mapping[str, Any], recipe: Path, prompts: Sequence[str] | None) ->
     """What a configuration would cost and gain: the counts at once, then the probe.
 
     Yields:
-        ``Progress``, and {"lines": [(label, text)], "advice": [...], "complete": bool}.
+        ``Progress``, and {"said": one sentence, "lines": [(label, text)], "more": the same, "advice": [...], "complete": bool}.
     """
     from raft_core.machine.out_of_memory import make_room
     from raft_core.workflows.align import loaded_warnings
@@ -37,17 +42,29 @@ def plan(raw: Mapping[str, Any], recipe: Path, prompts: Sequence[str] | None) ->
     with tempfile.TemporaryDirectory() as folder:
         checked = _checked(raw, recipe, prompts, Path(folder) / "prompts.txt")
     counts = count(checked)
-    yield {"lines": list(count_lines(checked, counts)), "advice": checked.notes, "complete": False}
+    first = list(count_lines(checked, counts))
+    yield {"said": "", "lines": first, "more": [], "advice": checked.notes, "complete": False}
     yield Progress("loading the models")
     try:
         found = probe(checked, PageReporter())
         cut = loaded_warnings(checked.config.policy, [*checked.prompts.train, *checked.prompts.held_out])
-        lines = [line for part in (summary_lines, count_lines, probe_lines) for line in part(checked, counts, found)]
+        lines = list(summary_lines(checked, counts, found))
+        more = [line for part in (count_lines, probe_lines) for line in part(checked, counts, found)]
+        said = _said(checked, counts, found)
         notes = [*checked.notes, *cut, *advice(counts, found, checked.config)]
     finally:
         del checked
         make_room()
-    yield {"lines": lines, "advice": notes, "complete": True}
+    yield {"said": said, "lines": lines, "more": more, "advice": notes, "complete": True}
+
+
+def _said(checked: Checked, counts: Counts, found: Probe) -> str:
+    """The plan as a person would say it."""
+    config = checked.config
+    total = config.rounds * found.round_s(counts) + found.evaluation_s(counts)
+    gain = number(found.gain(config.k).value, signed=True)
+    name = config.reward.info.name
+    return f"About {duration(total)}; the best of {config.k} should score {gain} above the average sample ({name})."
 
 
 def _checked(raw: Mapping[str, Any], recipe: Path, prompts: Sequence[str] | None, file: Path) -> Checked:

@@ -27,6 +27,7 @@ class Asked:
         k: pictures of each.
         width, height: None = the model's own.
         strengths: of what was trained, each ≥ 0.
+        slide: a pair lies one over the other, with a slider between them, and not side by side.
     """
 
     models: Sequence[tuple[str, str, str | None]]
@@ -39,6 +40,7 @@ class Asked:
     height: int | None
     strengths: Sequence[float] = (1.0,)
     score: bool = True
+    slide: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,14 @@ class Comparison:
 
     @property
     def is_pairs(self) -> bool:
-        """Whether it is one model before and after, and nothing else."""
-        return len(self.columns) == 2 and self.columns[1].base == 0
+        """Whether it is, or will be, one model before and after, and nothing else."""
+        one = len(self.asked.models) == 1 and len(self.asked.strengths) == 1
+        return (len(self.columns) == 2 and self.columns[1].base == 0) or (len(self.columns) == 1 and one)
+
+    @property
+    def expected(self) -> int:
+        """Columns that there will be, at most: each model before training, and at each strength."""
+        return max(len(self.columns), len(self.asked.models) * (1 + len(self.asked.strengths)))
 
 
 def difference(comparison: Comparison, column: Column, measure: Measure, picture: int) -> float:

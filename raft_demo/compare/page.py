@@ -23,7 +23,7 @@ from raft_demo.studio import Studio
 
 NAME = "Compare"
 CSS = compare_view.CSS
-PAIRS, STRIP = "Before and after", "Strength strip"
+PAIRS, SLIDER, STRIP = "Side by side", "Slider", "Strength strip"
 STRIP_STRENGTHS = (0.25, 0.5, 0.75, 1.0)  # before training is the first of the strip
 STRONGEST = 1.5
 HINT = empty("Nothing drawn yet", "Choose a prompt and press <b>Compare</b>: every picture is drawn before and after training.")
@@ -117,10 +117,12 @@ def build(studio: Studio) -> None:
         return gr.update(choices=[(each.label, each.key) for each in comparable.comparables(studio.all_runs())])
 
     @spoken
-    def opened() -> tuple[Any, ...]:
+    def opened(request: gr.Request) -> tuple[Any, ...]:
         """Begin with the newest run, as it draws by itself; what was there from the start is left alone, for a person may
         have begun to write."""
         now = comparable.comparables(studio.all_runs())
+        asked = request.query_params.get("run") if request.query_params.get("page") == NAME.lower() else None
+        now = sorted(now, key=lambda each: each.key != asked)  # the run that the address names comes first
         if [each.key for each in now[:1]] == [each.key for each in known[:1]]:
             return (gr.skip(),) * 6
         chosen = gr.update(choices=[(each.label, each.key) for each in now], value=[each.key for each in now[:1]])
@@ -148,7 +150,7 @@ def build(studio: Studio) -> None:
     settings = [steps, guidance, size, prompts]
     models.input(model_chosen, models, settings, **quietly)
     gr.on(None, opened, None, [models, prompt, *settings], **quietly)
-    view.change(lambda chosen: gr.update(interactive=chosen == PAIRS), view, strength, **quietly)
+    view.change(lambda chosen: gr.update(interactive=chosen != STRIP), view, strength, **quietly)
     models.focus(refresh, None, models, **quietly)
     prompts.click(spoken(of_row), prompts, prompt, **quietly)
 
@@ -180,7 +182,7 @@ def _what(studio: Studio, known: list[comparable.Comparable], first: comparable.
 
 def _how(studio: Studio, first: comparable.Defaults) -> tuple[Any, ...]:
     """View, strength, steps, guidance, size, whether to score."""
-    view = gr.Radio([PAIRS, STRIP], value=PAIRS, label="Show", elem_id="compare-view")
+    view = gr.Radio([PAIRS, SLIDER, STRIP], value=PAIRS, label="Show", elem_id="compare-view")
     strength = gr.Slider(
         0,
         STRONGEST,
@@ -241,8 +243,8 @@ def read(
     if len(text) > limits.prompt_characters:
         raise ConfigError(f"the prompt has {len(text)} characters; give at most {limits.prompt_characters}")
     width, height = comparable.read_size(size, limits)
-    if view not in (PAIRS, STRIP):
-        raise ConfigError(f"there is no way to show {str(view)[:50]!r}; choose {PAIRS!r} or {STRIP!r}")
+    if view not in (PAIRS, SLIDER, STRIP):
+        raise ConfigError(f"there is no way to show {str(view)[:50]!r}; choose {PAIRS!r}, {SLIDER!r} or {STRIP!r}")
     strengths = STRIP_STRENGTHS if view == STRIP else (float(within("the strength", strength, 0, STRONGEST)),)
     return Asked(
         models=[(each.label, each.target, each.checkpoint) for each in chosen],
@@ -255,6 +257,7 @@ def read(
         height=height,
         strengths=strengths,
         score=bool(score),
+        slide=view == SLIDER,
     )
 
 

@@ -1,4 +1,4 @@
-"""A comparison as HTML: a slider over each pair, or a table of pictures, with scores. Pure text; knows no Gradio.
+"""A comparison as HTML: pairs side by side or under a slider, or a table of pictures, with scores. Pure text; knows no Gradio.
 
 Gradio's own image slider gives its pictures no alternative text and listens to the mouse alone, so this one is a range input
 over two pictures: arrow keys move it, and a screen reader says what it shows.
@@ -12,7 +12,6 @@ import math
 from html import escape
 from typing import TYPE_CHECKING
 
-from raft_core.format import figure
 from raft_demo.compare.comparison import Column, Comparison, difference
 from raft_demo.shared.measures import Measure
 from raft_demo.shared.scores_view import ROLES, change, notes, short
@@ -24,7 +23,7 @@ PIXELATED = 160  # pictures up to this side are shown by their pixels, larger on
 LOSSLESS = 256  # up to this side what is shown is exact; what is downloaded always is
 
 CSS = """
-.compare-pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 280px), 1fr)); gap: 1rem; }
+.compare-pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 320px), 1fr)); gap: 1rem; }
 .compare-card { margin: 0; border: 1px solid var(--border-color-primary); border-radius: var(--radius-lg); overflow: hidden;
   background: var(--block-background-fill); }
 .compare-card > .raft-scroll { padding: .35rem .5rem .5rem; }
@@ -42,6 +41,10 @@ CSS = """
 .compare-chip.left { left: .4rem; } .compare-chip.right { right: .4rem; }
 .compare-two { display: flex; gap: .5rem; padding: .5rem; } .compare-two > div { flex: 1; min-width: 0; }
 .compare-two img { display: block; width: 100%; height: auto; margin: 0; }
+.compare-two b { display: block; font-size: .82rem; margin-bottom: .25rem; }
+.compare-two img, .compare-room { border-radius: var(--radius-md); }
+.compare-room { background: var(--background-fill-secondary); }
+.compare-scores { min-height: 6.6rem; }
 .compare-failed { margin: 0; color: var(--body-text-color-subdued); overflow-wrap: anywhere; }
 .compare-grid { display: grid; grid-auto-flow: column; grid-auto-columns: minmax(118px, 1fr); gap: .8rem .6rem; }
 .compare-cell { margin: 0; min-width: 0; } .compare-cell img { border-radius: var(--radius-md); }
@@ -65,7 +68,7 @@ CSS = """
 def shown(comparison: Comparison) -> str:
     """The whole result."""
     body = _pairs(comparison) if comparison.is_pairs else _grid(comparison)
-    return f"{summary(comparison)}{body}{notes(comparison.notes)}"
+    return f"{body}{summary(comparison)}{notes(comparison.notes)}"  # the summary comes last, so that no picture moves
 
 
 def summary(comparison: Comparison) -> str:
@@ -78,9 +81,9 @@ def summary(comparison: Comparison) -> str:
     more = "<th scope='col'>change</th>" if single else ""
     of = "" if comparison.asked.k == 1 else f", mean of {comparison.asked.k} pictures"
     return (
-        "<div class='raft-scroll'><table class='raft-table'><caption class='raft-muted'>"
+        "<br><div class='raft-scroll'><table class='raft-table'><caption class='raft-muted'>"
         f"Scores{of}</caption><thead><tr><th scope='col'>measure</th>{heads}{more}</tr></thead><tbody>{rows}</tbody>"
-        "</table></div><br>"
+        "</table></div>"
     )
 
 
@@ -99,37 +102,50 @@ def _summary_row(comparison: Comparison, measure: Measure, single: bool) -> str:
         gains.append(gain)
         is_base = comparison.columns[column.base] is column
         beside = "" if single or is_base else f"<br>{change(gain, measure)}"
-        cells.append(f"<td>{figure(mean)}{beside}</td>")
+        cells.append(f"<td>{short(mean)}{beside}</td>")
     if single:
         cells.append(f"<td>{change(gains[1], measure)}</td>")
     return f"<tr>{''.join(cells)}</tr>"
 
 
 def _pairs(comparison: Comparison) -> str:
-    before, after = comparison.columns
+    before, after = comparison.columns if len(comparison.columns) == 2 else (*comparison.columns, None)
     cards = []
+    scored = " compare-scores" if comparison.asked.score else ""
     for i in range(comparison.asked.k):
         name = f"picture {i + 1}"
-        rows = "".join(
-            f"<tr><th scope='row'>{escape(measure.name)}</th><td>{_score(before, measure, i)}</td>"
-            f"<td>{_score(after, measure, i)}</td><td>{change(difference(comparison, after, measure, i), measure)}</td></tr>"
-            for measure in comparison.measures
-        )
+        rows = "".join(_pair_row(comparison, before, after, measure, i) for measure in comparison.measures if after)
         head = (
             f"<tr><th scope='col'>{name}</th><th scope='col'>before</th><th scope='col'>after</th><th scope='col'>±</th></tr>"
         )
-        cards.append(
-            f"<figure class='compare-card'>{_slide(comparison, i)}<div class='raft-scroll'><table class='raft-table'>"
-            f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></figure>"
-        )
+        scores = f"<table class='raft-table'><thead>{head}</thead><tbody>{rows}</tbody></table>"
+        shown = _pair(comparison, before, after, i)
+        cards.append(f"<figure class='compare-card'>{shown}<div class='raft-scroll{scored}'>{scores}</div></figure>")
     return f"<div class='compare-pairs'>{''.join(cards)}</div>"
 
 
-def _slide(comparison: Comparison, i: int) -> str:
-    before, after = comparison.columns
-    if before.pictures[i] is None or after.pictures[i] is None:  # nothing to lay one over the other
-        sides = "".join(f"<div><b>{escape(each.label)}</b>{_picture(comparison, each, i)}</div>" for each in (before, after))
-        return f"<div class='compare-two'>{sides}</div>"
+def _pair_row(comparison: Comparison, before: Column, after: Column, measure: Measure, i: int) -> str:
+    gain = change(difference(comparison, after, measure, i), measure)
+    values = "".join(f"<td>{_score(column, measure, i)}</td>" for column in (before, after))
+    return f"<tr><th scope='row'>{escape(measure.name)}</th>{values}<td>{gain}</td></tr>"
+
+
+def _pair(comparison: Comparison, before: Column, after: Column | None, i: int) -> str:
+    """Before and after side by side, from the first moment on; one over the other where that is asked for."""
+    if comparison.asked.slide and after and before.pictures[i] is not None and after.pictures[i] is not None:
+        return _slide(comparison, before, after, i)
+    later = f"<div><b>after</b>{_room(before.pictures[i])}</div>"
+    sides = [f"<div><b>{escape(each.label)}</b>{_picture(comparison, each, i)}</div>" for each in (before, after) if each]
+    return f"<div class='compare-two'>{''.join(sides)}{'' if after else later}</div>"
+
+
+def _room(picture: Image | None) -> str:
+    """What keeps the place of a picture that is still to be drawn."""
+    width, height = picture.size if picture else (1, 1)
+    return f"<div class='compare-room' style='aspect-ratio: {width} / {height}'></div>"
+
+
+def _slide(comparison: Comparison, before: Column, after: Column, i: int) -> str:
     # An attribute may hold code here because it is the app's own and takes nothing from a visitor.
     move = "oninput=\"this.parentNode.style.setProperty('--at', this.value + '%')\""
     return (
@@ -145,7 +161,9 @@ def _grid(comparison: Comparison) -> str:
     """A column per model and strength, a row per noise."""
     rows = comparison.asked.k
     cells = "".join(_cell(comparison, column, i) for column in comparison.columns for i in range(rows))
-    style = f"grid-template-rows: repeat({rows}, auto)"
+    style = (
+        f"grid-template-rows: repeat({rows}, auto); grid-template-columns: repeat({comparison.expected}, minmax(118px, 1fr))"
+    )
     return f"<div class='raft-scroll'><div class='compare-grid' style='{style}'>{cells}</div></div>"
 
 

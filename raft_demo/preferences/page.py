@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from gradio.context import Context
 from raft_demo.preferences.ballot_box import FEWEST, BallotBox
 from raft_demo.preferences.choices import Choices
 from raft_demo.preferences.learning import job, outcome
+from raft_demo.shared import scores_view
 from raft_demo.shared.assets import asset
 from raft_demo.shared.errors import spoken
 from raft_demo.shared.theme import empty
@@ -133,5 +133,4 @@ def build(studio: Studio) -> None:
 
 
 def _progress(text: str, done: int = 0, total: int = 0) -> str:
-    bar = f"<progress value={done} max={total} aria-label='progress' style='width: 100%'></progress>" if total else ""
-    return f"<p role='status'>{html.escape(text)}{f' {done} of {total}' if total else ''}</p>{bar}"
+    return scores_view.progress(f"{text} {done} of {total}" if total else text, done, total)

@@ -58,7 +58,8 @@ function show() {
   area.className = `candidates ${modality}${question && question.samples.length > 2 ? " many" : ""}${question ? "" : " done"}`;
   if (!question) {
     find(".prompt").textContent = "";
-    area.textContent = counts ? "That is all: every pair of this run has been compared, or the next questions are on their way." : "";
+    area.textContent = "";
+    if (counts) refill(area);
     return;
   }
   find(".prompt").textContent = question.prompt;
@@ -66,6 +67,19 @@ function show() {
   area.replaceChildren(...question.outputs.map((output, i) => candidate(question, output, i)));
   if (focused !== undefined) area.querySelector(`[data-choice="${focused}"]`)?.focus({ preventScroll: true });
   shownAt = performance.now();
+}
+
+// Where nothing is left, the server is asked once more, after all answers that are under way: it alone knows that this is all.
+async function refill(area) {
+  const mine = generation;
+  area.textContent = "Looking for what to compare next …";
+  const found = await send("begin", { run, n, visitor });
+  if (mine !== generation || supply.length) return;
+  if (found.error) { say(found.error); return; }
+  tell(found);
+  supply = found.questions;
+  if (supply.length) show();
+  else area.textContent = "That is all: every pair of this run has been compared.";
 }
 
 function candidate(question, output, i) {

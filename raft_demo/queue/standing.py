@@ -7,26 +7,33 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from raft_core.errors import RaftError
+from raft_core.evaluation.evaluate import Evaluation
+from raft_core.evaluation.files import FOLDER as EVALUATION
+from raft_core.evaluation.files import NUMBERS, read_results
+from raft_core.evaluation.table import sentences
 from raft_core.machine.lock import holder
 from raft_core.reading.files import Unreadable
 from raft_core.reading.json_data import read_json
 from raft_core.reading.shapes import require_shape
 from raft_core.report.data import charts
+from raft_core.report.pictures import PairView, first_of_each
 from raft_core.store.manifest import METRICS, RUN, read_history
 from raft_core.store.rounds import rounds_in
+from raft_demo.queue import stages
 from raft_demo.queue.files import Entry
 from raft_demo.queue.line import Alignments
-from raft_demo.shared.gallery import newest_best
+from raft_demo.shared.gallery import newest_ranked
 from raft_demo.shared.run_view import badge, cards_html, charts_html
 from raft_demo.shared.runs import RunInfo, info
 from raft_demo.shared.theme import empty
 
-BEST_SHOWN = 8
+RANKED_SHOWN, PAIRS_SHOWN = 16, 6
 CURVES_FIRST = ("Reward", "Judge", "KL", "Diversity")
 NO_CURVES = empty("No round is finished yet", "Curves of the reward, the judges, KL and diversity grow here, a point a round.")
-NO_SAMPLES = empty("No samples yet", "The best samples of the newest round are shown here.")
+NO_SAMPLES = empty("No samples yet", "What the newest round drew of a prompt is shown here, the best first.")
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,7 @@ class Standing:
         detail: in words.
         phases: open bars, outer ones first.
         rounds: finished.
+        share: of all its stages, from 0 to 1.
     """
 
     name: str
@@ -46,6 +54,7 @@ class Standing:
     detail: str = ""
     phases: Sequence[Mapping[str, Any]] = field(default_factory=list)
     rounds: int = 0
+    share: float = 0.0
 
     @property
     def is_going(self) -> bool:
@@ -81,18 +90,37 @@ def standing(line: Alignments, runs: Path, name: str) -> Standing:
 
 
 def _running(line: Alignments, entry: Entry, run: RunInfo | None, rounds: int) -> Standing:
-    phases = read_phases(line.file(entry.name, "progress"))
+    phases, planned = read_phases(line.file(entry.name, "progress")), run.planned if run else 0
+    over = stages.done(phases, rounds, planned)
     status = "stopping" if entry.stopping else "running"
     if entry.stopping:
         detail = "It stops where it can go on from."
     elif not phases:
-        detail = "The models are being loaded." if run is None or run.status == "running" else "The last stage."
+        detail = _between(run)
     else:
-        inner = phases[-1]
-        what = f"{inner['name']} {inner['done']} of {inner['total']}" if inner["name"] != "rounds" else "between two phases"
-        planned = run.planned if run else 0
+        what = stages.words(phases)
         detail = f"Round {min(rounds + 1, planned)} of {planned}: {what}" if phases[0]["name"] == "rounds" else what
-    return Standing(entry.name, status, detail, phases, rounds)
+        if run and (left := stages.time_left(_history(run.folder), over, planned)):
+            detail = f"{detail}; {left}"
+    return Standing(entry.name, status, detail, phases, rounds, over / (planned + 1))
+
+
+def _between(run: RunInfo | None) -> str:
+    """What is done while no bar is open."""
+    if run is None:
+        return "The models are being loaded."
+    if run.status == "finished" or (run.folder / EVALUATION / NUMBERS).is_file():
+        return "The weights and the report are written."
+    return (
+        "The models are being loaded." if run.status == "running" else "It goes on where it was stopped: the models are loaded."
+    )
+
+
+def _history(folder: Path) -> Sequence[Mapping[str, Any]]:
+    try:
+        return read_history(folder) if (folder / METRICS).is_file() else []
+    except RaftError:  # it is told where the curves are shown
+        return []
 
 
 def real_status(run: RunInfo) -> str:
@@ -115,21 +143,15 @@ def read_phases(file: Path) -> list[dict[str, Any]]:
 
 
 def status_html(state: Standing) -> str:
-    """How it stands, with a bar."""
+    """How it stands, with one bar over all its stages."""
     bar = ""
     if state.is_going:
-        done, total, label = _whole(state.phases)
-        bar = f"<progress aria-label='{escape(label)}' value='{done:.3f}' max='{total or 1}'></progress>"
+        percent = 100 * min(1.0, state.share)
+        bar = (
+            f"<div class='raft-bar' role='progressbar' aria-valuemin='0' aria-valuemax='100' aria-valuenow='{percent:.0f}' "
+            f"aria-label='How far {escape(state.name)} is'><div style='width:{percent:.1f}%'></div></div>"
+        )
     return f"<div class='raft-status'><b>{escape(state.name)}</b>{badge(state.status)}<p>{escape(state.detail)}</p>{bar}</div>"
-
-
-def _whole(phases: Sequence[Mapping[str, Any]]) -> tuple[float, float, str]:
-    """(done, total, what) of one bar for all open phases; a phase within a round moves it by a part of the round."""
-    if not phases or not phases[0]["total"]:
-        return 0.0, 0.0, "not begun"
-    outer, inner = phases[0], phases[-1]
-    part = inner["done"] / inner["total"] if len(phases) > 1 and inner["total"] else 0.0
-    return outer["done"] + 0.9 * part, outer["total"], f"{outer['name']}: {outer['done']} of {outer['total']}"
 
 
 def curves_html(folder: Path) -> str:
@@ -150,20 +172,46 @@ def curves_html(folder: Path) -> str:
 
 
 def best_html(folder: Path) -> str:
-    """The best samples of the newest round.
+    """Before and after where they were compared; until then what the newest round drew of a prompt, the best first.
 
     Raises:
         StoreError: it is damaged.
     """
-    rnd, cards = newest_best(folder, BEST_SHOWN)
-    if not cards:
+    if (folder / EVALUATION / NUMBERS).is_file() and (results := read_results(folder)) and results.evaluations:
+        return _compared(folder.name, sorted(results.evaluations, key=lambda e: e.split != "heldout")[0])
+    rnd, found = newest_ranked(folder, RANKED_SHOWN)
+    if not found:
         return NO_SAMPLES
-    return f"<p class='raft-muted'>The best that round {rnd} has kept, by the reward.</p>{cards_html(cards, with_mark=False)}"
+    prompt = escape(found[0].prompt)
+    return (
+        f"<p class='raft-muted'>Round {rnd}, the best first, of “{prompt}”. The framed ones were kept.</p>{cards_html(found)}"
+    )
+
+
+def _compared(name: str, evaluation: Evaluation) -> str:
+    """The first pairs of a comparison, and where to go on from here."""
+    pairs = "".join(_pair(pair) for pair in first_of_each(evaluation)[:PAIRS_SHOWN])
+    told = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences(evaluation))
+    run = escape(quote(name))
+    links = "".join(
+        f"<a href='?page={page}&amp;run={run}' data-page='{page}' data-run='{run}'>{words}</a>"
+        for page, words in (("compare", "Try your own prompt"), ("runs", "All samples, report and downloads"))
+    )
+    return f"<div class='raft-pairs'>{pairs}</div><ul class='raft-notes'>{told}</ul><p class='raft-links'>{links}</p>"
+
+
+def _pair(pair: PairView) -> str:
+    sides = []
+    for side, view in (("before", pair.before), ("after", pair.after)):
+        text = f"<p class='output'>{escape(f'failed: {view.failed}' if view.failed else view.text)}</p>"
+        shown = f"<img src='{view.uri}' alt='{escape(view.alt)}' width='{view.width}' height='{view.height}'>"
+        sides.append(f"<div><b>{side}</b>{shown if view.uri else text}</div>")
+    return f"<figure><div class='compare-two'>{''.join(sides)}</div><figcaption>{escape(pair.prompt)}</figcaption></figure>"
 
 
 def signature(folder: Path) -> str:
     """Changes whenever curves or samples do."""
-    stamps = [str(path.stat().st_mtime_ns) for path in (folder / METRICS,) if path.is_file()]
+    stamps = [str(path.stat().st_mtime_ns) for path in (folder / METRICS, folder / EVALUATION / NUMBERS) if path.is_file()]
     return "/".join([folder.name, *map(str, rounds_in(folder)[-1:]), *stamps])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from raft_core.errors import DataError
 from raft_core.media.picture import ENDINGS
 from raft_demo.rewards.uploads import lines, one_each
 from raft_demo.rewards.view import guide, table
+from raft_demo.shared import scores_view
 from raft_demo.shared.errors import spoken
 from raft_demo.shared.offered import Offer, offer, offers
 from raft_demo.shared.runs import Modality
@@ -162,5 +162,4 @@ def build(studio: Studio) -> None:
 
 
 def _progress(text: str, done: int = 0, total: int = 0) -> str:
-    bar = f"<progress value={done} max={total} aria-label='progress' style='width: 100%'></progress>" if total else ""
-    return f"<p role='status'>{html.escape(text)}</p>{bar}"
+    return scores_view.progress(text, done, total)

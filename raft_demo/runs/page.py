@@ -69,9 +69,11 @@ def build(studio: Studio) -> None:
     shown = [samples["note"], samples["cards"], samples["page"]]
 
     @spoken
-    def on_list(marked: list[str], name: str) -> list[Any]:
+    def on_list(marked: list[str], name: str, request: gr.Request) -> list[Any]:
         found = studio.all_runs()
         names = [run.name for run in found]
+        if request.query_params.get("page") == "runs":  # the address names a run
+            name = request.query_params.get("run", name)
         kept = [each for each in marked or [] if each in names] or _first_with_curves(found)
         return [
             _table(studio, found),
@@ -132,6 +134,7 @@ def build(studio: Studio) -> None:
 
     look_into(refresh.click(on_list, [ticked, picked], listed, **PRIVATE))
     look_into(picked.input(None))
+    picked.change(None, picked, None, js="(name) => window.raftRun?.('runs', name)", api_visibility="private")
     ticked.input(on_tick, ticked, curves, **PRIVATE)
     for name in ("rnd", "prompt", "which", "by", "order"):
         samples[name].input(on_first_page, filters, shown, **PRIVATE)

@@ -120,8 +120,8 @@ def cards(folder: Path, rnd: int, rows: Sequence[int]) -> list[Card]:
     return made
 
 
-def newest_best(folder: Path, n: int) -> tuple[int, list[Card]]:
-    """(round, cards) of the best kept samples of the newest stored round; round 0 when there is none yet.
+def newest_ranked(folder: Path, n: int) -> tuple[int, list[Card]]:
+    """(round, cards) of what the newest stored round drew of its first prompt, the best first; round 0 when there is none yet.
 
     Raises:
         StoreError: it is damaged.
@@ -130,7 +130,7 @@ def newest_best(folder: Path, n: int) -> tuple[int, list[Card]]:
     if not rounds:
         return 0, []
     found = facts(folder, rounds[-1])
-    rows = chosen(found, which=KEPT) or chosen(found)
+    rows = chosen(found, prompt=found.prompts[0]) if len(found.prompts) else []
     return rounds[-1], cards(folder, rounds[-1], rows[:n])
 
 

@@ -50,7 +50,13 @@ CSS = """
   min-height: 5.6rem; background: var(--background-fill-primary); }
 .raft-status b { font-size: 1.02rem; }
 .raft-status p { margin: .2rem 0 0; overflow-wrap: anywhere; white-space: pre-line; }
-.raft-status progress { width: 100%; height: .55rem; accent-color: var(--color-accent); margin-top: .5rem; }
+.raft-status .raft-bar { margin-top: .6rem; }
+.raft-pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 240px), 1fr)); gap: 1rem; }
+.raft-pairs figure { margin: 0; } .raft-pairs figcaption { font-size: .85rem; margin-top: .3rem; overflow-wrap: anywhere; }
+.raft-pairs .compare-two { padding: 0; }
+.raft-pairs p.output { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .85rem; margin: 0; }
+.raft-links { display: flex; flex-wrap: wrap; gap: .4rem 1.4rem; margin: .8rem 0 0; }
+.raft-links a { font-weight: 600; text-decoration: underline; padding: .3rem 0; }
 .raft-badge { display: inline-block; border-radius: 1rem;
   padding: 0 .6rem; font-size: .8rem; font-weight: 600; margin-left: .4rem;
   border: 1px solid currentColor; color: var(--body-text-color-subdued); white-space: nowrap; }

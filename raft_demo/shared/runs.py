@@ -13,7 +13,7 @@ from raft_core.reading.shapes import require_shape, taken_apart
 from raft_core.store.manifest import RUN, read_config, read_history, read_run
 
 Modality = Literal["image", "text"]
-TEXT_POLICIES = ("CausalLM", "Demonstrated")
+TEXT_POLICIES = ("CausalLM",)
 
 
 _PART = (str, dict, type(None))

@@ -5,14 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING
 
+from raft_core.evaluation.table import number
 from raft_core.format import figure
 from raft_demo.shared.measures import Measure
-
-if TYPE_CHECKING:
-    pass
-
 
 ROLES = {"reward": "reward", "part": "part of the reward", "judge": "judge, never trained on"}
 
@@ -40,8 +36,8 @@ def change(value: float, measure: Measure) -> str:
 
 
 def short(value: float) -> str:
-    """Three significant digits, which fit under a picture; – for NaN."""
-    return f"{value:.3g}" if 0.001 <= abs(value) < 999.5 or value == 0 else figure(value, 8)
+    """As the report and the command line write it, in every table alike; – for NaN."""
+    return figure(value, 8) if 0 < abs(value) < 0.001 else number(value)
 
 
 def notes(notes: Sequence[str]) -> str:

@@ -6,10 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from raft_core.format import figure
+from raft_core.report.differing import differing
 from raft_demo.shared.measures import Measure
 from raft_demo.shared.scores_view import ROLES, change, notes, short
-from raft_demo.text.differing import differing
 from raft_demo.text.texts import Accuracies, Chain, Completion, Completions, Party, Verdict
 
 DIFFERENCES, LIKELIHOOD, NOTHING = "what differs", "what training made likelier", "nothing"
@@ -94,7 +93,7 @@ def _mean_row(found: Completions, measure: Measure) -> str:
     role = f"<span class='raft-muted'>{ROLES.get(measure.role, measure.role)}</span>"
     return (
         f"<tr><th scope='row' title='{escape(measure.scale)}'>{escape(measure.name)} {role}</th>"
-        f"<td>{figure(before)}</td><td>{figure(after)}</td><td>{change(after - before, measure)}</td></tr>"
+        f"<td>{short(before)}</td><td>{short(after)}</td><td>{change(after - before, measure)}</td></tr>"
     )
 
 
@@ -220,7 +219,7 @@ def _party(party: Party, count: int, reranker: str) -> str:
 
 
 def _chain(chain: Chain, reranker: str) -> str:
-    score = f" · {escape(reranker)} {figure(chain.score)}" if reranker else ""
+    score = f" · {escape(reranker)} {short(chain.score)}" if reranker else ""
     told = f"chain {chain.number} · {escape(chain.finish)}{score}"
     return f"<li><p>{escape(chain.text.strip()) or '(nothing)'}</p><small>{told}</small></li>"
 

@@ -27,7 +27,7 @@ from raft_demo.shared import shelf
 from raft_demo.shared.measures import measure_of, unscored
 from raft_demo.shared.reporting import PageReporter
 from raft_demo.shared.worker import Progress, tell
-from raft_demo.text.differing import pieces
+from raft_demo.text.pieces import pieces
 from raft_demo.text.texts import ENDS, Accuracies, Asked, Chain, Completion, Completions, Party, Verdict, written
 
 OWN = "own"  # key of the run's own reward among the rerankers

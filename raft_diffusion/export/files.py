@@ -59,7 +59,7 @@ def save_network(engine: Engine, model: str, folder: Path) -> list[Path]:
 
 def kohya_metadata(engine: Engine, update: Mapping[str, Factors], model: str) -> dict[str, str]:
     """What ComfyUI and A1111 read to tell which base model a LoRA is for, and to show it to a person."""
-    family = engine.family
+    family, prediction = engine.family, engine.process.prediction
     wide = {layer for layer, part in update.items() if part.down.ndim == 4 and part.down.shape[-1] > 1}
     conv = _rank_and_alpha([update[layer] for layer in update if layer in wide])
     rank, alpha = _rank_and_alpha([update[layer] for layer in update if layer not in wide]) or conv or ("0", "0")
@@ -74,12 +74,14 @@ def kohya_metadata(engine: Engine, update: Mapping[str, Factors], model: str) ->
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.architecture": {
             "sd1": "stable-diffusion-v1/lora",
-            "sd2": "stable-diffusion-v2-768-v/lora" if engine.prediction == "v_prediction" else "stable-diffusion-v2-512/lora",
+            "sd2": "stable-diffusion-v2-768-v/lora"
+            if engine.process.prediction == "v_prediction"
+            else "stable-diffusion-v2-512/lora",
             "sdxl": "stable-diffusion-xl-v1-base/lora",
         }[family],
         "modelspec.implementation": "diffusers",
         "modelspec.title": f"RAFT LoRA for {Path(model).name}",
-        "modelspec.prediction_type": "v" if engine.prediction == "v_prediction" else engine.prediction,
+        "modelspec.prediction_type": "v" if prediction == "v_prediction" else prediction,
     }
 
 

@@ -60,7 +60,7 @@ def save_merged(engine: Engine, model: str, path: Path, strength: float, dtype: 
             f"the original layout of Stable Diffusion cannot hold this model: {len(found)} tensors would be read otherwise, "
             f"such as {found[0]}; use the LoRA or the U-Net's folder"
         )
-    if engine.encodes_size and engine.prediction == "v_prediction":
+    if engine.encodes_size and engine.process.prediction == "v_prediction":
         tensors[single_file.V_KEY] = torch.zeros(0)  # by which ComfyUI and trainers tell that SDXL predicts v
     folder = path.with_suffix("")
     save_configuration(engine, model, folder)
@@ -69,13 +69,13 @@ def save_merged(engine: Engine, model: str, path: Path, strength: float, dtype: 
 
 def metadata(engine: Engine, model: str) -> dict[str, str]:
     """What programs show of a file, in the names of Stability's model spec."""
-    v = engine.prediction == "v_prediction"
+    v = engine.process.prediction == "v_prediction"
     return {
         "format": "pt",
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.architecture": _ARCHITECTURES["sd2-v" if engine.family == "sd2" and v else engine.family],
         "modelspec.title": f"{Path(public_name(model)).name}, aligned by RAFT",
-        "modelspec.prediction_type": "v" if v else engine.prediction,
+        "modelspec.prediction_type": "v" if v else engine.process.prediction,
         "raft.model": public_name(model),
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,29 +36,34 @@ def snippet(policy: Mapping[str, Any], trained: Trained, prompt: str, seed: int 
         prompt: of the picture.
         seed: of the picture; None = any.
     """
-    parts = [_model(policy), *_addons(policy.get("addons") or {}, _is_xl(policy))]
+    parts = [model_lines(policy), *_addons(policy.get("addons") or {}, _is_xl(policy))]
     if trained.lora is None:
         arguments = f"{trained.place!r}, subfolder='unet', torch_dtype=pipe.dtype"
-        parts.append(_Lines((), [f"pipe.unet = type(pipe.unet).from_pretrained({arguments})"]))
+        parts.append(Lines((), [f"pipe.unet = type(pipe.unet).from_pretrained({arguments})"]))
     else:
-        parts.append(_Lines((), [f"pipe.load_lora_weights({trained.place!r}, weight_name={trained.lora!r})"]))
+        parts.append(Lines((), [f"pipe.load_lora_weights({trained.place!r}, weight_name={trained.lora!r})"]))
     sampling = policy.get("sampling") or {}
-    parts += [_scheduler(sampling), _call(call_arguments(sampling, policy.get("picture") or {}), prompt, seed)]
+    parts += [_scheduler(sampling), call_lines(call_arguments(sampling, policy.get("picture") or {}), prompt, seed)]
     if on_gpu(policy):
-        parts.insert(-1, _Lines((), ['pipe.to("cuda")']))
+        parts.insert(-1, Lines((), ['pipe.to("cuda")']))
+    return script(parts)
+
+
+def script(parts: Sequence[Lines]) -> str:
+    """Parts behind each other, what they import first."""
     imports = sorted({line for part in parts for line in part.imports}, key=lambda line: (line.startswith("from"), line))
-    return "\n".join([*_merged(imports), "", *(line for part in parts for line in part.lines)])
+    return "\n".join([*imports_of(imports), "", *(line for part in parts for line in part.lines)])
 
 
 @dataclass(frozen=True)
-class _Lines:
+class Lines:
     """Some lines, and what they import: ``import torch`` or ``from diffusers import NAME``."""
 
     imports: tuple[str, ...]
     lines: list[str]
 
 
-def _merged(imports: list[str]) -> list[str]:
+def imports_of(imports: list[str]) -> list[str]:
     """One line for all that comes from diffusers."""
     start = "from diffusers import "
     names = sorted(line.removeprefix(start) for line in imports if line.startswith(start))
@@ -79,17 +84,18 @@ def local(model: str) -> str:
     return f"{FOLDER}/{public_name(model)}" if is_local(model) else model
 
 
-def _model(policy: Mapping[str, Any]) -> _Lines:
+def model_lines(policy: Mapping[str, Any]) -> Lines:
+    """The pipeline, in its precision."""
     model, dtype = str(policy.get("model", "unknown")), _dtype(policy)
     torch_too = ("import torch",) if dtype else ()
     if model.startswith(bundle.PREFIX):
-        return _Lines(("from raft_diffusion.model.bundle import pipeline",), [f"pipe = pipeline({model!r})"])
+        return Lines(("from raft_diffusion.model.bundle import pipeline",), [f"pipe = pipeline({model!r})"])
     single = model.endswith(".safetensors")
     cls = (policy.get("pipeline") or "StableDiffusionPipeline") if single else "DiffusionPipeline"
     loader = "from_single_file" if single else "from_pretrained"
     variant = f", variant={policy['variant']!r}" if policy.get("variant") and not single else ""
     extra = ", add_watermarker=False" if _is_xl(policy) else ""
-    return _Lines(
+    return Lines(
         (*torch_too, f"from diffusers import {cls}"), [f"pipe = {cls}.{loader}({local(model)!r}{dtype}{variant}{extra})"]
     )
 
@@ -98,12 +104,12 @@ def _is_xl(policy: Mapping[str, Any]) -> bool:
     return "XL" in policy.get("pipeline", "")
 
 
-def _addons(addons: Mapping[str, Any], xl: bool) -> list[_Lines]:
+def _addons(addons: Mapping[str, Any], xl: bool) -> list[Lines]:
     found = []
     if vae := addons.get("vae"):
         single = str(vae).endswith(".safetensors")
         loader = f"AutoencoderKL.{'from_single_file' if single else 'from_pretrained'}({local(vae)!r}, torch_dtype=pipe.dtype)"
-        found.append(_Lines(("from diffusers import AutoencoderKL",), [f"pipe.vae = {loader}"]))
+        found.append(Lines(("from diffusers import AutoencoderKL",), [f"pipe.vae = {loader}"]))
     for embedding in addons.get("embeddings") or []:
         found.append(_embedding(Path(embedding["file"]).name, embedding["token"], xl))
     for lora in addons.get("loras") or []:
@@ -112,38 +118,39 @@ def _addons(addons: Mapping[str, Any], xl: bool) -> list[_Lines]:
             f"pipe.fuse_lora(lora_scale={lora['weight']!r})",
             "pipe.unload_lora_weights()",
         ]
-        found.append(_Lines((), lines))
+        found.append(Lines((), lines))
     return found
 
 
-def _embedding(file: str, token: str, xl: bool) -> _Lines:
+def _embedding(file: str, token: str, xl: bool) -> Lines:
     if not xl:
-        return _Lines((), [f"pipe.load_textual_inversion({FOLDER!r}, weight_name={file!r}, token={token!r})"])
+        return Lines((), [f"pipe.load_textual_inversion({FOLDER!r}, weight_name={file!r}, token={token!r})"])
     lines = [f"vectors = load_file({f'{FOLDER}/{file}'!r})"]
     for name, end in (("clip_l", ""), ("clip_g", "_2")):
         parts = f"text_encoder=pipe.text_encoder{end}, tokenizer=pipe.tokenizer{end}"
         lines.append(f"pipe.load_textual_inversion(vectors[{name!r}], token={token!r}, {parts})")
-    return _Lines(("from safetensors.torch import load_file",), lines)
+    return Lines(("from safetensors.torch import load_file",), lines)
 
 
-def _scheduler(sampling: Mapping[str, Any]) -> _Lines:
+def _scheduler(sampling: Mapping[str, Any]) -> Lines:
     """The scheduler with its options; without it pictures are others by about as much as training changes them."""
     name = sampling.get("scheduler")
     if name is None and not sampling.get("options"):
-        return _Lines((), [])
+        return Lines((), [])
     options = "".join(f", {option}={value!r}" for option, value in (sampling.get("options") or {}).items())
     if name is None:
-        return _Lines((), [f"pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config{options})"])
+        return Lines((), [f"pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config{options})"])
     cls = SCHEDULERS.get(name, name)
-    return _Lines((f"from diffusers import {cls}",), [f"pipe.scheduler = {cls}.from_config(pipe.scheduler.config{options})"])
+    return Lines((f"from diffusers import {cls}",), [f"pipe.scheduler = {cls}.from_config(pipe.scheduler.config{options})"])
 
 
-def _call(settings: Mapping[str, Any], prompt: str, seed: int | None) -> _Lines:
+def call_lines(settings: Mapping[str, Any], prompt: str, seed: int | None, result: str = "images[0]") -> Lines:
+    """The call of the pipeline, and where its picture is."""
     arguments = [repr(prompt), *(f"{name}={value!r}" for name, value in settings.items())]
     if seed is not None:
         arguments.append(f"generator=torch.Generator().manual_seed({seed})")
-    lines = ["image = pipe(", *(f"    {argument}," for argument in arguments), ").images[0]"]
-    return _Lines(("import torch",) if seed is not None else (), lines)
+    lines = ["image = pipe(", *(f"    {argument}," for argument in arguments), f").{result}"]
+    return Lines(("import torch",) if seed is not None else (), lines)
 
 
 def call_arguments(sampling: Mapping[str, Any], picture: Mapping[str, int]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from raft_core.errors import DeviceError, ModelError
+from raft_core.errors import DeviceError
 from raft_core.models.reference import CopyReference
 from raft_core.models.residency import Residency
 from raft_core.types import Sample
@@ -20,8 +20,8 @@ from raft_diffusion.model.loading import load_pipeline
 from raft_diffusion.model.lora import AdapterReference, add_adapters, folded, put_adapters, trainable
 from raft_diffusion.model.lora_file import ADAPTED, locate_lora
 from raft_diffusion.options import Addons, Lora, Memory
-from raft_diffusion.process import schedulers
 from raft_diffusion.process.resolution import pixels_per_latent
+from raft_diffusion.process.schedulers import noise_process
 
 
 class Engine:
@@ -37,8 +37,7 @@ class Engine:
         place: enters a context in which the named networks are on the device.
         encode: prompts to conditions.
         words: of each text encoder's vocabulary, without those that were added.
-        alpha_bar: [T] cumulated signal power of the noise schedule, float32, on the device.
-        prediction: what the U-Net predicts: epsilon, v_prediction or sample.
+        process: the noise process that the model was trained by.
     """
 
     def __init__(
@@ -66,8 +65,7 @@ class Engine:
         modules = {**self.networks, "vae": pipe.vae}
         self.place = Residency(modules, self.parameters.values(), device, offload=memory.offload)
         self.encode = PromptEncoder(pipe, lambda: self.place("text_encoder", "text_encoder_2"), device)
-        self.prediction = pipe.scheduler.config.prediction_type
-        self.alpha_bar = _alpha_bar(pipe.scheduler.config).to(device)
+        self.process = noise_process(pipe.scheduler.config, device)
         self.pixels_per_latent = pixels_per_latent(pipe.vae.config)
 
     @classmethod
@@ -180,7 +178,7 @@ class Engine:
         """Plain facts that are known once the weights are there."""
         return {
             "pipeline": type(self.pipe).__name__,
-            "prediction": self.prediction,
+            "prediction": self.process.prediction,
             "device": str(self.device),
             "dtype": str(self.dtype).removeprefix("torch."),
             "parameters": sum(parameter.numel() for module in self.networks.values() for parameter in module.parameters()),
@@ -212,20 +210,6 @@ class Engine:
         if dtype == torch.float32:
             return words
         return f"{words}: the VAE overflows in {str(dtype).removeprefix('torch.')}, set policy.memory.vae_float32"
-
-
-def _alpha_bar(config: Any) -> torch.Tensor:
-    """[T] the noise schedule's cumulated signal power, whichever scheduler the pipeline came with.
-
-    Raises:
-        ModelError: the model was trained by another kind of schedule.
-    """
-    from diffusers import DDPMScheduler
-
-    if found := schedulers.model_mistakes(config):
-        raise ModelError("; ".join(found))
-    scheduler: Any = DDPMScheduler.from_config(config)
-    return scheduler.alphas_cumprod.float()
 
 
 def _use_xformers(unet: Any) -> None:

@@ -57,7 +57,10 @@ def read_index(folder: Path) -> dict[str, Any]:
     index = read_json(file)
     name = index.get("_class_name")
     if name not in PIPELINES:
-        raise ModelError(f"model: {folder} holds a {name}, but only {' and '.join(PIPELINES)} are supported")
+        raise ModelError(
+            f"model: {folder} holds a {name}, but only {' and '.join(PIPELINES)} are supported; use the policy TextToImage for "
+            "other text-to-image pipelines"
+        )
     needed = {*NETWORKS, "tokenizer", "scheduler"} - (set() if is_xl(index) else {"text_encoder_2"})
     if lacking := sorted(part for part in needed if not _named(index.get(part))):
         raise ModelError(f"model: {file} names no library and class for {', '.join(lacking)}")
@@ -150,10 +153,11 @@ def folder_mistakes(folder: Path, variant: str | None = None) -> list[str]:
     there = sorted({str(variant_of(file)) for part in parts for file in (folder / part).glob("*.safetensors")} - {"None"})
     if variant is not None and variant not in there:
         found.append(f"model: {folder} has no weights of the variant {variant!r}{nearest(variant, there)}")
-    return found + [mistake for part in parts for mistake in _weight_mistakes(folder / part, variant)]
+    return found + [mistake for part in parts for mistake in weight_mistakes(folder / part, variant)]
 
 
-def _weight_mistakes(part: Path, variant: str | None) -> list[str]:
+def weight_mistakes(part: Path, variant: str | None) -> list[str]:
+    """What is wrong with the weights of one network's folder, told from its files' headers."""
     if not part.is_dir():
         return []  # told by its configuration, which is missing too
     files = sorted(part.glob("*.safetensors"))

@@ -139,7 +139,7 @@ def _load_folder(folder: Path, dtype: Any, variant: str | None) -> Any:
     import diffusers
 
     index = read_index(folder)
-    parts = {part: _load_part(folder / part, index[part], dtype, variant) for part in networks(index)}
+    parts = {part: load_part(folder / part, index[part], dtype, variant) for part in networks(index)}
     # The safety checker and the watermark are no part of the sampler.
     extras = {"add_watermarker": False} if is_xl(index) else {"safety_checker": None, "requires_safety_checker": False}
     try:
@@ -148,13 +148,30 @@ def _load_folder(folder: Path, dtype: Any, variant: str | None) -> Any:
         raise ModelError(f"model: {folder} could not be loaded: {error}") from error
 
 
-def _load_part(part: Path, named: Sequence[str], dtype: Any, variant: str | None) -> Any:
+def load_part(part: Path, named: Sequence[str], dtype: Any, variant: str | None, **extra: Any) -> Any:
+    """One network of a pipeline's folder, whole.
+
+    Args:
+        part: its folder.
+        named: library and class.
+        dtype: of its weights.
+        variant: of its weight files, where it has that.
+        extra: further arguments of ``from_pretrained``.
+
+    Raises:
+        ModelError: another library's, or damaged.
+    """
     library, name = named
     if library not in ("diffusers", "transformers"):
         raise ModelError(f"model: {part} is a {name} of {library!r}, but only diffusers and transformers are supported")
     try:
         module, info = getattr(importlib.import_module(library), name).from_pretrained(
-            str(part), dtype=dtype, variant=pick_variant(part, variant), use_safetensors=True, output_loading_info=True
+            str(part),
+            dtype=dtype,
+            variant=pick_variant(part, variant),
+            use_safetensors=True,
+            output_loading_info=True,
+            **extra,
         )
     except Exception as error:  # whatever a file of someone else's makes diffusers and transformers stumble over
         raise ModelError(f"model: {part} could not be loaded: its weights or its config.json are damaged: {error}") from error

@@ -46,7 +46,7 @@ def add_adapters(modules: Mapping[str, Any], lora: Lora) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(lora.seed)
             module.add_adapter(config)
-    _train_in_float32(modules)
+    train_in_float32(modules)
 
 
 def put_adapters(modules: Mapping[str, Any], update: Mapping[str, Factors]) -> None:
@@ -74,8 +74,8 @@ def put_adapters(modules: Mapping[str, Any], update: Mapping[str, Factors]) -> N
             init_lora_weights=False,
         )
         with torch.random.fork_rng(devices=[]):
-            module.add_adapter(config)
-    _train_in_float32(modules)
+            inject(module, config)
+    train_in_float32(modules)
     with torch.no_grad():
         parameters = trainable(modules)
         for layer, part in update.items():
@@ -83,12 +83,23 @@ def put_adapters(modules: Mapping[str, Any], update: Mapping[str, Factors]) -> N
             parameters[layer + UP].copy_(part.up)
 
 
+def inject(module: Any, config: Any) -> None:
+    """Put adapters into a network: by diffusers' own means, where it has them for this one."""
+    from peft import inject_adapter_in_model
+
+    if hasattr(module, "add_adapter"):
+        module.add_adapter(config)
+    else:
+        inject_adapter_in_model(config, module, ADAPTER)
+
+
 def _exactly(layer: str) -> str:
     """The pattern of peft that is met by this layer alone."""
     return f"^{re.escape(layer)}"
 
 
-def _train_in_float32(modules: Mapping[str, Any]) -> None:
+def train_in_float32(modules: Mapping[str, Any]) -> None:
+    """Keep what is trained in float32, whatever the frozen weights are in."""
     for parameter in trainable(modules).values():
         parameter.data = parameter.data.float()
 
@@ -176,17 +187,20 @@ class AdapterReference:
     """The frozen start as the same networks with their adapters switched off: no second copy."""
 
     def __init__(self, modules: Mapping[str, Any]):
-        self._modules = [module for module in modules.values() if getattr(module, "peft_config", None)]
+        self._modules = list(modules.values())
 
     @contextlib.contextmanager
     def __call__(self) -> Iterator[None]:
-        for module in self._modules:
-            module.disable_adapters()
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        layers = [layer for module in self._modules for layer in module.modules() if isinstance(layer, BaseTunerLayer)]
+        for layer in layers:
+            layer.enable_adapters(enabled=False)
         try:
             yield
         finally:
-            for module in self._modules:
-                module.enable_adapters()
+            for layer in layers:
+                layer.enable_adapters(enabled=True)
 
     def at(self, strength: float) -> contextlib.AbstractContextManager[None]:
         """Inside, the adapters act so strongly: 0 is the frozen start, 1 what was trained."""

@@ -175,6 +175,34 @@ def factors_of(
     return found
 
 
+def noted_factors(
+    tensors: Mapping[str, torch.Tensor], alphas: Mapping[str, Any], settings: Mapping[str, Any]
+) -> dict[str, Factors]:
+    """The factors among tensors that are named as diffusers names them, ``network.module.lora_A.weight``.
+
+    Args:
+        tensors: of a LoRA, and nothing else.
+        alphas: ``network.module`` + ``.alpha`` → value, where the file tells them so.
+        settings: peft's by ``network.setting``, where these tell the alphas.
+
+    Raises:
+        ModelError: nothing in it is a LoRA, a matrix has no other, or there is more in it than these.
+    """
+    _refuse_other_kinds(tensors, settings)
+    found: dict[str, Factors] = {}
+    for layer in [name.removesuffix(_DOWN) for name in tensors if name.endswith(_DOWN)]:
+        if layer + _UP not in tensors:
+            raise ModelError(f"the LoRA has {layer + _DOWN}, but no up matrix beside it: the file is damaged")
+        value = alphas.get(layer + _ALPHA)
+        alpha = None if value is None else torch.as_tensor(value)
+        found[layer] = _factors(layer, tensors[layer + _DOWN], tensors[layer + _UP], alpha, settings)
+    if not found:
+        raise ModelError(f"no LoRA in this file: its tensors are called such as {min(tensors, default='nothing')}")
+    if unused := sorted(tensors.keys() - {layer + end for layer in found for end in (_DOWN, _UP)}):
+        raise ModelError(f"the LoRA has {len(unused)} tensors besides its down and up matrices, such as {unused[0]}")
+    return found
+
+
 def _refuse_other_kinds(tensors: Mapping[str, torch.Tensor], settings: Mapping[str, Any]) -> None:
     for mark, kind in _OTHER_KINDS.items():
         if key := next((key for key in tensors if mark in key), None):

@@ -1,15 +1,16 @@
-"""The denoising surrogate of −log p, as mathematics: noising, targets, weights, guidance.
+"""The denoising surrogate of −log p, as mathematics: weights, guidance, error. How noise is mixed in is the noise process's.
 
-Notation: ᾱ is the cumulated signal power at a timestep, x_t = √ᾱ·x₀ + √(1−ᾱ)·ε, SNR = ᾱ / (1−ᾱ).
+Notation: x_t = α·x₀ + σ·ε, SNR = α² / σ².
 """
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
 
-Prediction = Literal["epsilon", "v_prediction", "sample"]
+Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
 
 
 def broadcast(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -17,44 +18,40 @@ def broadcast(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return values.reshape(-1, *(1,) * (like.ndim - 1))
 
 
-def noised(latents: torch.Tensor, noise: torch.Tensor, alpha_bar: torch.Tensor) -> torch.Tensor:
-    """x_t [B, C, h, w] from x₀ and ε of that shape and ᾱ [B]."""
-    alpha_bar = broadcast(alpha_bar, latents)
-    return alpha_bar.sqrt() * latents + (1 - alpha_bar).sqrt() * noise
-
-
-def target(latents: torch.Tensor, noise: torch.Tensor, alpha_bar: torch.Tensor, prediction: Prediction) -> torch.Tensor:
-    """What the network should say of x_t [B, C, h, w]: ε, v = √ᾱ·ε − √(1−ᾱ)·x₀, or x₀.
-
-    Source: Salimans & Ho 2022 (2202.00512), appendix D.
-    """
-    if prediction == "epsilon":
-        return noise
-    if prediction == "sample":
-        return latents
-    alpha_bar = broadcast(alpha_bar, latents)
-    return alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * latents
-
-
-def min_snr_weight(alpha_bar: torch.Tensor, gamma: float, prediction: Prediction) -> torch.Tensor:
+def min_snr_weight(snr: torch.Tensor, gamma: float, prediction: Prediction) -> torch.Tensor:
     """[B] weights that make each prediction's squared error count as an x₀ error weighted by min(SNR, γ).
 
-    The squared error of ε is SNR times that of x₀, that of v is SNR + 1 times, so the weight is divided by as much.
+    The squared error of ε is SNR times that of x₀, that of v is SNR + 1 times, that of a flow's velocity (√SNR + 1)² times, so
+    the weight is divided by as much.
 
     Args:
-        alpha_bar: [B] in [0, 1].
+        snr: [B] ≥ 0.
         gamma: γ > 0, usually 5.
         prediction: what the network predicts.
 
     Source: Hang et al. 2023 (2303.09556), section 3.4.
     """
-    snr = alpha_bar / (1 - alpha_bar).clamp(min=1e-8)
     capped = snr.clamp(max=gamma)
     if prediction == "epsilon":
         return capped / snr.clamp(min=1e-8)
     if prediction == "sample":
         return capped
+    if prediction == "flow":
+        return capped / (snr.sqrt() + 1).square()
     return capped / (snr + 1)
+
+
+def flow_weight(sigma: torch.Tensor, scheme: str) -> torch.Tensor:
+    """[B] weights of a flow's squared error at shares of noise [B]: sigma_sqrt, cosmap or clean.
+
+    Source: Esser et al. 2024 (2403.03206), section 3.1; ``compute_loss_weighting_for_sd3`` of diffusers. ``clean`` is the error
+    of x̂₀ = x − σ·u, which its script for Stable Diffusion 3 minimises (``precondition_outputs``).
+    """
+    if scheme == "sigma_sqrt":
+        return sigma.clamp(min=1e-4) ** -2
+    if scheme == "cosmap":
+        return 2 / (math.pi * (1 - 2 * sigma + 2 * sigma**2))
+    return sigma**2
 
 
 def guided(unconditional: torch.Tensor, conditional: torch.Tensor, scale: float, rescale: float = 0.0) -> torch.Tensor:

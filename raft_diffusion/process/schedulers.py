@@ -6,9 +6,12 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from raft_core.errors import ModelError, RaftError, nearest
 from raft_core.machine.torchvision import ensure_importable
 from raft_diffusion.options import SCHEDULERS, Sampling
+from raft_diffusion.process.noise import VariancePreserving
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
@@ -31,6 +34,20 @@ def model_mistakes(config: Mapping[str, Any]) -> list[str]:
     if prediction not in PREDICTIONS:
         return [f"model: it predicts {prediction!r}, but only {', '.join(PREDICTIONS)} can be trained"]
     return []
+
+
+def noise_process(config: Any, device: torch.device) -> VariancePreserving:
+    """The noise process that a Stable Diffusion was trained by, whichever scheduler its pipeline came with.
+
+    Raises:
+        ModelError: the model was trained by another kind of schedule.
+    """
+    from diffusers import DDPMScheduler
+
+    if found := model_mistakes(config):
+        raise ModelError("; ".join(found))
+    scheduler: Any = DDPMScheduler.from_config(config)
+    return VariancePreserving(scheduler.alphas_cumprod.float().to(device), scheduler.config.prediction_type)
 
 
 def mistakes(sampling: Sampling, config: Mapping[str, Any] | None) -> list[str]:

@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from raft_core.errors import DataError
 from raft_core.reading.files import Unreadable, excerpt
 from raft_core.reading.shapes import whole_number
 from raft_core.types import Prompt
-from raft_diffusion.options import Sampling
+from raft_diffusion.options import LARGEST_SIDE
 from raft_diffusion.process.resolution import granularity
 
-LARGEST_SIDE = 16_384  # pixels
 T = TypeVar("T", bound=Hashable)
 
 
-def negative_of(prompt: Prompt, sampling: Sampling) -> str:
+class Configured(Protocol):
+    """What is drawn where a prompt's row does not say: the sampling settings of a policy."""
+
+    @property
+    def negative_prompt(self) -> str: ...
+
+    @property
+    def width(self) -> int | None: ...
+
+    @property
+    def height(self) -> int | None: ...
+
+    @property
+    def guided(self) -> bool: ...
+
+
+def negative_of(prompt: Prompt, sampling: Configured) -> str:
     """What guidance pushes a prompt's pictures away from: its own, or else the configured one."""
     return prompt.meta.get("negative_prompt") or sampling.negative_prompt
 
 
-def size_of(prompt: Prompt, sampling: Sampling) -> tuple[int | None, int | None]:
+def size_of(prompt: Prompt, sampling: Configured) -> tuple[int | None, int | None]:
     """(width, height) of a prompt's pictures in pixels: its own, or else the configured ones; None = the model's.
 
     Raises:
@@ -42,7 +57,7 @@ def _side(prompt: Prompt, name: str) -> int | None:
 
 
 def mistakes(
-    train: Sequence[Prompt], held_out: Sequence[Prompt], sampling: Sampling, vae: Mapping[str, Any], unet: Mapping[str, Any]
+    train: Sequence[Prompt], held_out: Sequence[Prompt], sampling: Configured, vae: Mapping[str, Any], unet: Mapping[str, Any]
 ) -> list[str]:
     """Why prompts cannot be drawn as their rows ask, in words.
 

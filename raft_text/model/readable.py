@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from raft_core.conversations import response
 from raft_core.errors import ConfigError, DataError, ModelError
 from raft_core.types import Prompt
 from raft_text.model.chat import kind_of, refusals
@@ -34,35 +33,39 @@ def encoder_of(
 
 
 def prompt_mistakes(
-    model: str, prompting: Prompting, sampling: Sampling, prompts: Sequence[Prompt], tools: Tools = None, *, responses: bool
+    model: str,
+    prompting: Prompting,
+    sampling: Sampling,
+    asked: Sequence[tuple[Prompt, str | None]],
+    tools: Tools = None,
 ) -> list[str]:
     """Prompts that leave no room for a completion, and conversations that the chat template refuses, in words.
 
     Args:
-        responses: whether what their table says is to be answered is read too.
+        asked: prompts, each with what was written to it; None = completions are to be drawn.
 
     Raises:
         ModelError: the model's folder, or its tokenizer, cannot be read.
     """
     place, where = locate(model)
     context = None if place == "hub" else read_facts(Path(where)).context
-    written = [text for prompt in prompts if responses and (text := response(prompt)) is not None]
-    room = max([sampling.max_new_tokens, *(len(text.encode()) + CHAT_ROOM for text in written)])
+    room = max([sampling.max_new_tokens, *(len(text.encode()) + CHAT_ROOM for _, text in asked if text is not None)])
+    prompts = [prompt for prompt, _ in asked]
     if surely_fit(prompting, prompts, context, room) and not (place == "folder" and exceeds_embedding(Path(where))):
         if not prompting.chat and all(prompt.messages is None for prompt in prompts):
             return []
         # Whether a template takes a conversation is a matter of its roles: one of each kind will do.
-        prompts = list({kind_of(prompt): prompt for prompt in reversed(prompts)}.values())[::-1]
+        asked = list({(kind_of(prompt), text is None): (prompt, text) for prompt, text in reversed(asked)}.values())[::-1]
     encode = encoder_of(model, prompting, sampling, context, tools)
     if prompting.chat and encode.chat.mistakes():  # told with the model's, for it is not the prompts' doing
         return []
 
-    def tokens(prompt: Prompt) -> list[Ids]:
-        text = response(prompt) if responses else None
+    def tokens(each: tuple[Prompt, str | None]) -> list[Ids]:
+        prompt, text = each
         told = [encode.told("0", prompt, ended=True)] if tools is not None and encode.is_chat(prompt) else []
         return [encode(prompt), *told] if text is None else [encode(prompt), *told, *encode.turns(prompt, text)]
 
-    return refusals(tokens, prompts)
+    return refusals(tokens, asked)
 
 
 def model_mistakes(
@@ -104,20 +107,24 @@ class PromptCheck:
     """The check of prompts that a model is to be asked: at once if it is here, else as soon as its tokenizer is.
 
     Args:
-        responses: whether what the prompts' table says is to be answered is read too.
+        tools: that a chat is offered; None = no environment.
     """
 
-    def __init__(self, model: str, prompting: Prompting, sampling: Sampling, tools: Tools = None, *, responses: bool):
+    def __init__(self, model: str, prompting: Prompting, sampling: Sampling, tools: Tools = None):
         self._tools = tools
         self._model = model
         self._prompting = prompting
         self._sampling = sampling
-        self._responses = responses
-        self._unchecked: list[Prompt] = []
+        self._unchecked: list[tuple[Prompt, str | None]] = []
 
-    def mistakes(self, prompts: Sequence[Prompt]) -> list[str]:
-        """Why prompts are refused, in words; of a Hub's model ``require`` tells it."""
-        self._unchecked = list(prompts)
+    def mistakes(self, asked: Sequence[tuple[Prompt, str | None]], *, besides: bool = False) -> list[str]:
+        """Why prompts are refused, in words; of a Hub's model ``require`` tells it.
+
+        Args:
+            asked: prompts, each with what was written to it; None = completions are to be drawn.
+            besides: what was asked about before, and could not be told, is not forgotten.
+        """
+        self._unchecked = [*(self._unchecked if besides else ()), *asked]
         try:
             return [] if locate(self._model)[0] == "hub" else self._told()
         except ModelError:  # told with the model's mistakes
@@ -139,6 +146,5 @@ class PromptCheck:
 
     def _told(self) -> list[str]:
         """What was checked is not checked again."""
-        prompts, self._unchecked = self._unchecked, []
-        parts = (self._model, self._prompting, self._sampling)
-        return prompt_mistakes(*parts, prompts, self._tools, responses=self._responses)
+        asked, self._unchecked = self._unchecked, []
+        return prompt_mistakes(self._model, self._prompting, self._sampling, asked, self._tools)

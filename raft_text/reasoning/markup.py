@@ -19,8 +19,16 @@ EMPHASIS = re.compile(
     re.VERBOSE,
 )
 WRAPPER = re.compile(
-    r"\\(?:text(?:bf|it|rm|sf|normal)?|emph|underline|math(?:rm|bf|it|sf)|boldsymbol|mbox|operatorname)\s*\{([^{}]*)\}"
+    r"\\(?:text(?:bf|it|rm|sf|tt|normal)?|emph|underline|math(?:rm|bf|it|sf|tt)|boldsymbol|mbox|operatorname)\s*\{([^{}]*)\}"
 )
+_UNIT = r"\{\s*(\\(?:text|mathrm)\{[^{}]*\})\s*\}"
+UNITS_OVER = re.compile(rf"\\[dt]?frac\s*{_UNIT}\s*{_UNIT}")  # \frac{\text{m}}{\text{s}}
+# Sizes of letters, gaps, and the end of a line.
+LAID_OUT = re.compile(
+    r"\\(?:tiny|small|normalsize|large|Large|LARGE|huge|Huge)(?![A-Za-z])|\\[hv]space\*?\s*\{[^{}]*\}|\\\\\s*$"
+)
+# What is opposite to something in parentheses: -(1/2) is -1/2.
+OPPOSITE = re.compile(r"([-−])\s*\(\s*([\d.,]+(?:\s*/\s*[\d.,]+)?)\s*\)", re.ASCII)
 COLOUR = re.compile(r"\\(?:text)?color\s*\{\w*\}")
 FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{\s*([+-]?[\d.,]+)\s*\}|(\d))\s*(?:\{\s*(-?[\d.,]+)\s*\}|(\d))", re.ASCII)
 OVER = re.compile(r"([+-]?[\d.,]+)\s*\\over\s*([\d.,]+)", re.ASCII)
@@ -34,7 +42,7 @@ SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-"
 ARROWS = ("\\Rightarrow", "\\rightarrow", "\\implies", "\\to", "⇒", "→", "=>", "->")
 ABOUT = ("\\approx", "\\simeq", "\\cong", "\\equiv", "\\doteq", "≈", "≃", "≅")
 REPLACED = {
-    **dict.fromkeys("−﹣－", "-"),
+    **dict.fromkeys("−﹣－‐‑", "-"),
     **dict.fromkeys(("\\times", "\\cdot", "×", "·"), "*"),
     **dict.fromkeys((*ARROWS, *ABOUT), "="),
     **dict.fromkeys(("\\left", "\\right", "\\displaystyle", "\\!", "\\bf", "\\rm", "**", "__", "`", "#", "\\#"), ""),
@@ -66,6 +74,7 @@ def plain_text(text: str) -> str:
     text = MILLIONS.sub(r"\1M", GROUPS.sub("", COLOUR.sub("", text)))
     text = CURRENCY.sub(r" \1\2", text)
     text = POWER.sub("^", RUPEES.sub(" ", text))
+    text = LAID_OUT.sub(" ", UNITS_OVER.sub(r" \1/\2", text))
     while (unwrapped := WRAPPER.sub(r" \1 ", text)) != text:
         text = unwrapped
     text = TIMES_AS.sub(" times", text)
@@ -76,7 +85,7 @@ def plain_text(text: str) -> str:
     text = re.sub(r"([\^_])\s*\{([^{}]*)\}", r"\1\2", text)
     text = re.sub(r"(?<=\w)\s+([\^_])(?=[\w+-])", r"\1", text)  # of \text{cm}^2 the braces left a space
     text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+", lambda found: "^" + found[0].translate(SUPERSCRIPTS), text)
-    text = re.sub(r"(?<!\\)[{}]", " ", text)
+    text = OPPOSITE.sub(r"\1\2", re.sub(r"(?<!\\)[{}]", " ", text))
     return "".join(_vulgar(character) for character in text)
 
 

@@ -27,6 +27,16 @@ EXPLAINED = re.compile(
     | \s(?:because|since|as|when|where|if|given|so|that|which|who|while|with|rather|instead|after|before|due|assuming)\b""",
     re.VERBOSE,
 )
+# C(5, 2) = 10: the arguments of what is equal to the answer are no candidates.
+CALL = re.compile(r"(?<![^\W\d_])[A-Za-z]\w{0,9}\s?\([^()=]*\)(?=\s*=)", re.ASCII)
+# "half of 10 is 5", "2 + 3, which equals 5": what is left to work out, and its result.
+RESULT = re.compile(r"=|\b(?:is|equals|makes|gives)(?=\s+(?:equal\s+to\s+)?[-+–]?\s*\x00)")
+COMPUTED = re.compile(
+    r"""\x00\s*(?:[-+*/^÷]|squared\b|cubed\b|plus\b|minus\b|times\b|divided\b|multiplied\b)|√|\\sqrt
+    |\b(?:half|third|quarter|twice|double|triple|square|cube|sum|product|difference|root)\b""",
+    re.VERBOSE | re.IGNORECASE,
+)
+WHICH = re.compile(r",?\s+which\s+(?=(?:is|equals|makes|gives)\s)")
 REMARK = re.compile(r"(?<=[\w.%°¢\"'\x00])\s+\(([^()]*)\)")
 SEPARATOR = re.compile(r",|;|&|\s+(?:and/or|and|or|but|nor|then)\s+|\s+(?=not\s)")
 NEGATED = re.compile(r"^\W*(?:\w+\s+){0,2}not\b", re.IGNORECASE)
@@ -79,7 +89,7 @@ def number(text: str) -> float | None:
         two units, several candidates that differ, a comma or point that may separate decimals or thousands (``12,34``,
         ``1.234.567``), a division by zero, or what no float can hold.
     """
-    text = plain_text(text.replace(MASK, " "))
+    text = WHICH.sub(" ", CALL.sub(" ", plain_text(text.replace(MASK, " "))))
     found = numerals(text)
     if not found or NOTHING.search(text[: found[0].start]):
         return None
@@ -101,7 +111,7 @@ def _main_clause(masked: str, found: Sequence[Numeral]) -> str:
     """The statement without remarks in parentheses and without what explains it, positions unchanged."""
 
     def open_or_blank(remark: re.Match[str]) -> str:
-        another = re.match(r"\s*(?:or|and|actually)\b", remark[1])
+        another = re.match(r"\s*(?:or|and|actually|possibly|perhaps|maybe|out\s+of)\b", remark[1])
         return remark[0].translate({ord("("): " ", ord(")"): " "}) if another else " " * len(remark[0])
 
     first = found[0].end
@@ -139,17 +149,20 @@ def _stated(masked: str, text: str, found: Sequence[Numeral]) -> float | None:
 
 
 def _segment(masked: str, text: str, found: Sequence[Numeral], start: int, end: int) -> _Reading:
-    """What a statement without separators says: behind its last ``=`` that a plain number follows, else before."""
+    """What a statement without separators says: behind its last ``=`` that a plain number follows, else before.
+
+    A verb ("is", "equals") counts where what stands before it is left to work out, or has no number.
+    """
     if not any(start <= each.start < end for each in found):
         return NOTHING_READ
-    answer, assigned = OTHER, False
-    position = start
-    for stop in [*(each.start() for each in re.finditer("=", masked[start:end])), end - start]:
-        stop += start
+    answer, assigned, position, by_verb = OTHER, False, start, False
+    ends = [(each.start() + start, each.end() + start, each[0] != "=") for each in RESULT.finditer(masked[start:end])]
+    for stop, after, verb in [*ends, (end, end, False)]:
         reading = _side(masked, text, [each for each in found if position <= each.start < stop], position, stop)
-        if reading.kind == "number":
+        before = masked[start:position]
+        if reading.kind == "number" and (not by_verb or MASK not in before or (answer is OTHER and COMPUTED.search(before))):
             answer, assigned = reading, bool(LONE_VARIABLE.search(masked[start : position - 1])) and position > start
-        position = stop + 1
+        position, by_verb = after, verb
     return OTHER if COEFFICIENT.search(masked[start:end]) and not assigned else answer
 
 

@@ -57,13 +57,13 @@ FEWER = r"(?:more|less|fewer|greater|higher|lower|larger|smaller)"
 
 # Behind a number.
 GOES_ON = re.compile(
-    rf"""[.,]?\d | [_₀-₉‰!|(⌋⌉‖] | [\u0300-\u036f] | x[\da-f]+\b                    # a longer number, 101_2, 5!, |5|, 2(3), 0xF
+    rf"""[.,]?\d | \s?! | [_₀-₉‰|(⌋⌉‖] | [\u0300-\u036f] | x[\da-f]+\b   # a longer number, 101_2, 5!, |5|, 2(3), 0xF
     | \s*(?:[\^÷±√π∞<>≤≥≠\\] | \*\s*[\w(.\\] | [/~]\s*-?[\d(] | /\s*[xyzn]\b | x\s*\d)   # 3 * 4, 3 / x
     | :\d | \s+:\s*\d | :\s+[\d.,]+(?![\d.,]|\s+[a-z]{{2}})                      # 3:4, but not "7: 3 red ones"
-    | \s*\+(?!/) | ['"′’″]\s*\d | \)\s*[\^(!*]                                   # 5+, 5'6", (2)(3)
+    | \s*\+(?!/) | ['"′’″]\s*\d | \)\s*[\^(!*_₀-₉]                              # 5+, 5'6", (2)(3)
     | \s*[-–—]\s*(?:[\d(.\\-] | [A-Za-z]\b | [.,;)]*\s*$)                        # 5-6, 5 - x, 5-
     | \s+(?:squared|cubed|factorial|choose|modulo|plus|minus|divided|multiplied|times\s+[\d(]|over\s+\d|to\s+the\s+power)\b
-    | (?:st|nd|rd|th)\s+(?:root|power)\b | \s*{FUNCTION}\b | \s+(?:repeating|recurring)\b
+    | (?:st|nd|rd|th)\s+(?:root|power)\b | \s*{FUNCTION}\b | \s+\(?(?:repeating|recurring)\b
     | \s+or\s+{FEWER}\b | \s+and\s+(?:up|more|above|over|below|under)\b
     | \s*\(?\s*(?:in\s+)?(?:base[\s-]*\w|binary|octal|hexadecimal)
     | \s*(?:bn|mn|mil|mln|tn|thou)\b                                             # could be several things""",
@@ -80,7 +80,8 @@ PART_OF_EXPRESSION = re.compile(
     rf"""(?:[*÷/^√|<>≤≥≠±⌊⌈‖] | \\\w* | \w\( | \)\s*\( )\s*$ | \)$
     | \b{FUNCTION}(?:_\w+)?\s*\(?\s*$
     | \b(?:half|third|quarter|twice|double|triple|square|cube|sum|product|difference)(?:\s+of)?\s*$
-    | \b(?:(?:root|logarithm)\s+of | as\s+\w+\s+as)\s*$
+    | \b(?:(?:root|logarithm|absolute\s+value|magnitude|factorial)\s+of | as\s+\w+\s+as)\s*$
+    | \b(?:binary|octal|hex(?:adecimal)?)\s*$
     | \b(?:at\s+(?:least|most) | {FEWER}\s+than | up\s+to | over | under | above | below | between | beyond | exceed(?:s|ing)?
        | (?:min|max)(?:imum)?(?:\s+of)? | within)\s*$""",
     re.ASCII | re.VERBOSE | re.IGNORECASE,

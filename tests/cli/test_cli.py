@@ -26,6 +26,7 @@ from raft_core.prompts import read_prompts
 from raft_core.sampling import requests
 from raft_core.store.checkpoint import load_weights
 from raft_core.store.store import read_history, read_run
+from raft_core.terminal.outcome import guarded
 from raft_core.testing import FakePolicy
 
 WIDTH = 80
@@ -100,6 +101,13 @@ def test_print_config_is_a_configuration(task, capsys):
     assert not (task / "runs").exists()
 
 
+def test_a_path_that_the_system_refuses_is_a_mistake_and_no_surprise(capsys):
+    assert guarded(lambda: len(Path("a" * 5000).read_text())) == 2
+    assert capsys.readouterr().err.endswith("a…: File name too long; give another path\n")
+    assert guarded(lambda: Path("nowhere/at/all").stat().st_size) == 1
+    assert "this was not foreseen" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -113,6 +121,8 @@ def test_print_config_is_a_configuration(task, capsys):
         (["align", "task.yaml", "--reward", "mine.py"], "name the class or function in it, mine.py:NAME"),
         (["resume", "nowhere"], "nowhere holds no run"),
         (["resume"], "something is missing"),
+        (["align", ""], "the first word is empty"),
+        (["resume", "a" * 5000], "File name too long"),
         (["report", "nowhere"], "holds no run"),
         (["whatif", "nowhere"], "holds no scored round"),
         (["rescore", "nowhere", "--reward", "FakeReward"], "holds no scored round"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -60,6 +61,9 @@ def test_tsv_has_no_quoting(tmp_path):
         ("a large red dog on the grass\na cat\n", 1, "looks like a prompt"),
         ("sep=|\nprompt|style\na|b\n", 1, "commas, semicolons and tabs are read"),
         ('prompt,cat\na "dog"x,A\n"a"x,B\n', 3, "quotation mark"),
+        ("airplane\nautomobile\nbird\n", 1, "may be the column's name or the first prompt"),
+        ("prompt\na\rdog\n", 2, "carriage return within a field"),
+        ("pro\rmpt,x\na dog,1\n", 1, "carriage return within a field"),
     ],
 )
 def test_a_doubtful_csv_is_refused_with_its_line(tmp_path, content, line, word):
@@ -264,3 +268,23 @@ def test_a_preset_that_is_not_there_says_where_it_is_published(tmp_path):
     refused("preset:partiprompt", "did you mean 'partiprompts'?")
     write(tmp_path, "anime.json", "[]")
     refused(f"preset:hpsv2:{tmp_path}", "concept-art.json, paintings.json, photo.json")
+
+
+# ---------------------------------------------------------------------- odd files
+
+
+@pytest.mark.parametrize("name", ["p.txt", "p.csv", "p.tsv"])
+def test_lines_may_end_as_on_old_macs(tmp_path, name):
+    heading = "" if name == "p.txt" else "prompt\r"
+    assert texts(read_prompts(write(tmp_path, name, heading + "a dog\ra cat\r"))) == ["a dog", "a cat"]
+
+
+def test_a_column_of_words_is_read_when_it_is_named(tmp_path):
+    path = write(tmp_path, "p.csv", "label\nairplane\nbird\n")
+    assert texts(read_prompts(path, column="label")) == ["airplane", "bird"]
+    refused(path, "line 1", "prompts.column")
+
+
+def test_a_pipe_is_no_file_of_prompts(tmp_path):
+    os.mkfifo(tmp_path / "p.txt")
+    refused(tmp_path / "p.txt", "no regular file")

@@ -5,7 +5,7 @@ Ticks are the file operations in the run folder, as Python's audit hooks see the
 so every phase and every place between two file operations is met, whatever the store's code looks like.
 
 ``python test_resume.py FOLDER some|all`` is the process that the tests start: it forks the lives and prints what came of them;
-``life`` instead is one life in that process, ``life50`` one that is killed at tick 50.
+``life`` instead is one life in that process, ``life50`` one that is killed at tick 50. A third argument is one of ``SOURCES``.
 """
 
 from __future__ import annotations
@@ -26,13 +26,19 @@ from raft_core.loop import align
 from raft_core.machine.processes import Processes
 from raft_core.monitoring.monitor import Monitor
 from raft_core.objectives.dpo import Dpo
+from raft_core.objectives.sft import Sft
 from raft_core.prompts import PromptSet
 from raft_core.reporter import Silent
 from raft_core.rewards.scoring import Scorer
+from raft_core.selectors.best_of_k import BestOfK
 from raft_core.selectors.pairs import BestVsWorst
+from raft_core.sources.adaptive_k import AdaptiveK
+from raft_core.sources.from_policy import FromPolicy
+from raft_core.sources.from_run import FromRun
+from raft_core.sources.from_table import FromTable
 from raft_core.store.checkpoint import TRAINER, WEIGHTS, checkpoint_folder
 from raft_core.store.store import Store, read_history, read_round
-from raft_core.testing import FakePolicy, FakeReward, close, together
+from raft_core.testing import FakePolicy, FakeReward, FakeWriter, close, together
 from raft_core.training.optim import Optimizer
 from raft_core.training.reference import Reference
 from raft_core.training.trainer import Trainer
@@ -72,11 +78,42 @@ class Clock:
         return called
 
 
+PROMPTS = [Prompt(name) for name in "abcd"]
+
+
+def from_table(base: Path) -> FromTable:
+    rows = [{"prompt": p.text, "response": f"{i},{i + 1}"} for p in PROMPTS for i in range(2 if p.text == "a" else K + 1)]
+    (base / "table.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return FromTable(str(base / "table.jsonl"))
+
+
+def from_run(base: Path) -> FromRun:
+    """A teacher's samples, all of them."""
+    if not (base / "teacher").exists():
+        policy, trainer = FakePolicy("image", buckets=8), Trainer(Optimizer(lr=0.1), steps=1)
+        trainer.attach(policy, SEED, 1)
+        with Store.create(base / "teacher", {"k": K}, SEED, reporter=Silent()) as store:
+            store.note(modality="image")
+            parts = (Scorer(FakeReward()), BestOfK(), Sft(), trainer, store, Monitor())
+            align(policy, PromptSet(PROMPTS, [], 4, SEED), *parts, rounds=1, k=K + 1)
+    return FromRun(str(base / "teacher"), which="all")
+
+
+#: Name → (modality, the source, made in the folder where the lives of a run are).
+SOURCES = {
+    "policy": ("image", lambda _: FromPolicy()),
+    "table": ("text", from_table),
+    "run": ("image", from_run),
+    "adaptive": ("image", lambda _: AdaptiveK(pilot=2)),
+}
+source_name = "policy"
+
+
 def killable_policy(clock: Clock, start: int) -> FakePolicy:
     """A policy whose start is random, as that of a LoRA is."""
-    policy = FakePolicy("image", buckets=8)
+    policy = FakeWriter(SOURCES[source_name][0], buckets=8)
     policy.mean.data.normal_(generator=torch.Generator().manual_seed(start))
-    for method in ("sample", "render", "nll"):
+    for method in ("sample", "render", "written", "nll"):
         setattr(policy, method, clock.around(getattr(policy, method)))
     return policy
 
@@ -106,19 +143,9 @@ def life(folder: Path, kill_at: int | None = None) -> int:
         store = Store.create(folder, {"k": K}, SEED, reporter=Silent())
     trainer.attach(policy, SEED, ROUNDS)
     store.restore(policy, trainer)
-    prompts = PromptSet([Prompt(name) for name in "abcd"], [], 2, SEED)
-    align(
-        policy,
-        prompts,
-        Scorer(KillableReward(clock)),
-        BestVsWorst(),
-        Dpo(beta=0.5),
-        trainer,
-        store,
-        Monitor(),
-        rounds=ROUNDS,
-        k=K,
-    )
+    parts = (Scorer(KillableReward(clock)), BestVsWorst(), Dpo(beta=0.5), trainer, store, Monitor())
+    source = SOURCES[source_name][1](folder.parent)
+    align(policy, PromptSet(PROMPTS, [], 2, SEED), *parts, rounds=ROUNDS, k=K, source=source)
     store.close()
     return clock.ticks
 
@@ -146,13 +173,17 @@ def result(folder: Path) -> dict:
             for rnd in range(ROUNDS + 1)
             for name in (WEIGHTS, TRAINER)
         },
-        "outputs": [[sample.output.tobytes().hex() for sample in samples] for samples, _, _ in rounds],
+        "outputs": [[_bytes(sample.output).hex() for sample in samples] for samples, _, _ in rounds],
         "tensors": [[sample.tensors["x"].tolist() for sample in samples] for samples, _, _ in rounds],
         "scores": [scores.columns["mean"].tolist() for _, scores, _ in rounds],
         "kept": [np.flatnonzero(kept).tolist() for _, _, kept in rounds],
         "history": [{k: v for k, v in row.items() if not k.startswith(costs)} for row in read_history(folder)],
         "left over": sorted(str(path) for pattern in (".*.tmp", ".*.old", "parts") for path in folder.rglob(pattern)),
     }
+
+
+def _bytes(output: object) -> bytes:
+    return output.encode() if isinstance(output, str) else output.tobytes()
 
 
 def differences(found: dict, expected: dict) -> list[str]:
@@ -186,7 +217,9 @@ def kill_again_and_again(base: Path, every: int, expected: dict) -> Iterator[str
     yield f"killed every {every} ticks: the run does not get on"
 
 
-def main(base: Path, what: str) -> None:
+def main(base: Path, what: str, source: str = "policy") -> None:
+    global source_name
+    source_name = source
     os.fsync = lambda _: None  # slow, and matters only when the machine dies with the process
     if what.startswith("life"):
         life(base, int(what.removeprefix("life") or 0))
@@ -203,19 +236,20 @@ def main(base: Path, what: str) -> None:
     print(json.dumps({"ticks": ticks, "failures": failures}))
 
 
-def run_lives(folder: Path, what: str) -> dict:
+def run_lives(folder: Path, what: str, source: str = "policy") -> dict:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, __file__, folder, what], capture_output=True, text=True, env=environment, check=False
+        [sys.executable, __file__, folder, what, source], capture_output=True, text=True, env=environment, check=False
     )
     assert done.returncode == 0, done.stderr
     return {**json.loads(done.stdout.splitlines()[-1]), "stderr": done.stderr}
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the lives of a run are forked")
+@pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("what", ["some", pytest.param("all", marks=[pytest.mark.slow, pytest.mark.timeout(1200)])])
-def test_a_run_killed_at_any_instant_ends_in_the_same_bits(tmp_path, what):
-    found = run_lives(tmp_path, what)
+def test_a_run_killed_at_any_instant_ends_in_the_same_bits(tmp_path, what, source):
+    found = run_lives(tmp_path, what, source)
     assert found["ticks"] > 100
     assert found["failures"] == [], found["stderr"]
 
@@ -236,4 +270,4 @@ def test_two_processes_killed_and_resumed_select_as_one_does(tmp_path):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), *sys.argv[2:])

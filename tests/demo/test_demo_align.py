@@ -23,6 +23,7 @@ from raft_core.machine.lock import Lock
 from raft_demo.align import recipes
 from raft_demo.align.knobs import MIXES, NONE, OWN, Knobs, order, prompt_lines, reward_choices, run_name
 from raft_demo.queue import line as alignments
+from raft_demo.queue import stages
 from raft_demo.queue import standing as live
 from raft_demo.queue.files import Entry
 from raft_demo.queue.line import Alignments
@@ -301,6 +302,22 @@ def test_a_run_that_another_process_has_is_left_alone(tmp_path: Path):
     assert live.standing(line, tmp_path, "held").status == "interrupted"
 
 
+def test_one_bar_goes_over_all_stages_and_never_back():
+    told = [stages.done([], 0, 2)]
+    for rounds in (0, 1):
+        for name in ("sampling", "rendering", "scoring", "training"):
+            told += [stages.done([{"name": "rounds", "done": rounds, "total": 2}, phase(name, n)], rounds, 2) for n in (0, 10)]
+    told += [stages.done([phase(name, n)], 2, 2) for name in stages.COMPARISON for n in (0, 10)]
+    told = [round(each, 9) for each in told]
+    assert told == sorted(told) and told[0] == 0 and told[-1] == 3
+    assert stages.time_left([{"time/round_s": 10.0}, {"time/round_s": 20.0}], 2.0, 2) == "about 15 s left"
+    assert stages.time_left([], 0.5, 2) == ""
+
+
+def phase(name: str, done: int) -> dict[str, Any]:
+    return {"name": name, "done": done, "total": 10}
+
+
 def test_the_bar_of_the_rounds_moves_within_a_round(tmp_path: Path):
     line = Alignments(tmp_path)
     pretended_run(tmp_path / "run", rounds=2)
@@ -308,7 +325,9 @@ def test_the_bar_of_the_rounds_moves_within_a_round(tmp_path: Path):
     phases = [{"name": "rounds", "done": 1, "total": 2}, {"name": "sampling", "done": 5, "total": 10}]
     line.file("run", "progress").write_text(json.dumps(phases))
     shown = live.status_html(live.standing(line, tmp_path, "run"))
-    assert "sampling 5 of 10" in shown and "value='1.450' max='2'" in shown
+    planned = 2
+    share = 100 * (2 + 0.35 / 2) / (planned + 1)
+    assert f"Round 2 of {planned}: drawing samples" in shown and f"width:{share:.1f}%" in shown
 
 
 def test_what_a_run_says_of_itself_is_escaped(tmp_path: Path):

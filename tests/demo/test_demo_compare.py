@@ -7,6 +7,7 @@ import json
 import math
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -135,16 +136,27 @@ def test_texts_of_visitors_and_models_are_escaped():
 
 def test_every_picture_has_an_alternative_text_and_a_slider_that_keys_move():
     html = compare_view.shown(comparison())
-    assert html.count("<img ") == html.count(" alt='") == 4
-    assert html.count("type='range'") == 2
+    assert html.count("<img ") == html.count(" alt='") == 4 and "type='range'" not in html  # side by side
+    slides = compare_view.shown(comparison(asked=replace(comparison().asked, slide=True)))
+    assert slides.count("<img ") == slides.count(" alt='") == 4 and slides.count("type='range'") == 2
     strip = compare_view.shown(comparison(columns=[*comparison().columns, comparison().columns[1]]))
     assert strip.count("<img ") == strip.count(" alt='") == 6 and "type='range'" not in strip
+
+
+def test_while_pictures_come_they_keep_their_places():
+    """What is to come has its place from the first moment on, with the labels that stay."""
+    whole = comparison()
+    begun = compare_view.shown(comparison(columns=whole.columns[:1], measures=()))
+    assert begun.count("compare-card") == whole.asked.k and begun.count("<img ") == begun.count("compare-room") == whole.asked.k
+    assert begun.count("<b>before</b>") == begun.count("<b>after</b>") == whole.asked.k
+    strip = comparison(asked=replace(whole.asked, strengths=(0.5, 1.0)), columns=whole.columns[:1], measures=())
+    assert "grid-template-columns: repeat(3," in compare_view.shown(strip)
 
 
 def test_what_is_not_scored_is_shown_as_such_and_never_as_zero():
     html = compare_view.summary(comparison())
     assert "<td>1.000</td><td>1.750</td>" in html  # means of what is scored
-    assert "+0.5<" in html  # over the one pair that is scored on both sides
+    assert "+0.500<" in html  # over the one pair that is scored on both sides
     assert "–" in compare_view.shown(comparison())
 
 
@@ -220,9 +232,10 @@ def app(tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_person_compares_slides_and_takes_a_pair_away(app, open_page):
-    page = open_page(app.url, size=WIDE)
+    page = open_page(app.url, tab="Compare", size=WIDE)
     assert page.get_by_text("Nothing drawn yet").is_visible()
     shot(page, "compare-empty-wide")
+    page.locator("#compare-view").get_by_text("Slider", exact=True).click()
     page.get_by_role("button", name="Compare", exact=True).click()
     page.get_by_text("per picture").wait_for()
     slides = page.locator(".compare-slide")
@@ -254,7 +267,7 @@ def test_a_person_compares_slides_and_takes_a_pair_away(app, open_page):
 
 @pytest.mark.slow
 def test_a_narrow_dark_window_holds_it_all(app, open_page):
-    page = open_page(app.url, size=NARROW, dark=True)
+    page = open_page(app.url, tab="Compare", size=NARROW, dark=True)
     page.get_by_text("a large purple cross").first.click()
     page.wait_for_function("document.querySelector('#compare-prompt textarea').value.startsWith('a large purple')")
     page.get_by_role("button", name="Compare", exact=True).click()
@@ -265,7 +278,7 @@ def test_a_narrow_dark_window_holds_it_all(app, open_page):
 
 @pytest.mark.slow
 def test_a_mistake_is_told_in_words_and_stop_gives_the_work_up(app, open_page):
-    page = open_page(app.url)
+    page = open_page(app.url, tab="Compare")
     page.locator("#compare-prompt textarea").fill(" ")
     page.get_by_role("button", name="Compare", exact=True).click()
     page.get_by_text("the prompt is empty").wait_for()

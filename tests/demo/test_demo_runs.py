@@ -60,9 +60,11 @@ def test_cards_carry_a_picture_or_a_text_with_what_is_known_of_it(run: Path, tmp
     assert "<i>" not in run_view.cards_html(text)
 
 
-def test_the_best_of_the_newest_round_are_shown_first(run: Path):
-    rnd, cards = gallery.newest_best(run, 8)
-    assert rnd == 3 and [card.kept for card in cards] == [True, True]
+def test_samples_of_the_newest_rounds_first_prompt_are_ranked(run: Path):
+    rnd, cards = gallery.newest_ranked(run, 8)
+    scores = [card.scores[gallery.facts(run, 3).reward] for card in cards]
+    assert rnd == 3 and len({card.prompt for card in cards}) == 1 and scores == sorted(scores, reverse=True)
+    assert len(gallery.newest_ranked(run, 1)[1]) == 1
     with pytest.raises(StoreError, match="no samples of round 9"):
         gallery.facts(run, 9)
 

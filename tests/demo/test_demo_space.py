@@ -46,7 +46,7 @@ def test_those_who_know_the_password_find_all_pages(tmp_path):
     done = probed(tmp_path, "ada:love:lace")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    assert set(found["tabs"]) == {"compare", "align", "runs", "preferences", "text", "rewards"}
+    assert set(found["tabs"]) == {"story", "compare", "align", "runs", "preferences", "text", "rewards"}
     assert found["auth"] == ["ada", "love:lace"] and found["steps"] == 100
 
 

@@ -10,6 +10,7 @@ import pytest
 from conftest import NARROW, WIDE, served, shot
 
 from raft_core.errors import ConfigError, DataError
+from raft_core.report.differing import differing
 from raft_core.types import Prompt
 from raft_demo.shared.comparable import comparables
 from raft_demo.shared.limits import Limits
@@ -18,7 +19,7 @@ from raft_demo.studio import Studio
 from raft_demo.text import page as text
 from raft_demo.text import texts
 from raft_demo.text import view as text_view
-from raft_demo.text.differing import differing, pieces
+from raft_demo.text.pieces import pieces
 from raft_demo.text.texts import Asked, Chain, Completion, Completions, Party, Verdict
 
 EXAMPLE = "bundled:examples/sums_raft"

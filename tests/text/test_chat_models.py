@@ -14,11 +14,12 @@ from raft_cli import main
 from raft_core.errors import ConfigError, DataError
 from raft_core.prompts import read_prompts
 from raft_core.sampling import requests
+from raft_core.sources.from_table import FromTable
 from raft_core.store.rounds import read_round
 from raft_core.testing import close
 from raft_core.types import Prompt, Request
 from raft_text import CausalLM, Lora, Sampling
-from raft_text.demonstrations import Demonstrated, write_winners
+from raft_text.demonstrations import write_winners
 from raft_text.model.encoding import PromptEncoder
 from raft_text.options import Prompting
 
@@ -378,8 +379,8 @@ def test_generate_reads_conversations_and_tells_what_is_refused(recipe, folder, 
 
 
 def test_a_response_that_a_template_writes_more_into_is_kept_as_given(folder):
-    made = policy(folder["qwen3"], Demonstrated)
+    made, source = policy(folder["qwen3"]), FromTable()
     made.load()
-    prompt = Prompt("a", {"response": "b"})
-    (sample,) = made.render(made.sample([Request(prompt, 0, 0)], purpose="round"))
+    asked = source.requests([Prompt("a", {"response": "b"})], 1, 0, 1)
+    (sample,) = source.render_samples(made, source.samples(made, asked, trace=False))
     assert sample.output == "b" and np.isclose(sample.meta["tokens"], len(sample.tensors["tokens"]))

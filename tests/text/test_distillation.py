@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from raft_cli import main
+from raft_core.capabilities import RunPlans
 from raft_core.errors import ConfigError, ModelError
 from raft_core.sampling import requests
 from raft_core.store.store import read_history, read_round
@@ -19,6 +20,7 @@ from raft_text import CausalLM, Lora, Sampling
 from raft_text.distillation import Distillation, jensen_shannon
 from raft_text.from_teacher import FromTeacher
 from raft_text.model.loading import load_model
+from raft_text.rewards.length import Length
 
 PROMPTS = [Prompt("abc"), Prompt("a longer one")]
 
@@ -185,7 +187,7 @@ def test_the_teacher_writes_its_share(load, tiny):
     policy, other = load(), CausalLM(str(tiny(seed=1)), lora=None, sampling=Sampling(max_new_tokens=8, batch_size=4))
     other.load()
     source = FromTeacher(str(tiny(seed=1)), share=0.5)
-    assert source.suits(policy) == []
+    assert source.check_run(RunPlans(policy, Length(), PROMPTS, 8, True)) == []
     source.attach(policy)
     asked = source.requests(PROMPTS, 8, 0, 1)
     samples = source.samples(policy, asked, trace=True)

@@ -13,13 +13,16 @@ import torch
 import yaml
 
 from raft_cli import main
+from raft_core.conversations import response
 from raft_core.errors import ConfigError, DataError
 from raft_core.prompts import read_prompts
+from raft_core.rewards.given import Given
 from raft_core.store.store import read_history, read_round
 from raft_core.store.tables import write_samples
+from raft_core.testing import FakePolicy
 from raft_core.types import Prompt, Request, Sample, Scores
-from raft_text import Sampling
-from raft_text.demonstrations import Demonstrated, Given, ResponseLoss, response, write_winners
+from raft_text import CausalLM, Sampling
+from raft_text.demonstrations import ResponseLoss, write_winners
 
 PAIRS = {"say one": "abab", "say two": "abab", "say three": "abab", "say four": "abab", "say five": "abab"}
 
@@ -87,9 +90,9 @@ def test_winners_are_the_best_different_ones_and_of_equals_the_earlier(tmp_path)
     assert rows == [{"id": 3, "prompt": "p", "response": text} for text in ("x", "y", "v")]
 
 
-def test_the_loss_is_that_of_the_side_that_is_compared(load, tiny):
+def test_the_loss_is_that_of_the_side_that_is_compared(tiny):
     """Before and after differ by the weights alone, and a prompt without a response is not scored."""
-    policy = Demonstrated(str(tiny()), sampling=Sampling(max_new_tokens=2, batch_size=2))
+    policy = CausalLM(str(tiny()), sampling=Sampling(max_new_tokens=2, batch_size=2))
     policy.load()
     judge = ResponseLoss()
     judge.attach(policy)
@@ -107,8 +110,8 @@ def test_the_loss_is_that_of_the_side_that_is_compared(load, tiny):
             assert losses[:2] == pytest.approx([expected] * 2, rel=1e-5) and np.isnan(losses[2:]).all()
             found.append(losses[0])
     assert abs(found[0] - found[1]) > 0.01
-    with pytest.raises(ConfigError, match="and not of CausalLM"):
-        judge.attach(load("llama"))
+    with pytest.raises(ConfigError, match="and not of FakePolicy"):
+        judge.attach(FakePolicy())
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
@@ -143,4 +146,3 @@ def test_what_is_given_scores_one():
     prompts = [Prompt("p", {"response": "yes"}), Prompt("p", {"answer": "no"}), Prompt("p")]
     samples = [Sample(Request(prompt, 0, 0), output="yes ") for prompt in prompts]
     assert np.array_equal(Given()(samples), [1, 0, np.nan], equal_nan=True)
-    assert Demonstrated.modality == "text"

@@ -86,3 +86,18 @@ def test_a_recipe_is_the_same_loop_with_other_parts(name, shrunken, tiny, tmp_pa
         expected = {"offline_st": 16, "online_st": 8, "raft": 4, "rest": 16, "calculator": 4}[name]
         assert (scores.columns[scores.reward][kept] == 1).all() and kept.sum() == expected
     assert ("text/turns" in row) == (name == "calculator")
+
+
+def test_a_student_learns_the_right_solutions_of_a_run(shrunken, tmp_path, monkeypatch):
+    alternating = lambda _self, samples: [float(i % 2) for i in range(len(samples))]  # noqa: E731
+    monkeypatch.setattr("raft_text.reasoning.reward.AnswerReward.__call__", alternating)
+    assert main(["align", str(CONFIGS / "sums_raft.yaml"), *shrunken]) == 0
+    words = [*shrunken[:-1], "student", "--samples.run", "run", "--evaluation.prompts", "1"]
+    assert main(["align", str(CONFIGS / "sums_distilled.yaml"), *words]) == 0
+    drawn, _, chosen = read_round(tmp_path / "run", 1)
+    samples, scores, kept = read_round(tmp_path / "student", 1)
+    winners = {(s.prompt.text, s.output.strip()) for s, each in zip(drawn, chosen, strict=True) if each}
+    assert {(s.prompt.text, s.output.strip()) for s in samples} <= winners and kept.all()
+    assert (scores.columns["given"] == 1).all()
+    (row,) = read_history(tmp_path / "student")
+    assert row["train/steps"] > 0 and "judge/accuracy" in row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
 import sys
@@ -12,6 +13,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from raft_core.config.components import Walk
 from raft_core.config.importing import anchored
@@ -19,11 +21,14 @@ from raft_core.config.listing import KINDS, classes, public_names, short_names
 from raft_core.config.run_config import RunConfig, as_yaml, check, overridden, parse_overrides, read_yaml
 from raft_core.config.schema import Typed
 from raft_core.errors import ConfigError
+from raft_core.prompts import PromptFiles, gather
 from raft_core.protocols import RewardInfo
 from raft_core.rewards.function import FunctionReward
 from raft_core.selectors.best_of_k import BestOfK, TopFraction
+from raft_core.store.rounds import round_folder
+from raft_core.store.tables import write_samples
 from raft_core.testing import FakePolicy, FakeReward
-from raft_core.types import Groups, Prompt, Request, Sample
+from raft_core.types import Groups, Prompt, Request, Sample, Scores
 
 ROOT = Path(__file__).parents[3]
 RECIPES = sorted((ROOT / "configs").rglob("*.yaml"))
@@ -338,9 +343,23 @@ def test_recipes_open_with_command_cost_and_expectation(recipe):
     assert str(recipe.relative_to(ROOT / "configs").with_suffix("")) in command
 
 
+def a_run(folder, raw):
+    """A run with one sample of the recipe's first prompt, as another run would have left it."""
+    text = raw["policy"]["class_path"] == "CausalLM"
+    prompt = gather(PromptFiles(**raw["prompts"]), 0).train[0]
+    sample = Sample(Request(prompt, 0, 0), output="an answer" if text else Image.new("RGB", (64, 64)))
+    write_samples(
+        round_folder(folder, 1) / "samples.parquet", [sample], Scores("r", {"r": np.ones(1)}), np.ones(1, bool), rnd=1
+    )
+    (folder / "run.json").write_text(json.dumps({"modality": "text" if text else "image"}))
+    return str(folder)
+
+
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: str(path.relative_to(ROOT / "configs")))
-def test_recipes_pass_the_check(recipe):
+def test_recipes_pass_the_check(recipe, tmp_path):
     raw = overridden(read_yaml(recipe), parse_overrides(["--trainer.mixed_precision", "no"]))  # as on any machine
+    if "FromRun" in str(raw.get("samples")):
+        raw["samples"]["init_args"]["run"] = a_run(tmp_path / "run", raw)
     checked = check(raw, base=recipe.parent)
     assert checked.prompts.held_out
     assert check(checked.plain).plain == checked.plain
@@ -474,6 +493,14 @@ def test_a_pipe_is_no_configuration(tmp_path):
         ({f"key{i}": 1 for i in range(10_000)}, "9980 more keys that are not known"),
         ({"judges": ["FakeReward"] * 5000}, "lists 5000 entries"),
         ({"prompts": {"train": "a" * 5000}}, "does not exist"),
+        ({"evaluation": {"k": 10**11}}, "at most 10000000 are possible"),
+        ({"reward": "raft_core.errors.__dict__"}, "not a class or a function"),
+        ({"policy": {"class_path": "CausalLM", "init_args": {"model": "a/" * 3000}}}, "File name too long"),
+        ({"policy": {"class_path": "CausalLM", "init_args": {"model": "a", "lora": {"rank": 10**9}}}}, "rank is 1000000000"),
+        (
+            {"policy": {"class_path": "StableDiffusion", "init_args": {"model": "a", "sampling": {"width": 10**9}}}},
+            "width is 1000000000, but at most 16384 pixels are possible",
+        ),
         ({"k": "&a [x, *a]"}, "cannot be read"),
         ({"reward": {"class_path": "FakeReward", "init_args": [1]}}, "init_args is [1], but must be a mapping"),
     ],
@@ -482,6 +509,12 @@ def test_values_that_no_setting_means(raw, change, words):
     found = mistakes(raw | change)
     assert any(words in mistake for mistake in found), found
     assert len(found) < 110 and all(len(mistake) < 1000 for mistake in found)
+
+
+def test_a_path_that_cannot_be_one_is_no_output_folder(raw):
+    with pytest.raises(ConfigError, match="cannot be an output folder: File name too long") as caught:
+        check(raw | {"output": "a" * 5000}, begins=True)
+    assert len(str(caught.value)) < 300
 
 
 def test_paths_on_the_command_line_that_lead_nowhere(raw):

@@ -1,16 +1,19 @@
+import base64
+import hashlib
 import html
 import html.parser
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageSequence
 
-from raft_core.errors import StoreError
+from raft_core.errors import DataError, StoreError
 from raft_core.evaluation.evaluate import evaluate
 from raft_core.evaluation.files import write_results
 from raft_core.format import evenly, size
@@ -20,19 +23,23 @@ from raft_core.monitoring.monitor import Monitor
 from raft_core.monitoring.stopping import KlAbove
 from raft_core.objectives.sft import Sft
 from raft_core.prompts import PromptSet
+from raft_core.report.animation import frames, write_animation
 from raft_core.report.data import charts, costs, known_rules, read_run_data
+from raft_core.report.differing import marked_words
 from raft_core.report.facts import component, policy_facts
 from raft_core.report.page import page_of, write_report
-from raft_core.report.pictures import best_median_worst, first_of_each, sheet, view
+from raft_core.report.pictures import best_median_worst, first_of_each, view
 from raft_core.report.plots import BOTTOM, HEIGHT, LEFT, RIGHT, WIDTH, Series, chart, plot, tick_label, whisker
 from raft_core.report.render import render_page, write_plot
+from raft_core.report.rounds import SHOWN_SAMPLES, story
+from raft_core.report.words import account, headline
 from raft_core.rewards.scoring import Scorer
 from raft_core.selectors.best_of_k import BestOfK
 from raft_core.store.store import Store
 from raft_core.testing import FakePolicy, FakeReward
 from raft_core.training.optim import Optimizer
 from raft_core.training.trainer import Trainer
-from raft_core.types import Prompt
+from raft_core.types import Prompt, Request
 
 ROUNDS, K = 3, 3
 TRAIN = [Prompt(f"a thing of kind {i}") for i in range(3)]
@@ -91,23 +98,34 @@ class Elements(html.parser.HTMLParser):
 
 def test_the_page_stands_alone(page):
     elements = Elements(page)
-    assert not elements.all("script") and not elements.all("link") and not elements.all("iframe")
+    assert not elements.all("link") and not elements.all("iframe") and not any("src" in each for each in elements.all("script"))
     images = elements.all("img")
     assert images and all(image["src"].startswith("data:image/webp;base64,") and image["alt"] for image in images)
-    assert "http" not in page.replace("http-equiv", "") and "url(" not in page
+    assert (
+        "http" not in page.replace("http-equiv", "")
+        and page.count("url(") == page.count("url(data:image/webp;base64,") == ROUNDS
+    )
     assert len(page) < 500_000
 
 
+def test_the_page_runs_its_own_script_alone(page):
+    (rule,) = [meta["content"] for meta in Elements(page).all("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
+    (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in rule and "default-src 'none'" in rule and "img-src data:" in rule
+
+
 def test_prompts_are_text_and_never_markup(page):
-    assert "<script>" not in page
+    assert page.count("<script>") == 1
     assert "&lt;script&gt;alert(&#39;held &amp; out&#39;)&lt;/script&gt;" in page
 
 
 def test_every_part_is_there(page):
-    headings = ["Before and after", "What changed", "Round by round", "Best, median and worst change", "Samples of each round"]
-    headings += ["Time and memory", "Samples without a score", "What was run"]
+    headings = ["Round by round", "How alike they became", "Reward, judges, diversity", "Best, median and worst change"]
+    headings += ["What changed", "Samples without a score", "What was run"]
     places = [page.index(f"<h2>{heading}</h2>") for heading in headings]
     assert places == sorted(places)
+    assert page.index('id="hero"') < places[0]  # pictures first
     for title in ("Reward: brightness", "Judge: darkness", "KL", "Diversity", "Loss"):
         assert f"<b>{title}</b>" in page
     assert "BestOfK" in page and "all 3 rounds are done" in page
@@ -170,22 +188,96 @@ def test_pairs_are_chosen_by_rule(run):
     assert changes[0] == reward.max() and changes[-1] == reward.min()
 
 
-def test_sheets_show_every_sample_and_mark_the_kept(run, page):
+def test_the_rounds_show_every_sample_best_first_and_mark_the_kept(run, page):
     data = read_run_data(run)
-    shown = sheet(data.rounds[0], data.history[0])
-    assert shown is not None
-    assert [cell.kept for cell in shown.cells] == list(data.rounds[0].kept)
-    assert sum(cell.kept for cell in shown.cells) == len(TRAIN)
-    assert "brightness" in shown.cells[0].title and TRAIN[0].text in shown.cells[0].title
-    assert page.count('<i class="kept"') == ROUNDS * len(TRAIN)
+    told = story(data.rounds, {row["round"]: row for row in data.history}, data.stored)
+    assert told is not None and set(told.prompts) == {p.text for p in TRAIN} and told.shared and not told.note
+    scores = data.rounds[0].scores.columns["brightness"]
+    for place, prompt in enumerate(told.prompts):
+        panel = told.rounds[0].panels[place]
+        assert panel is not None
+        rows = [i for i, sample in enumerate(data.rounds[0].samples) if sample.prompt.text == prompt]
+        assert panel.best == f"{max(scores[i] for i in rows):.3f}"
+        assert [cell.kept for cell in panel.cells] == [True, False, False]  # BestOfK
+        assert [cell.title.split(" · ")[0] for cell in panel.cells] == ["1 of 3", "2 of 3", "3 of 3"]
+        assert [(cell.x, cell.y) for cell in panel.cells] == [(0, place), (1, place), (2, place)]
+    assert all(both for both in told.ends)
+    cells = ROUNDS * len(TRAIN) * K
+    assert page.count('class="cell kept"') >= ROUNDS * len(TRAIN) and page.count('<i class="pic"') >= cells
+
+
+def test_of_many_samples_the_kept_ones_are_among_those_shown(run):
+    data = read_run_data(run)
+    one = data.rounds[0]
+    n = 2 * SHOWN_SAMPLES
+    prompt = one.samples[0].prompt
+    samples = [replace(one.samples[0], request=Request(prompt, i, i)) for i in range(n)]
+    scores = replace(one.scores, columns={"brightness": np.arange(n, dtype=float)}, failures={})
+    told = story([replace(one, samples=samples, scores=scores, kept=[i == n - 1 for i in range(n)])], {}, 1)
+    assert told is not None and told.rounds[0].panels[0] is not None
+    cells = told.rounds[0].panels[0].cells
+    assert len(cells) == SHOWN_SAMPLES and [cell.kept for cell in cells] == [True] + [False] * (SHOWN_SAMPLES - 1)
+    assert f"{SHOWN_SAMPLES} of {n} samples" in told.note
+    assert told.ends == [None]  # of one round there is no before and after
+
+
+def test_rounds_of_other_prompts_each_show_some_of_theirs(run):
+    data = read_run_data(run)
+    others = []
+    for one in data.rounds:
+        requests = [replace(s.request, prompt=Prompt(f"{s.prompt.text}, {one.rnd}")) for s in one.samples]
+        others.append(replace(one, samples=[replace(s, request=r) for s, r in zip(one.samples, requests, strict=True)]))
+    told = story(others, {}, ROUNDS)
+    assert told is not None and not told.shared
+    assert all(sum(panel is not None for panel in one.panels) == len(TRAIN) for one in told.rounds)
+    assert told.rounds[-1].panels[told.begins] is not None
+    page = render_page(replace(page_of(data), story=told))
+    assert "The best of every prompt in every round" not in page and "How alike they became" not in page
+
+
+def test_what_came_of_a_run_in_sentences(run):
+    data = read_run_data(run)
+    first, judges, *_ = headline(data)
+    assert first.startswith("On 5 held-out prompts, brightness rose from ") and "% of the samples got better" in first
+    assert "darkness fell from" in judges and "flaky" in judges
+    told = " ".join(sentence for paragraph in account(data, costs(data.history)) for sentence in paragraph)
+    assert "Each of its 3 rounds drew 9 samples, 3 for each of 3 prompts, and brightness scored them." in told
+    assert "It ended because all 3 rounds are done." in told and "The rounds took" in told
+    assert not re.search(r"[{}\[\]_]", told)
 
 
 def test_texts_are_shown_as_texts(tmp_path):
     folder = make_run(tmp_path / "texts", "text", rounds=1)
     elements = Elements(page := write_report(folder).read_text(encoding="utf-8"))
-    assert not elements.all("img")
+    assert not elements.all("img") and 'class="pic"' not in page
     assert read_run_data(folder).rounds[0].samples[0].output in page
-    assert "<h2>Samples of each round</h2>" in page
+    assert "<h2>Round by round</h2>" in page
+    assert page.index("Best change") < page.index("Worst change") < page.index("The first samples")
+
+
+def test_words_that_differ_are_marked():
+    before, after = marked_words("the cat sat on the mat, quite still", "the dog sat on the mat, quite still")
+    assert before == (("the ", False), ("cat ", True), ("sat on the mat, quite still", False))
+    assert after == (("the ", False), ("dog ", True), ("sat on the mat, quite still", False))
+    assert marked_words("one thing", "something else") == ((("one thing", False),), (("something else", False),))
+    long = "word " * 3000
+    assert marked_words(long, "word") == (((long, False),), (("word", False),))
+
+
+def test_an_animation_shows_the_same_prompts_round_after_round(run):
+    for kind in ("gif", "webp"):
+        with Image.open(write_animation(run, kind)) as moving:
+            assert sum(1 for _ in ImageSequence.Iterator(moving)) == ROUNDS + 1  # and the trained model
+            assert moving.info["loop"] == 0
+    shown = frames(read_run_data(run))
+    assert [frame.heading for frame in shown] == ["Round 1 of 3", "Round 2 of 3", "Round 3 of 3", "Trained"]
+    assert [len(row) for row in shown[0].samples] == [len(TRAIN)] * K
+    assert sum(mark for row in shown[0].kept for mark in row) == len(TRAIN)
+
+
+def test_there_is_no_animation_of_texts(tmp_path):
+    with pytest.raises(DataError, match="no pictures"):
+        write_animation(make_run(tmp_path / "texts", "text", rounds=1))
 
 
 def test_a_run_that_has_only_begun_has_a_report(tmp_path):
@@ -204,7 +296,7 @@ def test_damage_is_said_and_the_rest_is_shown(tmp_path):
     page = write_report(folder).read_text(encoding="utf-8")
     top = page[page.index("<body>") : page.index("<h2>")]
     assert "evaluation" in top and "round 2" in top
-    assert "<b>Round 1</b>" in page and "<b>Reward: brightness</b>" in page
+    assert "<b>Round 1</b>" in page and "<b>Round 2</b>" not in page and "<b>Reward: brightness</b>" in page
 
 
 def test_no_run_no_report(tmp_path):

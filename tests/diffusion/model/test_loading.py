@@ -143,7 +143,7 @@ def test_configurations_that_cannot_work_are_refused_before_a_weight_is_loaded(c
     rewritten(copied / name, **changes)
     (found,) = mistakes(copied)
     assert says in found
-    monkeypatch.setattr("raft_diffusion.model.loading._load_part", None)  # an error of another kind
+    monkeypatch.setattr("raft_diffusion.model.loading.load_part", None)  # an error of another kind
     with pytest.raises((ModelError, ConfigError), match=says):
         StableDiffusion(str(copied)).load()
 
@@ -420,8 +420,9 @@ def test_importing_the_package_is_cheap():
 def test_public_names():
     import raft_diffusion
 
-    names = ["Addons", "DenoisingLoss", "Embedding", "Lora", "Memory", "MergedLora", "Sampling", "StableDiffusion"]
-    assert raft_diffusion.__all__ == names
+    ours = ["Addons", "DenoisingLoss", "Embedding", "Lora", "Memory", "MergedLora", "Sampling", "StableDiffusion"]
+    others = ["PipelineLoss", "PipelineMemory", "PipelineSampling", "StochasticSteps", "TextToImage", "TransformerLora"]
+    assert raft_diffusion.__all__ == sorted(ours + others)
     assert all(getattr(raft_diffusion, name).__name__ == name for name in raft_diffusion.__all__)
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         _ = raft_diffusion.Nothing
