@@ -70,6 +70,6 @@ class FromTeacher:
 
     def _written(self, policy: CausalLM, asked: Sequence[Request], trace: bool) -> list[Sample]:
         """What the teacher writes to the prompts as the policy reads them; traced, with the policy's own log-probs."""
-        completions = Completions(policy.engine, policy.sampling, None, self.teacher.draw, policy.on_step)
+        completions = Completions(policy.engine, policy.sampling, None, self.teacher.draw, policy.on_step, policy.environment)
         samples = [replace(s, meta={**s.meta, "teacher": self.teacher.name}) for s in completions(asked, "round", trace=False)]
         return policy.replay.traced(samples, reference=False) if trace else samples
