@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import pytest
 import torch
@@ -10,14 +11,14 @@ import yaml
 
 from raft_cli import main
 from raft_core.errors import ConfigError, ModelError
+from raft_core.machine.torchvision import ensure_importable
 from raft_core.sampling import requests
 from raft_core.testing import close
 from raft_core.types import Prompt
 from raft_text import CausalLM, Lora, Sampling
 from raft_text.model.loading import load_model
 
-#: peft asks transformers by an old name, where an adapter is made that is not ours.
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+ensure_importable()
 
 PROMPTS = [Prompt("abc"), Prompt("a longer one")]
 SAMPLING = Sampling(max_new_tokens=8, batch_size=4)
@@ -31,9 +32,10 @@ def foreign(tiny, tmp_path_factory):
     def written(**settings):
         folder = tmp_path_factory.mktemp("peft")
         network = load_model(str(tiny()), torch.float32)
-        made = get_peft_model(
-            network, LoraConfig(**{"r": 3, "lora_alpha": 5, "target_modules": ["q_proj", "v_proj"]} | settings)
-        )
+        settings = {"r": 3, "lora_alpha": 5, "target_modules": ["q_proj", "v_proj"]} | settings
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an old name
+            made = get_peft_model(network, LoraConfig(**settings))
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
             for name, parameter in made.named_parameters():
