@@ -11,14 +11,13 @@ def pixels_per_latent(vae: Mapping[str, Any]) -> int:
     return 2 ** (len(vae["block_out_channels"]) - 1)
 
 
-def granularity(vae: Mapping[str, Any], unet: Mapping[str, Any]) -> int:
-    """Width and height must be multiples of this: the VAE's factor times the U-Net's halvings."""
-    return pixels_per_latent(vae) * 2 ** (len(unet["down_block_types"]) - 1)
-
-
 def mistakes(sizes: Mapping[str, int | None], vae: Mapping[str, Any], unet: Mapping[str, Any]) -> list[str]:
-    """What is wrong with width and height, in words, with the nearest that work."""
-    step = granularity(vae, unet)
+    """What is wrong with width and height, in words, with the nearest that work.
+
+    A U-Net's halvings set no limit: where one does not come out even, diffusers has the way up take
+    the sizes of the way down.
+    """
+    step = pixels_per_latent(vae)
     found = []
     unset = [f"sampling.{name}" for name, value in sizes.items() if value is None]
     if unset and unet.get("sample_size") is None:
@@ -29,6 +28,6 @@ def mistakes(sizes: Mapping[str, int | None], vae: Mapping[str, Any], unet: Mapp
             nearest = f"{below} or {above}" if below else str(above)
             found.append(
                 f"sampling.{name} is {value}, but this model draws multiples of {step} only "
-                f"({pixels_per_latent(vae)} pixels per latent, halved {len(unet['down_block_types']) - 1} times); use {nearest}"
+                f"({step} pixels per latent); use {nearest}"
             )
     return found

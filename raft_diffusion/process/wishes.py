@@ -10,7 +10,7 @@ from raft_core.reading.files import Unreadable, excerpt
 from raft_core.reading.shapes import whole_number
 from raft_core.types import Prompt
 from raft_diffusion.options import LARGEST_SIDE
-from raft_diffusion.process.resolution import granularity
+from raft_diffusion.process.resolution import pixels_per_latent
 
 T = TypeVar("T", bound=Hashable)
 
@@ -63,7 +63,7 @@ def mistakes(
 
     Args:
         vae: configuration of the VAE; empty when it is not known yet.
-        unet: the same of the U-Net.
+        unet: the same of the U-Net; empty likewise.
     """
     found = []
     try:
@@ -71,7 +71,7 @@ def mistakes(
     except DataError as error:
         return [str(error)]
     if vae and unet:
-        step = granularity(vae, unet)
+        step = pixels_per_latent(vae)
         odd = [prompt for prompt, size in sizes.items() if any(side is not None and side % step for side in size)]
         if odd:
             width, height = sizes[odd[0]]

@@ -14,6 +14,7 @@ from raft_core.sampling import requests
 from raft_core.testing import close
 from raft_core.types import Prompt
 from raft_diffusion import DenoisingLoss, Lora, Memory, Sampling, StableDiffusion
+from raft_diffusion.process import resolution
 
 KINDS = ("sd1", "sd2", "sdxl")
 PROMPTS = [Prompt("a red cat"), Prompt("dog")]
@@ -87,6 +88,36 @@ def test_sampling_is_that_of_the_diffusers_pipeline(load, kind):
         for request in asked(k=1)
     ]
     close(ours, torch.stack(theirs))
+
+
+def test_a_size_that_the_unet_halves_unevenly_is_drawn_and_learned(load, monkeypatch):
+    step = resolution.pixels_per_latent(load("sd1").engine.pipe.vae.config)
+    policy = load("sd1", sampling={"steps": 3, "width": 5 * step, "height": 7 * step})
+    assert policy.check() == []
+    samples = policy.sample(asked(k=1))
+    assert samples[0].tensors["latents"].shape[1:] == (7, 5)
+    pipe = policy.engine.pipe
+    pipe.set_progress_bar_config(disable=True)
+    from diffusers import DDIMScheduler
+
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+    request = asked(k=1)[0]
+    monkeypatch.setattr(
+        pipe, "check_inputs", lambda *_, **__: None
+    )  # it wants multiples of 8, and this VAE has 2 pixels per latent
+    theirs = pipe(
+        request.prompt.text,
+        num_inference_steps=3,
+        guidance_scale=3.0,
+        width=5 * step,
+        height=7 * step,
+        generator=torch.Generator().manual_seed(request.seed),
+        output_type="latent",
+    )
+    close(latents(samples)[0], theirs.images[0])
+    loss = policy.nll(samples, policy.draw(samples, range(len(samples))))
+    loss.sum().backward()
+    assert torch.isfinite(loss).all() and any(p.grad.abs().sum() > 0 for p in policy.trainable().values())
 
 
 @pytest.mark.parametrize("kind", KINDS)
