@@ -47,6 +47,15 @@ def foreign(tiny, tmp_path_factory):
     return written
 
 
+def by_peft(tiny, folder):
+    """The base with an adapter, as peft loads it."""
+    from peft import PeftModel
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an old name
+        return PeftModel.from_pretrained(load_model(str(tiny()), torch.float32), folder).eval()
+
+
 def policy_on(tiny, lora, **settings):
     policy = CausalLM(str(tiny()), lora=lora, sampling=SAMPLING, **settings)
     assert policy.check() == []
@@ -67,12 +76,10 @@ def likelihoods(network, policy, samples):
 
 @pytest.mark.parametrize("settings", [{}, {"use_rslora": True}])
 def test_it_begins_as_peft_has_it_and_is_held_to_that(tiny, foreign, settings):
-    from peft import PeftModel
-
     folder = foreign(**settings)
     policy = policy_on(tiny, Lora(init=str(folder)))
     samples = policy.sample(requests(PROMPTS, 2, 0, 1))
-    theirs = PeftModel.from_pretrained(load_model(str(tiny()), torch.float32), folder).eval()
+    theirs = by_peft(tiny, folder)
     with torch.no_grad():
         own, reference = policy.nll(samples, None), policy.nll(samples, None, reference=True)
     close(-own, likelihoods(theirs, policy, samples))
@@ -86,8 +93,6 @@ def test_it_begins_as_peft_has_it_and_is_held_to_that(tiny, foreign, settings):
 
 
 def test_a_run_goes_on_from_a_run_and_exports_a_plain_adapter(tiny, foreign, tmp_path, monkeypatch):
-    from peft import PeftModel
-
     monkeypatch.chdir(tmp_path)
     (tmp_path / "prompts.txt").write_text("one\ntwo\nthree\nfour\nfive\n")
     raw = {
@@ -111,7 +116,7 @@ def test_a_run_goes_on_from_a_run_and_exports_a_plain_adapter(tiny, foreign, tmp
     assert first["kl"] == second["kl"] == 0  # each is compared with what it goes on from
     going_on = policy_on(tiny, Lora(init=str(tmp_path / "first")))
     samples = going_on.sample(requests(PROMPTS, 2, 0, 1))
-    exported = PeftModel.from_pretrained(load_model(str(tiny()), torch.float32), tmp_path / "first" / "export").eval()
+    exported = by_peft(tiny, tmp_path / "first" / "export")
     with torch.no_grad():
         close(-going_on.nll(samples, None), likelihoods(exported, going_on, samples))
     note = json.loads((tmp_path / "second" / "export" / "raft.json").read_text())
@@ -120,7 +125,7 @@ def test_a_run_goes_on_from_a_run_and_exports_a_plain_adapter(tiny, foreign, tmp
     merged = tmp_path / "merged"
     assert main(["export", "second", "--merge", str(merged)]) == 0
     plain = load_model(str(merged), torch.float32)
-    whole = PeftModel.from_pretrained(load_model(str(tiny()), torch.float32), tmp_path / "second" / "export").eval()
+    whole = by_peft(tiny, tmp_path / "second" / "export")
     close(likelihoods(plain, going_on, samples), likelihoods(whole, going_on, samples))
 
 
