@@ -10,12 +10,13 @@ ARGS ?=
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help align demo test check docs format clean
+.PHONY: help align demo test slow check docs format clean
 
 help:
 	@echo 'make align   install, then align the bundled image model (ARGS="--rounds 2" changes settings)'
 	@echo 'make demo    install, then open the app in the browser (ARGS="--port 7861")'
 	@echo 'make test    install with the development tools, then run the tests (ARGS="-k NAME" picks some)'
+	@echo 'make slow    the tests that take longer than ten seconds each: whole runs, browsers, notebooks'
 	@echo 'make check   ruff, pyright and the arrows between rooms'
 	@echo 'make docs    the documentation as a site, in site/'
 	@echo 'make format  let ruff format and mend'
@@ -28,7 +29,10 @@ demo: $(VENV)/.installed-demo
 	$(BIN)/raft demo $(ARGS)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not network" $(ARGS)
+
+slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m "slow and not network" $(ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

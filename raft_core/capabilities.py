@@ -6,7 +6,7 @@ functions below give the answer of a part that lacks one, so that callers never 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -118,6 +118,19 @@ class Recalls(Protocol):
     recalls: bool
 
     def recall(self, earlier: Sequence[Mapping[str, Any]]) -> None: ...
+
+
+@runtime_checkable
+class FollowsJudge(Protocol):
+    """Goes by the scores of one of the run's judges in earlier rounds.
+
+    Attributes:
+        follows: the judge's name.
+        higher_is_better: which way it takes the judge to be better.
+    """
+
+    follows: str
+    higher_is_better: bool
 
 
 # --- of a policy
@@ -241,6 +254,35 @@ class Writes(Protocol):
 
 
 @runtime_checkable
+class SamplesInStages(Protocol):
+    """Can be asked on the way what its samples will be, and told to give some of them up."""
+
+    def check_stages(self, at: Sequence[float]) -> list[str]:
+        """Why it cannot be stopped at these points of the way, in words; called before a weight is loaded."""
+        ...
+
+    def sample_in_stages(
+        self,
+        requests: Sequence[Request],
+        at: Sequence[float],
+        goes_on: Callable[[Sequence[Sample]], Sequence[bool]],
+        *,
+        trace: bool = False,
+    ) -> list[Sample]:
+        """One sample per request for a round of training, as ``Policy.sample`` would draw it, or given up.
+
+        One that was given up has ``rejected`` in its meta, and as its output what was last expected of it. ``evaluations`` in
+        the meta counts the passes of the network that a sample took.
+
+        Args:
+            at: points of the way in (0, 1), ascending.
+            goes_on: called at each of them with all samples that have not been given up, rendered as they would come out; says
+                which go on. Finished ones are shown, too, and stay whatever it says.
+        """
+        ...
+
+
+@runtime_checkable
 class SharesLatents(Protocol):
     """Draws latents, which another policy can take over as they are if the two draw in the same space.
 
@@ -347,6 +389,25 @@ class Adapts(Protocol):
 
         Args:
             scores: [N] of the reward that selects, turned so that higher is better; NaN = not scored, or not made.
+        """
+        ...
+
+
+@runtime_checkable
+class JudgesUnfinished(Protocol):
+    """Has samples scored while they are made. It says how a round is cut into parts, for it may compare those of a prompt."""
+
+    def parts(self, asked: Sequence[Request], size: int) -> Iterator[Sequence[Request]]:
+        """Consecutive parts of about ``size`` requests, the same every time."""
+        ...
+
+    def judged_samples(
+        self, policy: Policy, requests: Sequence[Request], score: Callable[[Sequence[Sample]], np.ndarray], *, trace: bool
+    ) -> list[Sample]:
+        """As ``Source.samples``, with the reward that selects at hand.
+
+        Args:
+            score: rendered samples → [M], higher is better, NaN = not scored.
         """
         ...
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
 
 from raft_core import capabilities
-from raft_core.capabilities import Adapts
+from raft_core.capabilities import Adapts, JudgesUnfinished
 from raft_core.errors import ModelError, RewardError, StoreError
 from raft_core.machine.processes import Processes
 from raft_core.protocols import Policy, Selector, Source
@@ -169,7 +169,7 @@ class Round:
             return None
 
     def _all_parts(self, stages: Sequence[Sequence[Request]]) -> list[Sample]:
-        parts = list(enumerate(part for stage in stages for part in chunks(stage, self.makes.policy.batch_size)))
+        parts = list(enumerate(part for stage in stages for part in self._cut(stage)))
         done: dict[int, list[Sample]] = {}
         with self.makes.reporter.phase("sampling", sum(map(len, stages))) as progress:
             for number, part in self.makes.processes.share(parts):
@@ -185,6 +185,10 @@ class Round:
                     raise StoreError(f"{what}: {error}") from error
         return [sample for number, _ in parts for sample in done[number]]
 
+    def _cut(self, asked: Sequence[Request]) -> Iterator[Sequence[Request]]:
+        source, size = self.makes.source, self.makes.policy.batch_size
+        return source.parts(asked, size) if isinstance(source, JudgesUnfinished) else chunks(asked, size)
+
     def _read_part(self, number: int, part: Sequence[Request]) -> list[Sample] | None:
         if not self.folder.has_part(number):
             return None
@@ -195,10 +199,23 @@ class Round:
             return None
 
     def _make_part(self, number: int, part: Sequence[Request]) -> list[Sample]:
-        samples = examined(normalised(self.makes.source.samples(self.makes.policy, part, trace=self.makes.trace)))
+        samples = examined(normalised(self._drawn(part)))
         require_answers(samples, part, "sample")
         self.folder.keep_part(number, samples)
         return samples
+
+    def _drawn(self, part: Sequence[Request]) -> list[Sample]:
+        makes = self.makes
+        if isinstance(makes.source, JudgesUnfinished):
+            return makes.source.judged_samples(makes.policy, part, self._preview_scores, trace=makes.trace)
+        return makes.source.samples(makes.policy, part, trace=makes.trace)
+
+    def _preview_scores(self, previews: Sequence[Sample]) -> np.ndarray:
+        """[M] scores of samples as they would come out, higher is better, NaN = not scored."""
+        scorer = Scorer(self.makes.scorer.reward)
+        if scorer.recalls:
+            scorer.recall(self.folder.earlier_scores())
+        return scorer(previews).grid(1)[:, 0]
 
     def _begin_scoring(self, samples: list[Sample]) -> list[Sample]:
         """The same samples; rendered, and on their way to be scored, if that is done while the next ones are drawn."""

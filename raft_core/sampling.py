@@ -11,7 +11,7 @@ from raft_core.prompt_files.drawing import own_seed
 from raft_core.protocols import Policy, Purpose
 from raft_core.rng import seed_for
 from raft_core.soundness import examined, render_sound
-from raft_core.types import Prompt, Request, Sample
+from raft_core.types import Grouping, Prompt, Request, Sample
 
 T = TypeVar("T")
 
@@ -39,6 +39,18 @@ def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     """Consecutive slices of at most ``size``. The boundaries depend on nothing else, so a resumed run cuts as before."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
+
+
+def whole_prompts(asked: Sequence[Request], size: int) -> Iterator[Sequence[Request]]:
+    """Consecutive parts of whole prompts: as many as ``size`` requests hold, at least one prompt."""
+    start, end = 0, 0
+    for group in Grouping.of(asked).sizes.tolist():
+        if end > start and end + group - start > size:
+            yield asked[start:end]
+            start = end
+        end += group
+    if end > start:
+        yield asked[start:end]
 
 
 def require_strength(strength: float) -> float:

@@ -139,6 +139,34 @@ class FakeWriter(FakePolicy):
         return torch.full((self.mean.shape[1],), level).logit()
 
 
+class FakeStages(FakePolicy):
+    """A ``FakePolicy`` whose samples can be looked at on the way: at a point a, x is a·x, and a whole way costs 100 passes."""
+
+    def check_stages(self, at: Sequence[float]) -> list[str]:
+        return []
+
+    def sample_in_stages(
+        self,
+        requests: Sequence[Request],
+        at: Sequence[float],
+        goes_on: Callable[[Sequence[Sample]], Sequence[bool]],
+        *,
+        trace: bool = False,
+    ) -> list[Sample]:
+        whole = self.sample(requests, purpose="round", trace=trace)
+        found = [replace(sample, meta={**sample.meta, "evaluations": 100}) for sample in whole]
+        left = list(range(len(found)))
+        for point in at:
+            previews = [replace(whole[i], tensors={"x": point * whole[i].tensors["x"]}) for i in left]
+            verdicts = goes_on(self.render(previews))
+            for i, preview, stays in zip(left, previews, verdicts, strict=True):
+                if not stays:
+                    meta = {**preview.meta, "rejected": True, "evaluations": round(100 * point)}
+                    found[i] = replace(preview, meta=meta)
+            left = [i for i, stays in zip(left, verdicts, strict=True) if stays]
+        return found
+
+
 class FakeReward:
     """The mean of x: higher in every direction that the policy can move to.
 

@@ -23,6 +23,7 @@ from raft_demo.compare import page as compare
 from raft_demo.preferences import page as preferences
 from raft_demo.rewards import page as rewards
 from raft_demo.runs import page as runs
+from raft_demo.shared.addresses import PageInAddress
 from raft_demo.shared.assets import asset
 from raft_demo.shared.hosts import KnownHosts
 from raft_demo.shared.theme import CSS, theme
@@ -55,7 +56,8 @@ def build(studio: Studio, pages: Sequence[ModuleType] = PAGES) -> gr.Blocks:
             asked = request.query_params.get("page", "")
             return gr.Tabs(selected=asked) if asked in names else gr.skip()
 
-        app.load(addressed, None, tabs, show_progress="hidden", queue=False, api_visibility="private")
+        # Through the queue: what goes another way does not bring the address's parameters.
+        app.load(addressed, None, tabs, show_progress="hidden", api_visibility="private")
     app.queue(default_concurrency_limit=VISITORS, max_size=4 * VISITORS)
     return app
 
@@ -93,7 +95,9 @@ def serve(
             address = {"server_name": host, "server_port": port, "auth": auth, "share": share, "inbrowser": open_browser}
             address["root_path"] = root_path
             known = Middleware(KnownHosts, allowed=(*hosts, *(TUNNEL if share else ())))
-            app.launch(**launch_settings(studio), **address, app_kwargs={"middleware": [known]}, prevent_thread_lock=True)
+            settings = launch_settings(studio)
+            settings["app_kwargs"]["middleware"].insert(0, known)
+            app.launch(**settings, **address, prevent_thread_lock=True)
             stopped.wait()
             print("closing", flush=True)
             app.close(verbose=False)
@@ -139,6 +143,7 @@ def launch_settings(studio: Studio, pages: Sequence[ModuleType] = PAGES) -> dict
     """What Gradio is told besides the address. Only the runs folder's pictures may be fetched by path."""
     return {
         "theme": theme(),
+        "app_kwargs": {"middleware": [Middleware(PageInAddress)]},
         "head": f"<script>const UNFORESEEN = {json.dumps(UNEXPECTED)};\n{asset('shared/links.js')}</script>",
         "css": CSS + "".join(getattr(page, "CSS", "") for page in pages),
         "max_threads": 2 * VISITORS,  # a visitor who waits in the line holds one

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from raft_core.machine.devices import resolve_device
 from raft_core.protocols import Phase, Purpose
 from raft_core.rng import torch_rng
 from raft_core.sampling import chunks
+from raft_core.soundness import examined, render_sound
 from raft_core.types import Prompt, Request, Sample
 from raft_diffusion.export import files as export
 from raft_diffusion.export import merged
@@ -31,9 +33,10 @@ from raft_diffusion.model.written import encoded, fitted, latent_space
 from raft_diffusion.options import Addons, DenoisingLoss, Lora, Memory, Sampling
 from raft_diffusion.process import denoise, resolution, schedulers, wishes
 from raft_diffusion.process.noise import noised, target
-from raft_diffusion.process.sampler import Trajectory, noise_like, replay
+from raft_diffusion.process.sampler import Predict, Trajectory, noise_like, replay
 from raft_diffusion.process.sampler import denoise as run_denoising
 from raft_diffusion.process.schedulers import make_scheduler
+from raft_diffusion.process.stages import denoise_in_stages, stage_steps
 
 _NEEDED: Mapping[Phase, tuple[str, ...]] = {"sample": ("unet",), "render": ("vae",), "train": ("unet",)}
 
@@ -219,6 +222,80 @@ class StableDiffusion:
             for index, (request, row) in enumerate(zip(requests, latents, strict=True))
         ]
 
+    def check_stages(self, at: Sequence[float]) -> list[str]:
+        """Too few steps to look in between, and schedulers that tell nothing of the way."""
+        if len(stage_steps(at, self.sampling.steps)) < len(at) or self.sampling.steps < 2:
+            return [f"sampling.steps is {self.sampling.steps}, too few for {len(at)} looks on the way at {list(at)}"]
+        return []
+
+    def sample_in_stages(
+        self,
+        requests: Sequence[Request],
+        at: Sequence[float],
+        goes_on: Callable[[Sequence[Sample]], Sequence[bool]],
+        *,
+        trace: bool = False,
+    ) -> list[Sample]:
+        if trace:
+            self._require_log_probs()
+        engine = self.engine
+        drawn: dict[int, Sample] = {}
+        with torch.no_grad(), engine.place("unet"), engine.drawing(trace=trace, reference=False):
+            for size, places in wishes.grouped([wishes.size_of(r.prompt, self.sampling) for r in requests]).items():
+                part = [requests[place] for place in places]
+                samples = self._drawn_in_stages(part, engine.latent_shape(*size), at, goes_on, trace)
+                drawn |= dict(zip(places, samples, strict=True))
+        return [drawn[place] for place in range(len(requests))]
+
+    def _drawn_in_stages(
+        self,
+        requests: Sequence[Request],
+        shape: tuple[int, int, int],
+        at: Sequence[float],
+        goes_on: Callable[[Sequence[Sample]], Sequence[bool]],
+        trace: bool,
+    ) -> list[Sample]:
+        """Samples of one size; the network is asked about at most ``batch_size`` at once."""
+
+        def predict_of(rows: Sequence[int]) -> Predict:
+            parts = [
+                self._predict([requests[row].prompt for row in part], shape, False) for part in chunks(rows, self.batch_size)
+            ]
+            return lambda x, t: torch.cat(
+                [
+                    p(*xt)
+                    for p, xt in zip(parts, zip(x.split(self.batch_size), t.split(self.batch_size), strict=True), strict=True)
+                ]
+            )
+
+        def looked_at(rows: Sequence[int], expected: torch.Tensor) -> Sequence[bool]:
+            previews = [
+                Sample(requests[row], tensors={"latents": latents}) for row, latents in zip(rows, expected, strict=True)
+            ]
+            return goes_on(render_sound(examined(previews), self.render))
+
+        ways, timesteps, mask = denoise_in_stages(
+            predict_of,
+            make_scheduler(self.engine.pipe.scheduler.config, self.sampling),
+            [request.seed for request in requests],
+            shape,
+            self.sampling,
+            device=self.engine.device,
+            prediction=self.engine.process.prediction,
+            at=at,
+            goes_on=looked_at,
+            trace=trace,
+            on_step=self.on_step,
+        )
+        meta = {"steps": self.sampling.steps, "guidance_scale": self.sampling.guidance_scale}
+        samples = []
+        for request, way in zip(requests, ways, strict=True):
+            assert way.latents is not None
+            more = way.trajectory(timesteps, mask) if trace and not way.given_up else {}
+            own = {**meta, "evaluations": way.evaluations} | ({"rejected": True} if way.given_up else {})
+            samples.append(Sample(request, tensors={"latents": way.latents, **more}, meta=own))
+        return samples
+
     @contextlib.contextmanager
     def _weights(self, strength: float) -> Iterator[None]:
         """The policy's weights, or the frozen start's (0), or what lies between and beyond; gradients at 1 alone."""
@@ -260,7 +337,7 @@ class StableDiffusion:
 
     traces_written = False
 
-    @property
+    @functools.cached_property
     def latent_space(self) -> str:
         """What tells the space of the autoencoder's latents from others."""
         return latent_space(self.engine.pipe.vae)

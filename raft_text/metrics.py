@@ -91,7 +91,7 @@ def perplexity(policy: Any, references: Sequence[Sample], *, reference: bool = F
     total, tokens = 0.0, 0
     with torch.no_grad():
         for part in chunks(references, policy.batch_size):
-            total += float(policy.nll(part, None, reference=reference).double().sum())
+            total += float(policy.nll(part, None, reference=reference).cpu().double().sum())
             tokens += sum(len(sample.tensors["tokens"]) for sample in part)
     return float(torch.tensor(total / tokens, dtype=torch.float64).exp()) if tokens else math.nan  # ∞, and no OverflowError
 

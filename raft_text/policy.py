@@ -41,6 +41,7 @@ from raft_text.process.growing import Drawn, Task
 from raft_text.process.rejection import Watcher
 from raft_text.process.replay import Replay
 from raft_text.process.sampler import draw
+from raft_text.process.stages import stage_tokens
 from raft_text.process.token_choice import replay_mistakes
 from raft_text.process.vllm_engine import VllmEngine
 from raft_text.process.vllm_server import ServedVllm
@@ -264,6 +265,43 @@ class CausalLM:
         if trace and self.sampling.engine != "transformers":
             samples = self.replay.traced(samples, reference=reference)
         return self._measured(samples, reference) if self.measures_responses else samples
+
+    def check_stages(self, at: Sequence[float]) -> list[str]:
+        """Engines that do not let a completion be looked at while it grows, and completions too short for so many looks."""
+        found = []
+        if self.sampling.engine != "transformers":
+            found.append("completions are looked at while they grow, which the engine vllm does not allow: use transformers")
+        if self.rejection is not None:
+            found.append("rejection gives completions up by rules, and Halving by their scores: choose one of them")
+        if self.environment is not None:
+            found.append("Halving gives up completions of one turn: leave the environment out, or take another source")
+        if self.sampling.draft is not None:
+            found.append("with a draft model completions do not grow together: leave sampling.draft out")
+        if len(stage_tokens(at, self.sampling.max_new_tokens)) < len(at) or self.sampling.max_new_tokens < 2:
+            most = self.sampling.max_new_tokens
+            found.append(f"sampling.max_new_tokens is {most}, too few for {len(at)} looks on the way at {list(at)}")
+        return found
+
+    def sample_in_stages(
+        self,
+        requests: Sequence[Request],
+        at: Sequence[float],
+        goes_on: Callable[[Sequence[Sample]], Sequence[bool]],
+        *,
+        trace: bool = False,
+    ) -> list[Sample]:
+        """Completions of whole prompts together, in parts of about ``sampling.batch_size``."""
+        if trace and (mistakes := self.check_trace()):
+            raise ConfigError(mistakes)
+        engine = self.engine
+
+        def drawn(task: Task) -> list[Drawn]:
+            return self._drawn(task, False)
+
+        completions = Completions(engine, self.sampling, None, drawn, self.on_step)
+        with torch.no_grad(), engine.placed(), engine.version(False), engine.drawing(trace=trace, reference=False):
+            samples = completions.in_stages(requests, at, goes_on, trace)
+        return self._measured(samples, False) if self.measures_responses else samples
 
     @staticmethod
     def _is_reference(strength: float) -> bool:

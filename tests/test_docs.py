@@ -61,7 +61,11 @@ def test_the_complete_configuration_has_no_mistakes(tmp_path):
 
 def merged(base: dict, more: dict) -> dict:
     """``base`` with ``more`` put in, mapping by mapping."""
-    both = {key: merged(base[key], value) for key, value in more.items() if isinstance(value, dict) and key in base}
+    both = {
+        key: merged(base[key], value)
+        for key, value in more.items()
+        if isinstance(value, dict) and isinstance(base.get(key), dict)
+    }
     return {**base, **more, **both}
 
 

@@ -36,12 +36,12 @@ def log_ratios(policy: Policy, samples: Sequence[Sample], path: Sequence[int | s
         for part in chunks(range(len(samples)), max(policy.batch_size, 1)):
             chosen = [samples[i] for i in part]
             if isinstance(policy, ComparesLikelihoods):
-                values[part] = policy.log_ratios(chosen).double().cpu().numpy()
+                values[part] = policy.log_ratios(chosen).cpu().double().numpy()
                 continue
             for number in range(draws):
                 draw = policy.draw(chosen, [seed_for(*path, sample.seed, number) for sample in chosen])
                 ratio = policy.nll(chosen, draw, reference=True) - policy.nll(chosen, draw)
-                values[part] += ratio.double().cpu().numpy() / draws
+                values[part] += ratio.cpu().double().numpy() / draws
     return values
 
 

@@ -35,15 +35,15 @@ class CopyReference:
         parameters = dict(self._parameters)
         before: dict[str, torch.Tensor] = {}
         for name, parameter in parameters.items():
-            before[name] = _exchange(parameter, value(_like(self._start[name], parameter), parameter.data))
+            before[name] = exchange(parameter, value(like(self._start[name], parameter), parameter.data))
         try:
             yield
         finally:
             for name, parameter in parameters.items():
-                _exchange(parameter, before[name])
+                exchange(parameter, before[name])
 
 
-def _like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+def like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
     """A whole value where the parameter is: on its device, and this process's part if it is spread."""
     if not hasattr(parameter, "full_tensor"):
         return value.to(parameter.device)
@@ -53,7 +53,7 @@ def _like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
     return distribute_tensor(value.to(spread.device), spread.device_mesh, spread.placements, src_data_rank=None)
 
 
-def _exchange(parameter: torch.nn.Parameter, value: torch.Tensor) -> torch.Tensor:
+def exchange(parameter: torch.nn.Parameter, value: torch.Tensor) -> torch.Tensor:
     """Give a parameter another value; returns the one before.
 
     What is spread keeps its memory, which the gathering of weights reads; anything else is given another, which costs nothing.

@@ -37,6 +37,8 @@ def measure(policy: Policy, samples: Sequence[Sample], scores: Scores, selection
     se/reward/mean            standard error of the mean as that of further prompts, which differ; se/judge/NAME and
                               se/score/NAME likewise; left out with a single prompt
     unscored/NAME             sound samples without a score; left out when there are none
+    sample/evaluations        passes of the network that the samples took, where the policy counts them
+    sample/given_up           samples that were given up before they were finished; left out when there are none
     sample/failed             samples that failed, of which nothing else is measured; left out when there are none
     diversity                 mean pairwise 1 − cosine of ``policy.embed`` within a prompt
     vendi                     effective number of different samples of a prompt, by the same features: from 1 to K
@@ -52,18 +54,29 @@ def measure(policy: Policy, samples: Sequence[Sample], scores: Scores, selection
         seed: of the run; names the draws of the KL estimate.
     """
     kept, groups, failed = selection.kept, Grouping.of(samples), failed_mask(samples)
-    sound = sound_of(samples)
+    finished = np.array([not sample.unscorable for sample in samples], dtype=bool)
+    whole = [sample for sample, each in zip(samples, finished, strict=True) if each]
     figures = reward_figures(scores, kept, groups) | column_figures(scores, kept, groups, failed)
     figures |= {"sample/failed": int(failed.sum())} if failed.any() else {}
+    figures |= way_figures(samples)
     figures["select/kept"] = len(kept)
     figures["select/kept_fraction"] = len(kept) / len(samples) if samples else math.nan
     figures |= weight_figures(selection, groups, len(samples))
-    if sound:
-        features, own = policy.embed(sound), groups.among(~failed)
+    if whole:
+        features, own = policy.embed(whole), groups.among(finished)
         figures |= {"diversity": diversity_within(features, own), "vendi": vendi_within(features, own)}
-        figures["kl"] = kl_to_reference(policy, sound, seed)
+        figures["kl"] = kl_to_reference(policy, whole, seed)
+    if sound := sound_of(samples):
         figures |= capabilities.figures(policy, sound)
     return {name: float(value) for name, value in figures.items() if not math.isnan(value)}
+
+
+def way_figures(samples: Sequence[Sample]) -> dict[str, float]:
+    """What making the samples took, as far as the policy tells, and how many of them were given up on the way."""
+    counts = [sample.meta["evaluations"] for sample in samples if "evaluations" in sample.meta]
+    given_up = sum(bool(sample.meta.get("rejected")) for sample in samples)
+    figures = {"sample/evaluations": float(sum(counts))} if counts else {}
+    return figures | ({"sample/given_up": float(given_up)} if given_up else {})
 
 
 def reward_figures(scores: Scores, kept: np.ndarray, groups: Grouping | int) -> dict[str, float]:

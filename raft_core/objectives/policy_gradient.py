@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from raft_core.objectives.averaging import AverageOrConstant, constant_mistakes
 from raft_core.objectives.clipping import refuse
+from raft_core.objectives.replay import tolerance_mistakes
 from raft_core.objectives.surrogate import Divergence, Ratio, Surrogate, SurrogateRound, clip_settings
 from raft_core.protocols import Policy
 from raft_core.types import Advantages, Sample, Selection
@@ -46,6 +47,8 @@ class PolicyGradient:
         kl: ``k3`` is exp(d) − d − 1 of each action, d = log π_ref − log π, in the loss. ``k1`` is log π_drawn − log π_ref taken
             off each action's advantage (in the loss it would have no gradient on average). ``prediction`` is the mean squared
             difference of what the network predicts (ε or v, guided) from what the reference does, in the loss; of pictures.
+        replay_tolerance: how far replayed log-probs may lie from those of the sampling before a round's first update, as a mean
+            over actions: nats per token, or times √N of a denoising step of N elements. Beyond it the run stops.
 
     Source: Schulman et al. 2017; GRPO (2402.03300), eq. 3 and 4; DAPO (2503.14476); Dr. GRPO (2503.20783); GSPO (2507.18071);
     DDPO (2305.13301); Reinforce-Rej (2504.11343). No value baseline. Differs: a batch's mean is over the whole batch, however
@@ -59,6 +62,7 @@ class PolicyGradient:
     ratio: Ratio = "action"
     beta: float = 0.0
     kl: Divergence = "k3"
+    replay_tolerance: float = 0.05
     consumes: ClassVar[type[Selection]] = Advantages
     needs_trace: ClassVar[bool] = True
 
@@ -70,7 +74,7 @@ class PolicyGradient:
             mistakes.append(f"objective.beta is {self.beta}, but must not be negative")
         if self.kl not in ("k1", "k3", "prediction"):
             mistakes.append(f"objective.kl is {self.kl!r}: use 'k3', 'k1' or 'prediction'")
-        refuse(mistakes)
+        refuse([*mistakes, *tolerance_mistakes(self.replay_tolerance)])
 
     @property
     def surrogate(self) -> Surrogate:
@@ -89,7 +93,7 @@ class PolicyGradient:
 
     def __call__(self, policy: Policy, samples: Sequence[Sample], part: Advantages, seeds: Sequence[int]) -> torch.Tensor:
         """[B] loss of each sample, all actions at once."""
-        return self.surrogate.losses(policy, [samples[i] for i in part.index], advantages_of(part))[0]
+        return self.surrogate.losses(policy, [samples[i] for i in part.index], advantages_of(part)).values
 
     def divisor(self, samples: Sequence[Sample], part: Advantages) -> float:
         """What the losses of a batch are divided by."""

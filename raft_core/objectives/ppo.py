@@ -19,7 +19,7 @@ from raft_core.objectives.averaging import Average, average_mistakes, divisor
 from raft_core.objectives.clipping import clip_mistakes, clipped_surrogate, refuse
 from raft_core.objectives.gae import TINY, action_rewards, clipped_value_loss, gae, whitened
 from raft_core.objectives.kl_control import KlPenalty
-from raft_core.objectives.replay import MAX_LOG_RATIO, ReplayCheck
+from raft_core.objectives.replay import MAX_LOG_RATIO, ReplayCheck, tolerance_mistakes
 from raft_core.protocols import Policy, Valued
 from raft_core.sampling import chunks
 from raft_core.types import Sample, Scored, Selection
@@ -46,6 +46,8 @@ class Ppo:
         kl: the price of divergence.
         average: over the ``samples``, of each of which the mean over its own actions is taken, or over the ``actions`` of a
             batch, so that long samples weigh more.
+        replay_tolerance: how far replayed log-probs may lie from those of the sampling before a round's first update, as a mean
+            over actions: nats per token, or times √N of a denoising step of N elements. Beyond it the run stops.
 
     Source: ReFT (2401.08967), section 3.2, with its values: clip 0.2, weight 5, γ 1, λ 0.95; its code averages over samples.
     Schulman et al. 2017.
@@ -60,6 +62,7 @@ class Ppo:
     whiten: bool = True
     kl: KlPenalty = field(default_factory=KlPenalty)
     average: Average = "samples"
+    replay_tolerance: float = 0.05
     consumes: ClassVar[type[Selection]] = Scored
     needs_trace: ClassVar[bool] = True
 
@@ -72,7 +75,7 @@ class Ppo:
             mistakes.append(f"objective.value_weight is {self.value_weight}, but must be positive: the critic has to learn")
         if self.value_clip is not None and not self.value_clip > 0:
             mistakes.append(f"objective.value_clip is {self.value_clip}, but must be positive; null switches it off")
-        refuse([*mistakes, *average_mistakes(self.average)])
+        refuse([*mistakes, *average_mistakes(self.average), *tolerance_mistakes(self.replay_tolerance)])
 
     def suits(self, policy: Policy) -> list[str]:
         """Why a policy will not do, in words; nothing has to be loaded."""
@@ -216,7 +219,8 @@ class PpoRound:
             torch.cat([getattr(row, name) for row in rows]).to(log_prob.device)
             for name in ("old_log_prob", "advantage", "old_value", "returned")
         )
-        self._check("all", log_prob - old_log_prob, torch.ones_like(log_prob, dtype=torch.bool), chosen, policy)
+        every = torch.ones_like(log_prob, dtype=torch.bool)
+        self._check("all", log_prob - old_log_prob, every, chosen, policy, s.replay_tolerance)
         # An infinite ratio would be clipped, but its gradient would be 0 · ∞.
         moved = (log_prob - old_log_prob).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
         surrogate = clipped_surrogate(moved, torch.zeros_like(moved), advantage, s.clip, s.clip_high)

@@ -16,6 +16,7 @@ from raft_core.types import Sample
 #: Nats. e^20 is far outside of every trust region, and its gradient is still a number.
 MAX_LOG_RATIO = 20.0
 #: How far replayed log-probs may lie from those of the sampling, as a mean over actions: nats, times √(elements of an action).
+#: Float32 stays a thousand times nearer, half precision just below it; another temperature or guidance leads far beyond.
 TOLERANCE = 0.05
 
 
@@ -101,7 +102,15 @@ class ReplayCheck:
         """Mean |log ratio| of the checked actions, nats; NaN before the first."""
         return self._total / self._actions if self._actions else math.nan
 
-    def __call__(self, key: Any, moved: torch.Tensor, mask: torch.Tensor, samples: Sequence[Sample], policy: Policy) -> None:
+    def __call__(
+        self,
+        key: Any,
+        moved: torch.Tensor,
+        mask: torch.Tensor,
+        samples: Sequence[Sample],
+        policy: Policy,
+        tolerance: float = TOLERANCE,
+    ) -> None:
         """Check the first replay of each key; later ones are past an update.
 
         Args:
@@ -109,6 +118,7 @@ class ReplayCheck:
             moved: [...] log π − log π_drawn of actions, nats.
             mask: [...] bool, which of them count.
             samples: whose they are.
+            tolerance: how far they may lie from 0, as a mean over actions, in nats times √(elements of an action).
 
         Raises:
             ModelError: they are not those of the sampling.
@@ -119,7 +129,7 @@ class ReplayCheck:
         apart = moved.detach()[mask].abs().float()
         self._total += float(apart.sum())
         self._actions += apart.numel()
-        allowed = TOLERANCE * math.sqrt(elements(policy, samples))
+        allowed = tolerance * math.sqrt(elements(policy, samples))
         if apart.numel() and not float(apart.mean()) <= allowed:
             raise ModelError(replay_words(float(apart.mean()), allowed, samples, policy))
 
@@ -135,8 +145,16 @@ def replay_words(found: float, allowed: float, samples: Sequence[Sample], policy
         return f"{words}. It differs in {'; '.join(differing)}"
     return (
         f"{words}. Its settings of sampling are the same, so look at precision (dtype, trainer.mixed_precision: choose one for "
-        "both), at padding, and at another engine that drew (sampling.engine)"
+        "both), at padding, and at another engine that drew (sampling.engine). If it is rounding alone, raise "
+        "objective.replay_tolerance"
     )
+
+
+def tolerance_mistakes(tolerance: float) -> list[str]:
+    """What is wrong with an objective's ``replay_tolerance``, in words."""
+    if 0 < tolerance < math.inf:
+        return []
+    return [f"objective.replay_tolerance is {tolerance}, but must be positive, in nats; 0.05 leaves room for half precision"]
 
 
 def differing_settings(meta: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:

@@ -15,6 +15,7 @@ from raft_core.objectives.averaging import AverageOrConstant, divisor, sample_lo
 from raft_core.objectives.clipping import clip_mistakes, clipped_surrogate
 from raft_core.objectives.replay import (
     MAX_LOG_RATIO,
+    TOLERANCE,
     ReplayCheck,
     drawn_lengths,
     drawn_log_probs,
@@ -43,6 +44,7 @@ class Surrogate:
             actions of a sample, to the power 1/actions.
         beta: price of divergence from the reference, ≥ 0.
         kl: how divergence is measured.
+        replay_tolerance: of ``ReplayCheck``.
     """
 
     clip: float | None = 0.2
@@ -52,15 +54,14 @@ class Surrogate:
     ratio: Ratio = "action"
     beta: float = 0.0
     kl: Divergence = "k3"
+    replay_tolerance: float = TOLERANCE
 
     def parts(self, policy: Policy, samples: Sequence[Sample]) -> list[Any]:
         """Actions that are differentiated one part after the other, so that memory holds one; [None] = all at once."""
         return [None] if self.ratio == "sequence" else step_parts(policy, samples)
 
-    def losses(
-        self, policy: Policy, chosen: Sequence[Sample], advantage: Sequence[float], steps: Steps = None
-    ) -> tuple[torch.Tensor, Replayed]:
-        """([B] loss of each sample, summed or averaged over its actions as ``average`` has it; what was replayed for it).
+    def losses(self, policy: Policy, chosen: Sequence[Sample], advantage: Sequence[float], steps: Steps = None) -> Losses:
+        """Of each sample, summed or averaged over its actions as ``average`` has it.
 
         Args:
             chosen: B traced samples.
@@ -82,11 +83,15 @@ class Surrogate:
         priced, costs = self._divergence(policy, chosen, replayed, steps, unit)
         low, high = self.bounds
         losses = clipped_surrogate(moved, torch.zeros_like(moved), factor - self.beta * priced, low, high) + self.beta * costs
-        replayed.divergence = (priced + costs).detach()
-        ratio = moved.detach().exp()
-        replayed.outside = (ratio < 1 - low) | (ratio > 1 + high)
         lengths = None if steps is None else drawn_lengths(chosen)
-        return sample_losses(losses, replayed.mask, self.average, lengths), replayed
+        ratio = moved.detach().exp()
+        return Losses(
+            sample_losses(losses, replayed.mask, self.average, lengths),
+            replayed.moved.detach(),
+            replayed.mask,
+            outside=(ratio < 1 - low) | (ratio > 1 + high),
+            divergence=(priced + costs).detach(),
+        )
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -138,7 +143,26 @@ class Surrogate:
         return found
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
+class Losses:
+    """Losses of samples, and what was found on the way.
+
+    Attributes:
+        values: [B]; differentiable. Nothing else is.
+        moved: [B, S] log-prob of each action now less that when it was drawn, nats.
+        mask: [B, S] bool, which actions count.
+        outside: [B, S] bool, ratios that the trust region does not hold.
+        divergence: [B, S] from the reference, as it is measured.
+    """
+
+    values: torch.Tensor
+    moved: torch.Tensor
+    mask: torch.Tensor
+    outside: torch.Tensor
+    divergence: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class Replayed:
     """What the replay of samples says.
 
@@ -148,8 +172,6 @@ class Replayed:
         moved: [B, S] log_probs − drawn, 0 where the mask is false; differentiable.
         mask: [B, S] bool, which actions count.
         predictions: [B, S, …] what the network predicted, if that was asked for; differentiable.
-        divergence: [B, S] from the reference, as it is measured; no gradient.
-        outside: [B, S] bool, ratios that the trust region does not hold.
     """
 
     log_probs: torch.Tensor
@@ -157,8 +179,6 @@ class Replayed:
     moved: torch.Tensor
     mask: torch.Tensor
     predictions: torch.Tensor | None = None
-    divergence: torch.Tensor = field(default_factory=lambda: torch.empty(0))
-    outside: torch.Tensor = field(default_factory=lambda: torch.empty(0))
 
 
 def replay(policy: Policy, chosen: Sequence[Sample], steps: Steps = None, *, predictions: bool = False) -> Replayed:
@@ -221,12 +241,13 @@ class SurrogateRound:
 
     def _losses(self, steps: Steps, policy: Policy, samples: Sequence[Sample], part: Any, seeds: Sequence[int]) -> torch.Tensor:
         chosen = [samples[i] for i in part.index]
-        losses, replayed = self.settings.losses(policy, chosen, self.values(part), steps)
-        self._check(None if steps is None else tuple(steps), replayed.moved, replayed.mask, chosen, policy)
-        self._totals["actions"] += float(replayed.mask.sum())
-        for name, values in (("outside", replayed.outside), ("divergence", replayed.divergence)):
-            self._totals[name] += float(values[replayed.mask].sum())
-        return losses
+        found = self.settings.losses(policy, chosen, self.values(part), steps)
+        key, tolerance = None if steps is None else tuple(steps), self.settings.replay_tolerance
+        self._check(key, found.moved, found.mask, chosen, policy, tolerance)
+        self._totals["actions"] += float(found.mask.sum())
+        for name, values in (("outside", found.outside), ("divergence", found.divergence)):
+            self._totals[name] += float(values[found.mask].sum())
+        return found.values
 
     def divisor(self, samples: Sequence[Sample], part: Any) -> float:
         """What the losses of a batch are divided by."""

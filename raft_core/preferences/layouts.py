@@ -172,7 +172,14 @@ def _answer(value: Any, field: str, prompt: str, context: Context) -> tuple[Cont
     if not said or said[-1]["role"] != "assistant":
         raise BadRow(f"{field} does not end with an assistant's message, so there is no answer to prefer")
     before = [*before, *said[:-1]]
-    return (None if context is None and before == asked else before), said[-1]["content"]
+    return (None if context is None and before == asked else before), _said(said[-1], field)
+
+
+def _said(reply: Mapping[str, Any], field: str) -> str:
+    """What an assistant's message says. What else it does is nothing that a reward reads."""
+    if reply.get("tool_calls"):
+        raise BadRow(f"{field} ends with a call of tools, which is no text that could be preferred")
+    return reply["content"]
 
 
 def _conversations(values: Mapping[str, Any]) -> Said:
@@ -185,7 +192,7 @@ def _conversations(values: Mapping[str, Any]) -> Said:
     if not alike:
         raise BadRow("chosen and rejected have not one message in common, so there is no prompt that both answer")
     prompt = transcript(chosen.context[:alike])
-    answers = [chosen.reply["content"], rejected.reply["content"]]
+    answers = [_said(chosen.reply, "chosen"), _said(rejected.reply, "rejected")]
     return Said(prompt, answers, (1.0, 0.0), contexts=[chosen.context, rejected.context])
 
 

@@ -102,5 +102,5 @@ def raw_scores(learner: Learner, encoded: Sequence[Any]) -> np.ndarray:
     parts = [np.empty(0)]
     for start in range(0, len(encoded), learner.batch_size):
         with torch.no_grad():
-            parts.append(learner(encoded[start : start + learner.batch_size]).double().cpu().numpy())
+            parts.append(learner(encoded[start : start + learner.batch_size]).cpu().double().numpy())
     return np.concatenate(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 PROMPT_COLUMNS = ("prompt", "prompts", "text", "caption", "question")
@@ -39,5 +40,6 @@ def find_question(columns: Sequence[str]) -> tuple[str, str, str] | None:
 
 
 def plain_name(column: str) -> str:
-    """``Negative Prompt`` and ``negative-prompt`` as ``negative_prompt``."""
+    """``Negative Prompt``, ``negative-prompt`` and ``negativePrompt`` as ``negative_prompt``."""
+    column = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", column)
     return "_".join(column.strip().lower().replace("-", " ").replace("_", " ").split())

@@ -134,7 +134,7 @@ def charts(history: Sequence[Mapping[str, Any]], reward: str = "") -> list[Chart
         return []
 
     def curve(metric: str) -> list[float]:
-        return [value if isinstance(value := row.get(metric), (int, float)) else math.nan for row in history]
+        return [float(value) if isinstance(value := row.get(metric), (int, float)) else math.nan for row in history]
 
     keys = dict.fromkeys(key for row in history for key in row)
     judges = [key.removeprefix("judge/") for key in keys if key.startswith("judge/")]

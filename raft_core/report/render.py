@@ -23,13 +23,10 @@ GUIDE = 99  # number of the colour of a line that is only there to compare with
 
 def render_page(page: Any) -> str:
     """A report's page as one self-contained HTML file."""
-    from markupsafe import Markup
-
     # The page's own script, and by its digest no other: what stands in a run folder could not run even if it were not escaped.
-    script = (Path(__file__).parent / "templates" / "report.js").read_text(encoding="utf-8")
+    script = _templates().get_template("report.js").render()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    template = _templates().get_template("report.html.j2")
-    return template.render(page=page, script=Markup(script), script_digest=f"sha256-{digest}")
+    return _templates().get_template("report.html.j2").render(page=page, script_digest=f"sha256-{digest}")
 
 
 def render_chart(drawn: Chart) -> str:

@@ -84,7 +84,7 @@ class FunctionReward:
         try:
             # Whatever comes back, the scorer checks it.
             return self._call([sample.prompt.text for sample in samples], [sample.output for sample in samples])  # type: ignore
-        except (TypeError, AttributeError) as error:  # what taking one argument for the other ends in
+        except (TypeError, AttributeError, ValueError) as error:  # what taking one argument for the other ends in
             error.args = (f"{error} (it was called with (prompts, outputs), in this order)",)
             raise
 
@@ -195,9 +195,11 @@ def import_module(name: str, path: str) -> ModuleType:
     """An importable module.
 
     Raises:
-        ConfigError: there is none, it is Python's own, or it fails on import.
+        ConfigError: there is none, it is Python's own or a package's command, or it fails on import.
     """
     refuse_standard_library(name, path)
+    if name.endswith(".__main__"):  # python -m runs it, and so would its import
+        raise ConfigError(f"{path!r} is the command of {name.removesuffix('.__main__')}, which holds no part of a run")
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:

@@ -9,8 +9,8 @@ from typing import Protocol
 import numpy as np
 
 from raft_core import capabilities
-from raft_core.capabilities import Recalls
-from raft_core.errors import RaftError
+from raft_core.capabilities import FollowsJudge, Recalls
+from raft_core.errors import RaftError, nearest
 from raft_core.machine.out_of_memory import is_out_of_memory
 from raft_core.protocols import Combinator, Policy, Reward
 from raft_core.soundness import failed_mask
@@ -167,7 +167,7 @@ def checked(values: object, n: int) -> np.ndarray:
         ValueError: a scalar, another shape, or not n numbers; nothing is ever broadcast.
     """
     if hasattr(values, "detach"):
-        values = values.detach().double().cpu().numpy()  # type: ignore[attr-defined]
+        values = values.detach().cpu().double().numpy()  # type: ignore[attr-defined]
     array = np.asarray(values, dtype=np.float64)
     if array.shape != (n,):
         got = "None" if values is None else "a single number" if array.ndim == 0 else f"shape {array.shape}"
@@ -219,7 +219,7 @@ class Scorer:
     def check(self) -> list[str]:
         """Mistakes of all of them, and parts that one would mistake for one another; loads nothing."""
         found = [mistake for reward in self.all for mistake in capabilities.check(reward)]
-        return found + _clashes(self)
+        return found + _clashes(self) + _unfollowed(self)
 
     def load(self) -> None:
         """Load what has something to load, each object once."""
@@ -254,4 +254,20 @@ def _clashes(scorer: Scorer) -> list[str]:
         names = [reward.info.name for reward in {id(reward): reward for reward in group}.values()]
         twice = sorted({name for name in names if names.count(name) > 1})
         found += [f"two {title} are named {name!r}: give one of them another name" for name in twice]
+    return found
+
+
+def _unfollowed(scorer: Scorer) -> list[str]:
+    """Rewards that go by a judge which there is not, or by one that is better the other way."""
+    found = []
+    judges = {part.info.name: part.info.higher_is_better for judge in scorer.judges for part in with_parts(judge)}
+    for reward in scorer.all:
+        if not isinstance(reward, FollowsJudge):
+            continue
+        own, judge = reward.info.name, reward.follows
+        if judge not in judges:
+            found.append(f"{own!r} goes by the judge {judge!r}, but there is no judge of that name{nearest(judge, judges)}")
+        elif judges[judge] != reward.higher_is_better:
+            way = "higher" if judges[judge] else "lower"
+            found.append(f"{own!r} takes the judge {judge!r} the wrong way round: it is better {way}, set higher_is_better")
     return found

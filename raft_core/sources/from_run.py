@@ -12,7 +12,7 @@ from typing import Any, Literal
 from raft_core.capabilities import RunPlans, SharesLatents, Writes
 from raft_core.conversations import shortened
 from raft_core.errors import ConfigError, DataError, StoreError
-from raft_core.media.picture import from_png
+from raft_core.media.medium import medium_named
 from raft_core.protocols import Policy
 from raft_core.reading.files import home_path
 from raft_core.reading.json_data import parse_json
@@ -36,23 +36,25 @@ from raft_core.types import Prompt, Request, Sample
 
 
 @dataclass(frozen=True)
-class RunPicture:
-    """A picture of a run, read when it is looked at.
+class RunOutput:
+    """An output of a run, such as a picture, read when it is looked at.
 
     Attributes:
         folder: of the run.
         rnd: its round.
         row: its place among the samples of the round.
         digest: of what fixed it: the policy and the request.
+        modality: of the run, which its column is named after.
     """
 
     folder: Path
     rnd: int
     row: int
     digest: str
+    modality: str
 
     def load(self) -> Any:
-        """The picture in RGB.
+        """The output as a reward sees it.
 
         Raises:
             StoreError: it is not there any more.
@@ -60,7 +62,7 @@ class RunPicture:
         cell = self._cell()
         if cell is None:
             raise StoreError(f"sample {self.row} of round {self.rnd} of {self.folder} is not there any more")
-        return from_png(cell["bytes"])
+        return medium_named(self.modality).from_cell(cell)
 
     def is_kept(self) -> bool:
         """Whether the run has kept it."""
@@ -68,10 +70,10 @@ class RunPicture:
 
     def _cell(self) -> Mapping[str, Any] | None:
         try:
-            columns, _ = read_columns(round_folder(self.folder, self.rnd) / SAMPLES, lambda name: name == "image", [self.row])
+            columns, _ = read_columns(round_folder(self.folder, self.rnd) / SAMPLES, self.modality.__eq__, [self.row])
         except UnusableError as error:
             raise StoreError(f"sample {self.row} of round {self.rnd} of {self.folder} cannot be read: {error}") from error
-        return columns["image"][0]
+        return columns[self.modality][0]
 
 
 class FromRun:
@@ -136,7 +138,7 @@ class FromRun:
         """
         found: dict[str, dict[str, WrittenOutput]] = {}
         for rnd in rounds_in(self.folder)[-(self.rounds or 0) :]:
-            for prompt, each in _samples_of(self.folder, rnd, kept=self.which == "kept"):
+            for prompt, each in _samples_of(self.folder, rnd, self.facts.get("modality", "image"), kept=self.which == "kept"):
                 others = found.setdefault(prompt, {})
                 key = each.output.strip() if isinstance(each.output, str) else each.digest
                 if key not in others or _better(each, others[key]):
@@ -204,7 +206,7 @@ class FromRun:
 
     def _taken_over(self, policy: Policy, request: Request, each: WrittenOutput) -> Sample:
         """A picture with the latents that it was drawn as; encoded where they were not kept or are of another size."""
-        assert isinstance(each.output, RunPicture) and isinstance(policy, Writes)
+        assert isinstance(each.output, RunOutput) and isinstance(policy, Writes)
         picture = each.output.load()
         stored = self._stored(each.output.rnd)
         latents = stored[each.output.row].get("latents") if stored else None
@@ -222,7 +224,7 @@ class FromRun:
         return self.groups.get(prompt.text.strip(), ())
 
 
-def _samples_of(folder: Path, rnd: int, *, kept: bool) -> Iterator[tuple[str, WrittenOutput]]:
+def _samples_of(folder: Path, rnd: int, modality: str, *, kept: bool) -> Iterator[tuple[str, WrittenOutput]]:
     """(prompt, output with its score) of a round's sound and finished samples.
 
     Args:
@@ -242,16 +244,16 @@ def _samples_of(folder: Path, rnd: int, *, kept: bool) -> Iterator[tuple[str, Wr
     for row, (prompt, score, meta) in enumerate(zip(columns["prompt"], scores, columns["meta"], strict=True)):
         if failed_of(meta) or parse_json(meta).get("rejected") or (kept and not columns["kept"][row]):
             continue
-        output = columns["text"][row] if "text" in columns else _picture(folder, rnd, row, columns)
-        if output is None or (isinstance(output, RunPicture) and not found and not output.is_kept()):
+        output = columns["text"][row] if "text" in columns else _lazily(folder, rnd, row, modality, columns)
+        if output is None or (isinstance(output, RunOutput) and not found and not output.is_kept()):
             raise StoreError(f"round {rnd} of {folder} holds no outputs: keep.images was off")
         found = True
         yield prompt.strip(), WrittenOutput(output, None if score is None else sign * float(score))
 
 
-def _picture(folder: Path, rnd: int, row: int, columns: Mapping[str, Sequence[Any]]) -> RunPicture:
+def _lazily(folder: Path, rnd: int, row: int, modality: str, columns: Mapping[str, Sequence[Any]]) -> RunOutput:
     made = [columns[name][row] for name in ("policy_hash", "prompt_id", "index", "seed")]
-    return RunPicture(folder, rnd, row, json.dumps([rnd, *made]))
+    return RunOutput(folder, rnd, row, json.dumps([rnd, *made]), modality)
 
 
 def _better(one: WrittenOutput, other: WrittenOutput) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +14,7 @@ from raft_core.preferences.rows import BadRow
 from raft_core.protocols import Policy
 from raft_core.sources.table import WrittenTable, read_table, score_of
 from raft_core.sources.written import (
+    Loadable,
     WrittenGroup,
     WrittenOutput,
     as_samples,
@@ -76,7 +78,7 @@ class FromTable:
             ("text", "the table of the prompts") if self.written is None else (self.written.modality, str(self.table))
         )
         found = unfit(plans, modality, where, type(self).__name__) or self._lacking(plans.train)
-        return found or check_written(plans, self._groups)
+        return found or self._damaged(plans.train) or check_written(plans, self._groups)
 
     def _lacking(self, prompts: Sequence[Prompt]) -> list[str]:
         """In words, naming the first, that some of the prompts have no output."""
@@ -93,6 +95,14 @@ class FromTable:
             f"{self.table} has no output for the prompt {shortened(lacking[0].text)}{others}: take the prompts from the table "
             f"itself, with prompts.train: {self.table}"
         ]
+
+    def _damaged(self, prompts: Sequence[Prompt]) -> list[str]:
+        """In words, naming the first, that pictures of these prompts cannot be opened."""
+        outputs = [each.output for prompt in prompts for group in self._groups(prompt) for each in group.outputs]
+        with ThreadPoolExecutor() as pool:
+            found = [wrong for wrong in pool.map(_wrong_with, outputs) if wrong]
+        more = f" ({len(found)} of {len(outputs)} outputs)" if len(found) > 1 else ""
+        return [f"{self.table}: {found[0]}{more}"] if found else []
 
     def _unscored(self, prompts: Sequence[Prompt]) -> list[str]:
         """In words, that a prompt's own row has no score that can be read."""
@@ -124,6 +134,15 @@ class FromTable:
             return ()
         score = 1.0 if self.score is None else score_of(prompt.meta, self.score)
         return [WrittenGroup((WrittenOutput(text, score),), choice=False)]
+
+
+def _wrong_with(output: str | Loadable) -> str | None:
+    try:
+        if not isinstance(output, str):
+            output.load()
+    except DataError as error:
+        return str(error)
+    return None
 
 
 def lacking_responses(prompts: Sequence[Prompt]) -> list[str]:

@@ -58,11 +58,13 @@ class Follower:
     def __init__(self, settings: Reference, parameters: Callable[[], Mapping[str, torch.nn.Parameter]]):
         self.settings = settings
         self._parameters = parameters
-        self._values: dict[str, torch.Tensor] | None = None
+        self._values: dict[str, torch.Tensor] | None = None  # whole, on the CPU
+        self._near: dict[str, torch.Tensor] = {}  # the same where the parameters are, while a round is trained on
         self._moved = False
 
     def begin(self, rnd: int) -> None:
         """Take up the policy, if it is time to before round ``rnd``; call before the round's first step."""
+        self._near = {}
         every = self.settings.every
         if every is None:
             return
@@ -72,29 +74,29 @@ class Follower:
             return
         now = self._copied()
         if self._values is not None and self.settings.mix < 1:
-            now = {name: self._values[name].cpu().lerp_(value, self.settings.mix) for name, value in now.items()}
+            now = {name: self._values[name].lerp_(value, self.settings.mix) for name, value in now.items()}
         self._values, self._moved = now, True
 
     def _copied(self) -> dict[str, torch.Tensor]:
         return {name: parameter.detach().to("cpu", copy=True) for name, parameter in self._parameters().items()}
 
-    def move(self, device: torch.device | str) -> None:
-        """To where the policy is trained, or out of the way of other phases."""
-        if self._values is not None and self._moved:
-            self._values = {name: value.to(device) for name, value in self._values.items()}
+    def rest(self) -> None:
+        """Out of the way of other phases: what was fetched to the device in training is left to the CPU alone."""
+        self._near = {}
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
         """Inside, the policy's parameters hold the reference's values, and nothing has a gradient."""
         import torch
 
-        assert self._values is not None
+        from raft_core.models.reference import exchange, like
+
         parameters = dict(self._parameters())
         device = next(iter(parameters.values())).device.type
-        current = {name: parameter.data for name, parameter in parameters.items()}
-        for name, parameter in parameters.items():
-            parameter.data = self._values[name].to(parameter.device)
+        before: dict[str, torch.Tensor] = {}
         try:
+            for name, parameter in parameters.items():
+                before[name] = exchange(parameter, self._value_for(name, parameter, like))
             with contextlib.ExitStack() as stack:
                 stack.enter_context(torch.no_grad())
                 if torch.is_autocast_enabled(device):
@@ -103,8 +105,16 @@ class Follower:
                     stack.enter_context(torch.autocast(device, dtype=dtype, cache_enabled=False))
                 yield
         finally:
-            for name, parameter in parameters.items():
-                parameter.data = current[name]
+            for name, value in before.items():
+                exchange(parameters[name], value)
+
+    def _value_for(self, name: str, parameter: torch.nn.Parameter, like: Any) -> torch.Tensor:
+        """A value where the parameter is; fetched once and not for every micro-batch, unless the parameter has moved since."""
+        assert self._values is not None
+        near = self._near.get(name)
+        if near is None or type(near) is not type(parameter.data) or near.device != parameter.device:
+            near = self._near[name] = like(self._values[name], parameter)
+        return near
 
     def seen_by(self, policy: Policy) -> Policy:
         """The same policy, whose ``reference=True`` means this reference; itself while that is the frozen start."""
@@ -115,7 +125,7 @@ class Follower:
 
         A moving average begins at the start, which that of another process need not be: it is kept from the first round on.
         """
-        return {name: value.cpu().clone() for name, value in (self._values or {}).items()}, self._moved
+        return {name: value.clone() for name, value in (self._values or {}).items()}, self._moved
 
     def load_state_dict(self, values: Mapping[str, torch.Tensor], moved: bool) -> None:
         """Take up a state that ``state_dict`` gave.
@@ -131,7 +141,7 @@ class Follower:
                 f"the trainer's state holds a reference that has followed the policy, but {why}: resume with the settings that "
                 "the run began with"
             )
-        self._values, self._moved = {name: value.detach().clone() for name, value in values.items()}, moved
+        self._values, self._moved = {name: value.detach().cpu().clone() for name, value in values.items()}, moved
 
 
 #: Methods of a policy that take ``reference``; those that it has.

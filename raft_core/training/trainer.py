@@ -188,7 +188,6 @@ class Trainer:
         # Dropout draws from torch's global state: seeded before each step, given back at the end.
         forked = torch.random.fork_rng([device] if device.type == "cuda" else [])
         with self._reporter.phase("training", steps) as bar, forked, self._updater.round():
-            self._follower.move(device)
             for step, items in enumerate(batches(len(selection), self.batch_size, steps, self._seed, rnd)):
                 lr = self.optimizer.lr * self.schedule.factor(self._step, (rnd - 1 + step / steps) / self._rounds)
                 taken = self._update(policy, loss, samples, selection.take(items), (rnd, step), lr)
@@ -196,7 +195,7 @@ class Trainer:
                 self._complain(taken, tally, f"round {rnd}, step {step + 1}")
                 self._step += 1
                 bar.advance(1)
-        self._follower.move("cpu")
+        self._follower.rest()
         self._skipped_in_a_row = tally.in_a_row
         return tally.metrics() | self._left_by(loss)
 

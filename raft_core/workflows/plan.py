@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from raft_core import capabilities
 from raft_core.config.run_config import Checked, RunConfig
 from raft_core.config.schema import parameters
 from raft_core.machine.out_of_memory import in_words
@@ -20,9 +21,10 @@ from raft_core.metrics.statistics import Estimate
 from raft_core.monitoring.figures import mean_scored
 from raft_core.reporter import Reporter
 from raft_core.sampling import chunks
+from raft_core.selectors.select import select
 from raft_core.soundness import examined, failed_words, render_sound, require_sound
 from raft_core.training.trainer import Trainer
-from raft_core.types import Sample, Scores
+from raft_core.types import Grouping, Request, Sample, Scores
 
 PROBE_PROMPTS, PROBE_SAMPLES = 8, 4
 SAMPLING_BUDGET_S = 45.0
@@ -56,9 +58,10 @@ class Counts:
 def count(checked: Checked) -> Counts:
     """Everything that needs no model."""
     config, prompts = checked.config, checked.prompts
-    samples = prompts.per_round * config.k
+    groups = asked_groups(checked)
+    samples = int(groups.sizes.sum())
     # Any scores will do for most: how many samples they keep does not depend on them, as long as all are scored and differ.
-    selection = config.selector(np.arange(samples, dtype=float).reshape(prompts.per_round, config.k))
+    selection = config.selector(groups.pad(np.arange(samples, dtype=float)))
     limit = config.evaluation.prompts or max(len(prompts.train), len(prompts.held_out))
     evaluated = 2 * config.evaluation.k * (min(limit, len(prompts.train)) + min(limit, len(prompts.held_out)))
     return Counts(
@@ -70,6 +73,21 @@ def count(checked: Checked) -> Counts:
         steps=steps_per_round(config.trainer, len(selection)),
         evaluated=evaluated,
     )
+
+
+def asked_groups(checked: Checked) -> Grouping:
+    """The groups of a round; of a source that adapts and asks for more than it makes, the mean number of each prompt."""
+    config, prompts = checked.config, checked.prompts
+    if isinstance(config.samples, capabilities.Adapts):
+        return Grouping(np.full(prompts.per_round, config.k, dtype=np.int64))
+    return Grouping.of(config.samples.requests(prompts.draw(1), config.k, config.seed, 1))
+
+
+def whole_groups(samples: Sequence[Sample], asked: Sequence[Request]) -> list[Sample]:
+    """The samples without those of a prompt of which some are missing; all where not even one prompt's are complete."""
+    ends = np.cumsum(Grouping.of(asked).sizes)
+    whole = ends[ends <= len(samples)]
+    return list(samples[: whole[-1]] if len(whole) else samples)
 
 
 def steps_per_round(trainer: Trainer, items: int) -> int:
@@ -147,7 +165,8 @@ def probe(checked: Checked, reporter: Reporter) -> Probe:
     ):
         start = time.perf_counter()
         parts = chunks(samples, config.policy.batch_size)
-        samples = [sample for part in parts for sample in render_sound(part, config.policy.render)]
+        render = capabilities.renderer(config.samples, config.policy)
+        samples = [sample for part in parts for sample in render_sound(part, render)]
         require_sound(samples, "probe")
         middle = time.perf_counter()
         scores = config.scorer(samples)
@@ -155,7 +174,7 @@ def probe(checked: Checked, reporter: Reporter) -> Probe:
         bar.advance(len(samples))
     memory["render"] = peak.bytes
     with in_words("train"), peak_memory() as peak, config.policy.resident("train"):
-        step_s = _step_s(config, samples, scores, k, reporter)
+        step_s = _step_s(config, samples, scores, reporter)
     memory["train"] = peak.bytes
     n = len(samples)
     return Probe(
@@ -166,7 +185,7 @@ def probe(checked: Checked, reporter: Reporter) -> Probe:
         step_s=step_s,
         evaluations=evaluations_per_sample(samples[0]),
         memory_bytes=memory,
-        scores=scores.grid(k),
+        scores=scores.grid(Grouping.of(samples)),
         failures={name: f"{f.count} of {n}: {f.first_error}" for name, f in scores.failures.items()},
         failed=failed_words(samples),
     )
@@ -192,12 +211,12 @@ def _sampled(checked: Checked, k: int, reporter: Reporter) -> tuple[list[Sample]
             if len(samples) >= k and sum(seconds) * len(chunk) > SAMPLING_BUDGET_S:
                 break
     # The first chunk also pays for what is done once: prompt embeddings, kernels that are chosen or compiled.
-    return samples[: len(samples) // k * k], peak.bytes, min(seconds)
+    return whole_groups(samples, asked), peak.bytes, min(seconds)
 
 
-def _step_s(config: RunConfig, samples: Sequence[Sample], scores: Scores, k: int, reporter: Reporter) -> float:
+def _step_s(config: RunConfig, samples: Sequence[Sample], scores: Scores, reporter: Reporter) -> float:
     """Seconds per optimiser step, the first one left out."""
-    selection = config.selector(scores.grid(k))
+    selection = select(config.selector, scores, Grouping.of(samples))
     if not len(selection):
         return float("nan")
     settings: dict[str, Any] = {name: getattr(config.trainer, name) for name in parameters(Trainer)}

@@ -155,7 +155,7 @@ def build(studio: Studio) -> None:
     timer.tick(on_look, [watched, seen], shown, trigger_mode="once", **quiet)
     watched.change(None, watched, None, js="(name) => window.raftRun?.('align', name)", **PRIVATE)
     if app is not None:
-        app.load(on_address, None, shown, **quiet)
+        app.load(on_address, None, shown, show_progress="hidden", **PRIVATE)  # through the queue, which brings the parameters
     if isinstance(tab, gr.Tab):
         tab.select(on_look, [watched, seen], shown, **quiet)
         tab.select(on_tab, recipe, rewards, **quiet)

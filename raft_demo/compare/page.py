@@ -12,6 +12,7 @@ from gradio import processing_utils
 
 from raft_core.errors import ConfigError
 from raft_demo.compare import view as compare_view
+from raft_demo.compare.card import card_png
 from raft_demo.compare.comparison import Asked, Comparison, row_png
 from raft_demo.shared import comparable, scores_view
 from raft_demo.shared.errors import spoken
@@ -53,7 +54,12 @@ def build(studio: Studio) -> None:
             view, strength, steps, guidance, size, score = _how(studio, first)
         with gr.Column(scale=5, min_width=320):
             result = gr.HTML(HINT, elem_id="compare-result", min_height=420)
-            files = gr.Files(label="Download, settings embedded", visible=False, interactive=False, elem_id="compare-files")
+            files = gr.Files(
+                label="Download: rows with their settings embedded, and cards to post",
+                visible=False,
+                interactive=False,
+                elem_id="compare-files",
+            )
 
     asked = [models, prompt, seed, images, view, strength, steps, guidance, size, score]
     shown = [status, result, files]
@@ -176,7 +182,9 @@ def _what(studio: Studio, known: list[comparable.Comparable], first: comparable.
     )
     with gr.Row():
         seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=LARGEST_SEED, min_width=100, elem_id="compare-seed")
+        fresh = gr.Button("New seed", min_width=90, scale=0, elem_id="compare-new-seed")
         images = gr.Slider(1, studio.limits.images, 4, step=1, label="Pictures", min_width=100, elem_id="compare-images")
+    fresh.click(None, None, seed, js=f"() => Math.floor(Math.random() * {LARGEST_SEED})", api_visibility="private")
     return models, prompt, seed, images
 
 
@@ -262,7 +270,8 @@ def read(
 
 
 def _files(comparison: Comparison, component: gr.Files) -> list[str]:
-    """A PNG of each row, in Gradio's cache, out of which alone files are served."""
-    cache = component.GRADIO_CACHE
-    names = [f"compare-seed{comparison.asked.seed}-{i + 1}.png" for i in range(comparison.asked.k)]
-    return [processing_utils.save_bytes_to_cache(row_png(comparison, i), name, cache) for i, name in enumerate(names)]
+    """A PNG of each row and a card of it, in Gradio's cache, out of which alone files are served."""
+    cache, seed, rows = component.GRADIO_CACHE, comparison.asked.seed, range(comparison.asked.k)
+    made = [(row_png(comparison, i), f"compare-seed{seed}-{i + 1}.png") for i in rows]
+    made += [(card_png(comparison, i), f"card-seed{seed}-{i + 1}.png") for i in rows]
+    return [processing_utils.save_bytes_to_cache(data, name, cache) for data, name in made]

@@ -33,6 +33,8 @@ CSS = """
 .rewards-scores { width: auto; min-width: 100%; }
 .rewards-scores thead th { vertical-align: bottom; white-space: normal; max-width: 9rem; }
 .rewards-scores tbody th { font-weight: 400; text-align: left; min-width: 7.5rem; }
+.rewards-scores tbody th, .rewards-scores thead .rewards-what { position: sticky; left: 0; z-index: 1;
+  background: var(--background-fill-primary); }
 .rewards-scores td { font-variant-numeric: tabular-nums; white-space: nowrap; }
 .rewards-place { color: var(--body-text-color-subdued); }
 .rewards-by { background: var(--background-fill-secondary); }

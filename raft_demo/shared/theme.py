@@ -6,9 +6,20 @@ import gradio as gr
 
 SANS = ["ui-sans-serif", "system-ui", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
 MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
+#: Gradio's own are too pale to be read with ease: at least 4.5 : 1 (WCAG 2, AA).
+READABLE = {
+    "body_text_color_subdued": "*neutral_600",
+    "input_placeholder_color": "*neutral_500",
+    "input_placeholder_color_dark": "*neutral_400",
+    "color_accent": "*primary_600",
+    "button_primary_background_fill": "*primary_600",
+    "button_primary_background_fill_hover": "*primary_700",
+    "button_primary_background_fill_hover_dark": "*primary_700",
+}
 KINDS = ("title", "label")  # of labels: above an input, and in the corner of an output
 
 CSS = """
+.dark { --color-accent: var(--primary-400); }
 .gradio-container { width: 100%; max-width: 1240px !important; margin: 0 auto !important; }
 .raft-head h1 { font-size: 1.35rem; margin: 0; }
 .raft-head p { margin: .15rem 0 0; color: var(--body-text-color-subdued); }
@@ -39,7 +50,7 @@ def theme() -> gr.themes.Base:
     plain = {"background_fill": "none", "text_color": "*body_text_color"}  # labels are many, and none is what a page is about
     both = {f"block_{kind}_{name}{mode}": value for kind in KINDS for mode in ("", "_dark") for name, value in plain.items()}
     page = base.background_fill_primary  # which set would put back to white
-    return base.set(**both, block_title_padding="0", background_fill_primary=page)
+    return base.set(**both, **READABLE, block_title_padding="0", background_fill_primary=page)
 
 
 def empty(headline: str, hint: str) -> str:

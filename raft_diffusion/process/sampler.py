@@ -70,7 +70,7 @@ def denoise(
     if hasattr(scheduler, "set_begin_index"):
         # Else the first step is looked up by its timestep; where rounding gave the first two the same, the second is found.
         scheduler.set_begin_index(0)
-    extra = _step_arguments(scheduler, sampling, generators)
+    extra = step_arguments(scheduler, sampling, generators)
     x = noise_like(shape, generators).to(device) * scheduler.init_noise_sigma
     kept, log_probs, mask = [x.cpu()], [], []
     for number, t in enumerate(scheduler.timesteps, start=1):
@@ -92,7 +92,7 @@ def denoise(
     return x.cpu(), trajectory
 
 
-def _step_arguments(scheduler: Any, sampling: Sampling, generators: list[torch.Generator]) -> dict[str, Any]:
+def step_arguments(scheduler: Any, sampling: Sampling, generators: list[torch.Generator]) -> dict[str, Any]:
     """What this scheduler's ``step`` takes besides the usual."""
     import inspect
 

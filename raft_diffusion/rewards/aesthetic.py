@@ -99,4 +99,4 @@ class Aesthetic:
     def __call__(self, samples: Sequence[Sample]) -> np.ndarray:
         clip, head = self._loaded = self._loaded or self._load()
         embedding = clip.images(pictures(samples), resolve_device(self.device), self.batch_size)  # [N, D]
-        return head(embedding).double().numpy()
+        return head(embedding).cpu().double().numpy()

@@ -166,7 +166,7 @@ class Clip:
     @property
     def scale(self) -> float:
         """The learned factor of cosines: exp(logit_scale)."""
-        return float(self.model.logit_scale.detach().double().exp())
+        return float(self.model.logit_scale.detach().cpu().double().exp())
 
     def images(self, images: Sequence[Image], device: torch.device, batch_size: int) -> torch.Tensor:
         """[N, D] unit-length embeddings, fp32, on the CPU; a picture that was embedded before is not embedded again."""

@@ -46,4 +46,4 @@ class CosineOfClip:
         clip, device = self.load(), resolve_device(self.device)
         images = clip.images(pictures(samples), device, self.batch_size)  # [N, D]
         texts = clip.texts([sample.prompt.text for sample in samples], device, self.batch_size)  # [N, D]
-        return (images * texts).sum(dim=1).double().numpy()
+        return (images * texts).sum(dim=1).cpu().double().numpy()

@@ -110,7 +110,7 @@ class ImageReward:
         scores = np.empty(len(samples))
         for start in range(0, len(samples), self.batch_size):
             part = slice(start, start + self.batch_size)
-            scores[part] = model(samples[part], device).double().numpy()
+            scores[part] = model(samples[part], device).cpu().double().numpy()
         return scores
 
 

@@ -42,6 +42,8 @@ class PictureJudgement(Judging):
         high: greatest score, for ``score``.
         neighbours: for ``pairwise``: with the pictures of a prompt in a ring, how many each one meets on either side, at a cost
             of 2·K·neighbours questions per prompt; null = all of them meet, for K·(K − 1) questions.
+        votes: answers to each question; the verdicts that can be read are averaged. More than 1 takes an endpoint with a
+            temperature above 0.
         side: pixels; larger pictures are reduced to it on their longer side before they are sent.
     """
 
@@ -105,7 +107,7 @@ class VlmJudge:
         )
 
     def check(self) -> list[str]:
-        return self._chat.check()
+        return [*self._chat.check(), *self.judgement.vote_mistakes(self._chat)]
 
     def load(self) -> None:
         """Load the local model; an endpoint is not asked yet.

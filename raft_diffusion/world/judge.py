@@ -83,7 +83,7 @@ class GoldJudge:
 
     def log_probs(self, pictures: Sequence) -> dict[str, np.ndarray]:
         """Attribute → [N, answers] log-probabilities."""
-        return {key: values.log_softmax(dim=-1).double().numpy() for key, values in self._logits(pictures).items()}
+        return {key: values.log_softmax(dim=-1).cpu().double().numpy() for key, values in self._logits(pictures).items()}
 
     @torch.no_grad()
     def _logits(self, pictures: Sequence) -> dict[str, torch.Tensor]:

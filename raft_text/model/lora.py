@@ -45,6 +45,8 @@ def add_adapters(network: Any, lora: Lora) -> Any:
         exclude_modules=around if ALL_LINEAR in lora.targets and around else None,
         fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in network.modules()),  # GPT-2 keeps its weights transposed
     )
+    if ALL_LINEAR in lora.targets and (own := routers(network)):
+        config.exclude_modules = sorted({*own, *(config.exclude_modules or ())})
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # Of experts, which are parameters of one layer and no layers of their own, peft asks whether they are layers.
         warnings.filterwarnings("ignore", r"The following (rank|alpha)_pattern keys did not match", RuntimeWarning)
@@ -89,17 +91,35 @@ def read_around(network: Any) -> list[str]:
 
 def left_out(network: Any, adapter: Any) -> list[str]:
     """What a person should know of linear layers that get no adapter; ``adapter`` is peft's configuration."""
-    names = sorted(adapter.exclude_modules or ()) if adapter is not None else []
+    excluded = set(adapter.exclude_modules or ()) if adapter is not None else set()
+    names = sorted(excluded - set(routers(network)))
     what = f"{type(network).__name__} reads their weights without asking the layers"
     return [f"lora.targets all-linear leaves {', '.join(names)} out: {what}"] if names else []
+
+
+def routers(network: Any) -> list[str]:
+    """Names of layers that are linear by their class and return something else than a product: which expert reads a token, in
+    Phi-MoE and Llama 4. An adapter has nothing there to add its own product to."""
+    found = {
+        name.rpartition(".")[2]
+        for name, layer in network.named_modules()
+        if isinstance(layer, torch.nn.Linear)
+        and type(layer).__module__.startswith("transformers.models.")
+        and type(layer).forward is not torch.nn.Linear.forward
+    }
+    return sorted(found)
 
 
 def check_targets(network: Any, lora: Lora) -> None:
     """Every target must name a layer.
 
     Raises:
-        ModelError: one does not; names the nearest that does.
+        ModelError: one does not, or returns no product; names the nearest that does.
     """
+    if wrong := sorted(set(routers(network)) & set(lora.targets)):
+        raise ModelError(
+            f"lora.targets: {wrong[0]!r} chooses experts, so an adapter has no product there to add to: leave it out"
+        )
     names = {name for name, _ in network.named_modules()}
     for target in lora.targets:
         if target != ALL_LINEAR and not any(name == target or name.endswith(f".{target}") for name in names):

@@ -10,7 +10,7 @@ import torch
 
 from raft_core.environment import Environment
 from raft_core.protocols import Purpose
-from raft_core.sampling import chunks
+from raft_core.sampling import chunks, whole_prompts
 from raft_core.types import Request, Sample
 from raft_text.model.encoding import PromptEncoder
 from raft_text.model.engine import Engine
@@ -19,6 +19,10 @@ from raft_text.options import Sampling
 from raft_text.process.episodes import Episode, Episodes
 from raft_text.process.growing import Drawn, Task, first_stop
 from raft_text.process.rejection import Watcher
+from raft_text.process.stages import StageWatcher, stage_tokens
+
+#: (samples of whole prompts as they are so far) → whether each goes on.
+GoesOn = Callable[[Sequence[Sample]], Sequence[bool]]
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,37 @@ class Completions:
                 task = self._task(asked, [prompts[i] for i in part], chat, purpose, trace)
                 samples |= dict(zip(part, self._drawn(asked, task), strict=True))
         return [samples[i] for i in range(len(requests))]
+
+    def in_stages(
+        self,
+        requests: Sequence[Request],
+        at: Sequence[float],
+        goes_on: GoesOn,
+        trace: bool,
+    ) -> list[Sample]:
+        """Completions of whole prompts together, in parts of about ``sampling.batch_size``, looked at on the way."""
+        samples: dict[int, Sample] = {}
+        for chat in (False, True):  # turns of a chat end otherwise than texts do
+            places = [i for i, request in enumerate(requests) if self.engine.encode.is_chat(request.prompt) == chat]
+            for part in whole_prompts([requests[i] for i in places], self.sampling.batch_size):
+                own, places = places[: len(part)], places[len(part) :]
+                task = self._task(part, [self.engine.encode(request.prompt) for request in part], chat, "round", trace)
+                samples |= dict(zip(own, self._drawn_in_stages(part, task, at, goes_on), strict=True))
+        return [samples[i] for i in range(len(requests))]
+
+    def _drawn_in_stages(self, part: Sequence[Request], task: Task, at: Sequence[float], goes_on: GoesOn) -> list[Sample]:
+        sampling, encode = task.sampling, self.engine.encode
+
+        def previews(numbers: Sequence[int], texts: Sequence[str]) -> Sequence[bool]:
+            return goes_on([Sample(part[number], output=text) for number, text in zip(numbers, texts, strict=True)])
+
+        def text(drawn: Drawn) -> str:
+            return text_of(encode, sample_of(part[0], drawn, sampling), sampling.stop)
+
+        watcher = StageWatcher(stage_tokens(at, sampling.max_new_tokens), previews, text)
+        pairs = zip(part, self.draw(replace(task, watcher=watcher)), strict=True)
+        samples = [sample_of(request, drawn, sampling) for request, drawn in pairs]
+        return [replace(s, meta={**s.meta, "evaluations": len(s.tensors["tokens"])}) for s in samples]
 
     def _drawn(self, requests: Sequence[Request], task: Task) -> list[Sample]:
         if self.environment is None:

@@ -7,8 +7,8 @@ itself, and prompts of one length are drawn together, because padding would ente
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -67,6 +67,8 @@ def draw_generated(network: Any, task: Task, device: torch.device) -> list[Drawn
     found: dict[int, Drawn] = {}
     for rows in groups.values():
         part = replace(task, **{name: [getattr(task, name)[i] for i in rows] for name in ("prompts", "texts", "seeds")})
+        if task.watcher is not None:
+            part = replace(part, watcher=_Renumbered(task.watcher, rows))
         found |= zip(rows, _draw_alike(network, part, device), strict=True)
     return [found[i] for i in range(len(task.prompts))]
 
@@ -92,6 +94,28 @@ def _draw_alike(network: Any, task: Task, device: torch.device) -> list[Drawn]:
         stopping_criteria=StoppingCriteriaList([_Finished(growing)]),
     )
     return growing.results()
+
+
+@dataclass(frozen=True)
+class _Renumbered:
+    """A watcher that is told of completions by their numbers in the whole task.
+
+    Attributes:
+        watcher: of the whole task.
+        rows: number there of each completion that is drawn here.
+    """
+
+    watcher: Any
+    rows: Sequence[int]
+
+    def due(self, count: int) -> bool:
+        return self.watcher.due(count)
+
+    def hopeless(
+        self, numbers: Sequence[int], prompts: Sequence[str], beginnings: Sequence[str], finished: Mapping[int, Drawn]
+    ) -> list[bool]:
+        done = {self.rows[number]: drawn for number, drawn in finished.items()}
+        return self.watcher.hopeless([self.rows[number] for number in numbers], prompts, beginnings, done)
 
 
 class _Choosing(LogitsProcessor):

@@ -43,7 +43,8 @@ class Task:
         sampling: how.
         ends: ids of the tokens that end a text.
         decode: token ids to text, for stop texts and rules.
-        watcher: says which beginnings are hopeless; None = nothing is given up.
+        watcher: says which beginnings are hopeless, a ``rejection.Watcher`` or ``stages.StageWatcher``; None = nothing is given
+            up.
         trace: keep log-probs.
         on_step: told how many tokens the longest has, and how many it may have, after each.
     """
@@ -132,11 +133,11 @@ class Growing:
     def _hopeless(self, rows: torch.Tensor) -> torch.Tensor:
         """[A] bool: those of ``rows`` [A] bool that are to be looked at now and are given up."""
         counts, found = self.count.tolist(), torch.zeros_like(rows)
-        due = [row for row in _numbers(rows) if counts[row] % self.task.watcher.every == 0]
+        due = [row for row in _numbers(rows) if self.task.watcher.due(counts[row])]
         if due:
-            numbers = self.rows.tolist()
+            numbers = [self.rows.tolist()[row] for row in due]
             texts = [self.task.decode(self.tokens[row, : counts[row]]) for row in due]
-            verdicts = self.task.watcher([self.task.texts[numbers[row]] for row in due], texts)
+            verdicts = self.task.watcher.hopeless(numbers, [self.task.texts[number] for number in numbers], texts, self._done)
             found[due] = torch.tensor(verdicts, device=found.device)
         return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -27,6 +27,16 @@ class Watcher:
         self._patterns = [re.compile(pattern) for pattern in rejection.patterns]
         self._bound: Callable | None = find_function(rejection.bound) if rejection.bound is not None else None
         self._below = -np.inf if rejection.below is None else rejection.below
+
+    def due(self, count: int) -> bool:
+        """Whether completions of so many tokens are looked at."""
+        return count % self.every == 0
+
+    def hopeless(
+        self, numbers: Sequence[int], prompts: Sequence[str], beginnings: Sequence[str], finished: Mapping[int, object]
+    ) -> list[bool]:
+        """As ``__call__``; each completion is judged by itself, whatever became of the others."""
+        return self(prompts, beginnings)
 
     def __call__(self, prompts: Sequence[str], beginnings: Sequence[str]) -> list[bool]:
         """Whether each completion is hopeless, by its beginning.

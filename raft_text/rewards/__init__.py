@@ -9,6 +9,7 @@ from raft_text.rewards.repetition import Repetition
 from raft_text.rewards.reward_model import RewardModel
 from raft_text.rewards.self_judge import SelfJudge
 from raft_text.rewards.sentiment import Sentiment
+from raft_text.rewards.steps import StepReward, StepRewardModel
 
 __all__ = [
     "EmbeddingSimilarity",
@@ -19,5 +20,7 @@ __all__ = [
     "RewardModel",
     "SelfJudge",
     "Sentiment",
+    "StepReward",
+    "StepRewardModel",
     "VerifiableInstructions",
 ]

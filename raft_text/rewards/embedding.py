@@ -132,7 +132,7 @@ class EmbeddingSimilarity:
                 chosen = [readable[i] for i in batch]
                 inputs = inputs_of([rows[i] for i in chosen], loaded)
                 pooled = pool(model(**inputs).last_hidden_state, inputs["attention_mask"], self.pooling)
-                vectors[chosen] = torch.nn.functional.normalize(pooled, dim=1).double().cpu().numpy()
+                vectors[chosen] = torch.nn.functional.normalize(pooled, dim=1).cpu().double().numpy()
         return vectors
 
 

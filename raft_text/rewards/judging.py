@@ -27,6 +27,8 @@ class Judgement(Judging):
         high: greatest score, for ``score``.
         neighbours: for ``pairwise``: with the samples of a prompt in a ring, how many each one meets on either side, at a cost
             of 2·K·neighbours questions per prompt; null = all of them meet, for K·(K − 1) questions.
+        votes: answers to each question; the verdicts that can be read are averaged. More than 1 takes an endpoint with a
+            temperature above 0.
     """
 
     rubric: str = RUBRIC

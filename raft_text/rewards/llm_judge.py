@@ -25,7 +25,7 @@ class LlmJudge:
     Args:
         endpoint: an OpenAI-compatible endpoint. Give this or ``local``.
         local: a causal language model in this process.
-        judgement: the mode (``score`` or ``pairwise``), the rubric, the scale.
+        judgement: the mode (``score`` or ``pairwise``), the rubric, the scale, the votes.
         name: column in the store and label in the report.
 
     Source: Zheng et al. 2023 (2306.05685), the judge and its order bias; Mahan et al. 2024 (2410.12832), as a reward.
@@ -58,7 +58,7 @@ class LlmJudge:
         self._chat: ChatEndpoint | LocalChat = chat
 
     def check(self) -> list[str]:
-        return self._chat.check()
+        return [*self._chat.check(), *self.judgement.vote_mistakes(self._chat)]
 
     def load(self) -> None:
         """Load the local model; an endpoint is not asked yet.

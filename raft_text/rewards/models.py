@@ -21,7 +21,7 @@ from raft_text.model.places import BUNDLED, BUNDLED_FOLDER
 if TYPE_CHECKING:
     import torch
 
-Task = Literal["SequenceClassification", "CausalLM", "Encoder"]
+Task = Literal["SequenceClassification", "TokenClassification", "CausalLM", "Encoder"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 HUB_NAME = re.compile(r"(?:[\w.-]+/)?[\w.-]+")
 UNUSED = re.compile(r"(^|\.)pooler\.")  # weights that an embedding by mean pooling does without

@@ -156,7 +156,7 @@ class RewardModel:
             for batch in by_length([rows[i]["input_ids"] for i in readable], self.batch_size):
                 chosen = [readable[i] for i in batch]
                 logits = model(**inputs_of([rows[i] for i in chosen], loaded)).logits  # [B, labels]
-                scores[chosen] = logits[:, self._output].double().cpu().numpy()
+                scores[chosen] = logits[:, self._output].cpu().double().numpy()
         return scores
 
     def _encoded(self, loaded: Loaded, prompt: Prompt, completion: str) -> Mapping[str, list[int]]:

@@ -43,6 +43,10 @@ class SelfJudge:
     ):
         if draws < 1:
             raise ConfigError(f"draws is {draws}, but a verdict takes at least 1")
+        if judgement.votes > 1:
+            raise ConfigError(
+                f"judgement.votes is {judgement.votes}: of a policy that judges itself give their number as draws"
+            )
         self.judgement = judgement
         self.draws = draws
         self.reference = reference

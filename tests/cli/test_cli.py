@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -433,7 +434,7 @@ def test_list_groups_what_goes_together(capsys):
     assert main(["list", "selectors"]) == 0
     out = capsys.readouterr().out
     assert fits(out)
-    pairs = out.split("  pairs, with Dpo, Orpo:\n")[1].split("\n  ")[0]
+    pairs = re.split(r"\n  (?! )", out.split("  pairs, with Dpo, Orpo:\n")[1])[0]
     assert all(name in pairs for name in ("AllPairs", "BestVsWorst", "RandomPairs")) and "BestOfK" not in pairs
     assert main(["list", "objectives"]) == 0
     assert "  labels, with MedianLabels, ThresholdLabels:" in capsys.readouterr().out

@@ -28,6 +28,9 @@ def bot(text, **more):
     return {"role": "assistant", "content": text, **more}
 
 
+CALL = bot("", tool_calls=[{"type": "function", "function": {"name": "add", "arguments": "{}"}}])
+
+
 def gpt(**turns):
     return [{"from": name, "value": text} for name, text in turns.items()]
 
@@ -218,6 +221,8 @@ def test_preferences_keep_their_roles(name, tmp_path):
     ("row", "told"),
     [
         ({"chosen": [user("a"), bot("x")], "rejected": [user("b"), bot("y")]}, "not one message in common"),
+        ({"chosen": [user("a"), bot("x")], "rejected": [user("a"), CALL]}, "rejected ends with a call of tools"),
+        ({"prompt": [user("a")], "chosen": [CALL], "rejected": [bot("x")]}, "chosen ends with a call of tools"),
         ({"chosen": [user("a"), bot("x")], "rejected": [user("a")]}, "rejected does not end with an assistant's message"),
         ({"chosen": [user("a"), bot("x")], "rejected": [user("a"), bot("x")]}, "are equal"),
         ({"prompt": [user("a")], "chosen": [bot("x")], "rejected": [user("y")]}, "rejected does not end with an assistant"),

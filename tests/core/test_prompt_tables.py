@@ -164,6 +164,12 @@ def test_dates_in_parquet_are_read_however_far_away(tmp_path):
 # ---------------------------------------------------------------------- seeds and negative prompts
 
 
+@pytest.mark.parametrize("name", ["negative_prompt", "Negative Prompt", "negative-prompt", "negativePrompt", "NEGATIVE_PROMPT"])
+def test_a_setting_is_known_however_its_words_are_joined(tmp_path, name):
+    path = write(tmp_path, "p.json", json.dumps([{"prompt": "a dog", name: "blurry"}]))
+    assert read_prompts(path) == [Prompt("a dog", {"negative_prompt": "blurry"})]
+
+
 def test_seeds_and_negative_prompts_are_the_prompts_own(tmp_path):
     path = write(tmp_path, "p.csv", "prompt,Negative Prompt,Seed\na dog,blurry,5\na dog,,7.0\na cat,,\na cat,,-1\n")
     prompts, repeated = distinct(read_prompts(path))

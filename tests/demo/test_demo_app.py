@@ -28,6 +28,8 @@ from raft_demo.shared.limits import Limits, within
 from raft_demo.shared.runs import inside
 from raft_demo.shared.worker import UNEXPECTED
 
+CONTRASTS = (Path(__file__).parents[1] / "contrast.js").read_text()
+
 
 def fetched(url: str, data: bytes | None = None, headers: dict[str, str] | None = None) -> tuple[int, bytes]:
     """(status, body), of errors too."""
@@ -215,4 +217,5 @@ def test_every_page_opens_and_fits(app, open_page, size, dark):
         go_to(page, module.NAME)
         page.locator(f"#page-{module.NAME.lower()}").wait_for()
         page.wait_for_function(f"document.documentElement.scrollWidth <= {size['width']}")  # once all is laid out
+        assert page.evaluate(CONTRASTS) == [], module.NAME
         shot(page, f"page-{module.NAME.lower()}-{'narrow-dark' if dark else 'wide'}")

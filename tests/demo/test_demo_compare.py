@@ -19,6 +19,7 @@ from raft_core.bundled import bundled_runs
 from raft_core.errors import ConfigError, DataError, RaftError
 from raft_demo.compare import page as compare
 from raft_demo.compare import view as compare_view
+from raft_demo.compare.card import card_png
 from raft_demo.compare.comparison import Asked, Column, Comparison, difference, row_png
 from raft_demo.shared import comparable
 from raft_demo.shared.limits import Limits
@@ -170,6 +171,19 @@ def test_a_downloaded_row_tells_all_that_is_needed_to_draw_it_again():
     assert [each["scores"]["aesthetic"] for each in told["pictures"]] == [None, 2.0]
     assert [each["strength"] for each in told["pictures"]] == [0.0, 1.0]
     assert told["picture"] == 1 and told["steps"] == 12
+
+
+def test_a_card_shows_the_pictures_crisply_with_prompt_and_scores():
+    with Image.open(io.BytesIO(card_png(comparison(), 0))) as card:
+        assert card.width == 2 * 384 + 3 * 28
+        colours = {colour: count for count, colour in card.getcolors(2**20)}
+    assert colours[(255, 0, 0)] == colours[(0, 0, 255)] == 384 * 384  # 8 pixels, each 48 times as large, and nothing blurred
+    long = comparison(asked=replace(comparison().asked, prompt="word " * 500))
+    with Image.open(io.BytesIO(card_png(long, 1))) as card:
+        assert card.height < 700
+    failed = comparison(columns=[replace(c, pictures=[None, None], failed=["no"] * 2) for c in comparison().columns])
+    with Image.open(io.BytesIO(card_png(failed, 0))) as card:
+        assert card.width == 384 + 2 * 28
 
 
 def test_a_run_whose_settings_are_wrong_is_offered_with_usual_ones(room):

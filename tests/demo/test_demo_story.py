@@ -13,6 +13,7 @@ from conftest import NARROW, WIDE, served, shot, until
 from raft_core.bundled import bundled_runs
 from raft_core.errors import DataError
 from raft_demo.app import PAGES
+from raft_demo.shared.addresses import without_page
 from raft_demo.story import view
 from raft_demo.story.make import story_of
 
@@ -46,6 +47,11 @@ def test_a_run_without_pictures_makes_no_story():
 def test_a_proxys_path_is_in_every_address(tmp_path):
     with served(tmp_path / "runs", "--root_path", "/raft") as app, urllib.request.urlopen(f"{app.url}/config") as answer:
         assert json.load(answer)["root"].endswith("/raft")
+
+
+def test_pages_in_addresses_are_kept_from_gradio():
+    assert without_page(b"page=runs&run=a%20b&__theme=dark") == b"run=a+b&__theme=dark"
+    assert without_page(b"page=runs") == b""
 
 
 @pytest.fixture(scope="module")

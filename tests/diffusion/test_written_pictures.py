@@ -182,3 +182,24 @@ def test_the_recipe_of_a_student_runs_on_the_recipe_of_its_teacher(tmp_path, mon
     assert [s.output.tobytes() for s in samples] == [s.output.tobytes() for s, each in zip(winners, kept, strict=True) if each]
     assert scores.columns["given"].tolist() == taste.columns["taste"][kept].tolist()
     close(scores.columns["taste"], scores.columns["given"])  # the judge, asked about the same pictures
+
+
+def test_the_recipe_of_reward_conditioning_learns_every_picture(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.txt").write_text("a large red heart\na small blue square\n")
+    (tmp_path / "h.txt").write_text("a small red heart\n")
+    small = {"policy.sampling.steps": 2, "policy.sampling.batch_size": 4, "prompts.train": "p.txt", "prompts.held_out": "h.txt"}
+    small |= {
+        "trainer.steps": 2,
+        "trainer.batch_size": 4,
+        "rounds": 1,
+        "k": 5,
+        "evaluation.k": 1,
+        "trackers": "[]",
+        "output": "run",
+    }
+    words = [word for name, value in small.items() for word in (f"--{name}", str(value))]
+    assert main(["align", str(RECIPES / "conditioned.yaml"), *words]) == 0
+    _, _, kept = read_round(tmp_path / "run", 1)
+    (row,) = read_history(tmp_path / "run")
+    assert kept.all() and row["conditioned/best_fraction"] == 0.2 and np.isfinite(row["train/loss_first"])

@@ -72,6 +72,11 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         "Qwen3Moe",
         LLAMA | {"head_dim": 8, "moe_intermediate_size": 16, "num_experts": 4, "num_experts_per_tok": 2},
     ),
+    "phimoe": ("Phimoe", LLAMA | {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "llama4": (
+        "Llama4Text",
+        LLAMA | {"head_dim": 8, "num_local_experts": 2, "intermediate_size_mlp": WIDTH, "attention_chunk_size": WINDOW},
+    ),
     "olmoe": ("Olmoe", LLAMA | {"num_experts": 4, "num_experts_per_tok": 2}),
 }
 MAMBA = {"hidden_size": WIDTH, "num_hidden_layers": 2, "state_size": 8, "initializer_range": 0.3}
@@ -104,7 +109,7 @@ def family(folder: Path, name: str, tokenizer: Any = None, **changes: Any) -> Pa
     classes, sizes = (FAMILIES | WITH_STATE)[name]
     tokens = {"vocab_size": len(tokenizer), "bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": None}
     config = getattr(transformers, f"{classes}Config")(**tokens | sizes | changes)
-    kind = getattr(transformers, f"{classes}LMHeadModel" if classes == "GPT2" else f"{classes}ForCausalLM")
+    kind = getattr(transformers, f"{classes}LMHeadModel" if classes == "GPT2" else f"{classes.removesuffix('Text')}ForCausalLM")
     with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(0)
         kind(config).save_pretrained(folder)

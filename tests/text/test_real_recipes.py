@@ -12,7 +12,8 @@ from raft_cli import main
 from raft_core.store.store import read_history, read_round
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "text"
-GSM8K, TOOLS, HH = (CONFIGS / f"{name}.yaml" for name in ("gsm8k_qwen", "gsm8k_tools", "hh_llama"))
+NAMES = ("gsm8k_qwen", "gsm8k_tools", "hh_llama", "self_rewarding_qwen")
+GSM8K, TOOLS, HH, SELF = (CONFIGS / f"{name}.yaml" for name in NAMES)
 KINDS = ("qwen2", "llama", "gpt2")
 
 
@@ -82,6 +83,37 @@ def test_a_plain_model_is_aligned_in_full_with_a_reward_model(kind, tiny, tmp_pa
     best = scores.grid(3).argmax(axis=1)
     assert row["train/steps"] == 2 and kept.reshape(2, 3)[[0, 1], best].all() and kept.sum() == 2
     assert (tmp_path / "run" / "export" / "model.safetensors").is_file()
+
+
+def test_a_chat_model_judges_itself_and_learns_its_best_against_its_worst(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.txt").write_text("What?\nHow?\nWhy?\n")
+    asked = []
+
+    def ask_all(_self, conversations):  # random bytes are no verdict: what the policy says is decided here
+        asked.extend(conversations)
+        return [f"Score: {1 + len(str(each)) % 10}" for each in conversations]
+
+    monkeypatch.setattr("raft_text.rewards.self_judge.PolicyChat.ask_all", ask_all)
+    settings = {
+        "policy.model": tiny("qwen2", chat=True, context=256),
+        "policy.sampling.max_new_tokens": 6,
+        "prompts.train": "p.txt",
+        "prompts.held_out_fraction": 0.34,
+        "rounds": 2,
+        "k": 4,
+        "evaluation.prompts": 1,
+        "trainer.batch_size": 2,
+        "trackers": "[]",
+        "output": "run",
+    }
+    assert main(["align", str(SELF), *words(settings)]) == 0
+    rows = read_history(tmp_path / "run")
+    _, scores, kept = read_round(tmp_path / "run", 1)
+    grid = scores.grid(4)
+    pairs = grid.max(axis=1) > grid.min(axis=1)
+    assert pairs.any() and kept.sum() == 2 * pairs.sum() and rows[-1]["train/steps"] > 0 and "dpo/accuracy" in rows[-1]
+    assert "How helpful" in str(asked[0]) or "how helpful" in str(asked[0])
 
 
 def test_it_is_checked_up_to_the_weights_without_a_network(files, capsys):

@@ -16,6 +16,9 @@ RECIPES = (
     "offline_st",
     "online_st",
     "raft",
+    "adaptive",
+    "process",
+    "conditioned",
     "reft",
     "choice",
     "dpo",
@@ -80,11 +83,21 @@ def test_a_recipe_is_the_same_loop_with_other_parts(name, shrunken, tiny, tmp_pa
         assert kept.all() and {"ppo/kl", "ppo/value_loss"} <= set(row)
     elif name == "distill":
         assert kept.all() and kept.sum() == 8
+    elif name == "conditioned":
+        assert kept.all() and row["conditioned/best_fraction"] == 0.5
     elif name == "sft":
         assert kept.all() and row["reward/mean"] == 1
     else:
-        expected = {"offline_st": 16, "online_st": 8, "raft": 4, "rest": 16, "calculator": 4}[name]
-        assert (scores.columns[scores.reward][kept] == 1).all() and kept.sum() == expected
+        right = scores.columns["answer" if name == "process" else scores.reward]
+        assert (right[kept] == 1).all() and kept.sum() == {
+            "offline_st": 16,
+            "online_st": 8,
+            "raft": 4,
+            "adaptive": 4,
+            "process": 4,
+            "rest": 16,
+            "calculator": 4,
+        }[name]
     assert ("text/turns" in row) == (name == "calculator")
 
 

@@ -35,6 +35,8 @@ class Judging:
         high: greatest score, for ``score``.
         neighbours: for ``pairwise``: with the samples of a prompt in a ring, how many each one meets on either side, at a cost
             of 2·K·neighbours questions per prompt; null = all of them meet, for K·(K − 1) questions.
+        votes: answers to each question; the verdicts that can be read are averaged. More than 1 takes a judge that does not
+            always answer alike: an endpoint with a temperature above 0.
     """
 
     mode: Mode = "score"
@@ -42,6 +44,7 @@ class Judging:
     low: float = 1
     high: float = 10
     neighbours: int | None = None
+    votes: int = 1
     noun: ClassVar[str] = "sample"  # what the judge is told that it sees
 
     def shown(self, sample: Sample, tag: str) -> Sequence[Part]:
@@ -62,24 +65,41 @@ class Judging:
             mistakes.append(f"scores from {self.low:g} to {self.high:g} are no scale: low must be less than high")
         if self.neighbours is not None and self.neighbours < 1:
             mistakes.append(f"neighbours is {self.neighbours}, but must be at least 1, or null for all")
+        if self.votes < 1:
+            mistakes.append(f"votes is {self.votes}, but a verdict takes at least 1")
         if mistakes:
             raise ConfigError(mistakes)
+
+    def vote_mistakes(self, chat: object) -> list[str]:
+        """Why several votes would be one and the same, in words.
+
+        Args:
+            chat: who judges; without a ``temperature`` it always answers alike.
+        """
+        if self.votes == 1 or getattr(chat, "temperature", 0) > 0:
+            return []
+        if hasattr(chat, "temperature"):
+            return [
+                f"votes is {self.votes}, but the endpoint's temperature is 0, at which all are alike: raise it, such as to 0.7"
+            ]
+        return [f"votes is {self.votes}, but a local judge always answers alike: ask an endpoint with a temperature, or once"]
 
     @property
     def scale(self) -> str:
         return "fraction of comparisons won, 0…1" if self.mode == "pairwise" else f"judged, {self.low:g}–{self.high:g}"
 
-    def __call__(self, chat: Chat, samples: Sequence[Sample], draws: int = 1) -> np.ndarray:
+    def __call__(self, chat: Chat, samples: Sequence[Sample], draws: int | None = None) -> np.ndarray:
         """[N] scores; NaN where there is no verdict that can be read.
 
         Args:
             chat: who judges.
             samples: of any number of prompts; for pairwise comparison all the samples of a prompt.
-            draws: times that each question is asked; the verdicts that can be read are averaged.
+            draws: answers to each question, by default ``votes``; the verdicts that can be read are averaged.
 
         Raises:
             RewardError: not a single question was answered; says why.
         """
+        draws = draws or self.votes
         if self.mode == "score":
             return _means(self._verdicts(chat, [self.score_question(sample) for sample in samples], draws))
         pairs = list(self.pairs(samples))

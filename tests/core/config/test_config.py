@@ -427,6 +427,19 @@ def test_what_others_have_written_is_no_part(raw, path, monkeypatch, tmp_path):
     assert "antigravity" not in sys.modules and not (tmp_path / "ran").exists()
 
 
+def test_a_packages_command_is_no_part_and_does_not_run(raw, monkeypatch, tmp_path):
+    (tmp_path / "tool").mkdir()
+    (tmp_path / "tool" / "__init__.py").touch()
+    (tmp_path / "tool" / "__main__.py").write_text(
+        f"open({str(tmp_path / 'ran')!r}, 'w')\n\ndef score(prompts, outputs): ...\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    for path in ("tool.__main__.score", "tool.__main__:score"):
+        (mistake,) = mistakes(raw | {"reward": path})
+        assert "is the command of tool" in mistake
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_part_may_say_in_its_body_what_it_sets_elsewhere(raw):
     assert check(raw | {"reward": f"{__name__}.SetsElsewhere"}).config.reward.info.name == "elsewhere"
 
@@ -438,10 +451,15 @@ def test_the_order_of_a_functions_arguments_is_named(raw, tmp_path, function):
     assert "(prompts, outputs), in this order: swap its first two" in mistake
 
 
-def test_a_function_that_takes_one_for_the_other_is_told_the_order(tmp_path):
-    (tmp_path / "mine_untold.py").write_text("def score(a, b):\n    return [x.mean() for x in a]\n")
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [("x.mean()", AttributeError), ("float(x)", ValueError), ("x / 2", TypeError)],
+    ids=["mean", "float", "half"],
+)
+def test_a_function_that_takes_one_for_the_other_is_told_the_order(tmp_path, body, error):
+    (tmp_path / "mine_untold.py").write_text(f"def score(a, b):\n    return [{body} for x in a]\n")
     reward = FunctionReward(f"{tmp_path}/mine_untold.py:score")
-    with pytest.raises(AttributeError, match=r"called with \(prompts, outputs\), in this order"):
+    with pytest.raises(error, match=r"called with \(prompts, outputs\), in this order"):
         reward([Sample(Request(Prompt("p"), 0, 0), output="text")])
 
 

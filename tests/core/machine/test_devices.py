@@ -1,11 +1,14 @@
 """Devices by name, and which of them has bfloat16 in hardware."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
 from raft_core.errors import DeviceError
 from raft_core.machine import devices
-from raft_core.machine.devices import native_bf16, resolve_device
+from raft_core.machine.devices import dtype_mistakes, native_bf16, pick_dtype, resolve_device
 
 
 def test_devices_by_name():
@@ -40,3 +43,32 @@ def test_bf16_by_what_the_processor_says(monkeypatch, capabilities, native):
     devices._cpu_has_bf16.cache_clear()
     assert native_bf16("cpu") is native
     devices._cpu_has_bf16.cache_clear()
+
+
+def test_apples_gpu_is_taken_where_torch_has_it(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert resolve_device("mps").type == "mps"
+    assert pick_dtype("auto", torch.device("mps")) == torch.float32
+    assert dtype_mistakes("float16", torch.device("mps")) == []
+
+
+def test_float64_is_never_asked_of_a_device():
+    """Apple's GPUs have none: what is computed in float64 goes to the CPU first."""
+    root = Path(__file__).parents[3]
+    files = [path for package in ("raft_core", "raft_diffusion", "raft_text") for path in (root / package).rglob("*.py")]
+    asked = [
+        f"{path.relative_to(root)}:{number}"
+        for path in files
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if re.search(r"(?<!cpu\(\))\.double\(\)|\.to\(torch\.float64|torch\.float64\).*device=", line)
+    ]
+    assert len(files) > 200 and not asked
+
+
+def test_seeded_uniform_numbers_on_apples_gpu_are_float32(monkeypatch):
+    from raft_text.process import token_choice
+
+    moved = []
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, device, dtype: moved.append((str(device), dtype)) or self)
+    token_choice.uniforms([1, 2], 3, "mps")
+    assert moved == [("mps", torch.float32)]

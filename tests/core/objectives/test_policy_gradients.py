@@ -152,6 +152,7 @@ def test_samples_without_a_trace_are_refused():
         ({"clip_high": -1.0}, "clip_high is -1"),
         ({"clip": None, "clip_high": 0.3}, "clip is null"),
         ({"average": "tokens"}, "average is 'tokens'"),
+        ({"replay_tolerance": 0.0}, "replay_tolerance is 0"),
     ],
 )
 def test_widths_that_are_none(objective, arguments, message):
@@ -357,11 +358,17 @@ def test_a_policy_that_did_not_draw_the_samples_is_stopped_before_it_is_trained(
     assert "steps" not in str(told.value).split("differs in")[1] and policy.mean.equal(before)
 
 
-@pytest.mark.parametrize(("off", "stops"), [(0.04, False), (0.06, True)])
-def test_the_tolerance_of_a_replay(off, stops):
+@pytest.mark.parametrize(
+    ("off", "settings", "stops"), [(0.04, {}, False), (0.06, {}, True), (0.06, {"replay_tolerance": 0.1}, False)]
+)
+@pytest.mark.parametrize(
+    ("objective", "part"),
+    [(PolicyGradient, Advantages(np.array([0]), np.ones(1))), (RaftPlusPlus, Weighted(np.array([0]), np.ones(1)))],
+)
+def test_the_tolerance_of_a_replay(objective, part, off, settings, stops):
     policy = Replaying([-1.0, -1.0])
-    samples, part = [drawn(0, -1.0 - off, -1.0 + off)], Advantages(np.array([0]), np.ones(1))
-    rnd = PolicyGradient().begin(policy, samples, part, {})
+    samples = [drawn(0, -1.0 - off, -1.0 + off)]
+    rnd = objective(**settings).begin(policy, samples, part, {})
     if stops:
         with pytest.raises(ModelError, match="allowed for rounding"):
             rnd(policy, samples, part, [0])

@@ -1,6 +1,7 @@
 """The report in a real browser: what its script adds, and that it fits every width, light and dark."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 from test_report import HELD_OUT, ROUNDS, TRAIN, K, make_run
@@ -9,28 +10,7 @@ from raft_core.report.page import write_report
 
 CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
 WIDTHS = (390, 768, 1280, 1440)
-# WCAG 2, success criterion 1.4.3: of every text that is seen, against the nearest background that is painted.
-CONTRASTS = """() => {
-  const channels = (colour) => (colour.match(/[\\d.]+/g) || []).map(Number);
-  const light = ([r, g, b]) => [r, g, b].map((c) => (c / 255 <= 0.04045 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4))
-    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
-  const behind = (element) => {
-    for (let one = element; one; one = one.parentElement) {
-      const colour = channels(getComputedStyle(one).backgroundColor);
-      if (colour.length === 3 || colour[3] === 1) return colour;
-    }
-    return [255, 255, 255];
-  };
-  const found = [];
-  for (const element of document.querySelectorAll("body *")) {
-    const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
-    if (!own || !element.checkVisibility() || element.closest("script, svg, :disabled")) continue;
-    const [a, b] = [light(channels(getComputedStyle(element).color)), light(behind(element))];
-    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    if (ratio < 4.5) found.push([element.className || element.tagName, element.textContent.trim().slice(0, 40), ratio]);
-  }
-  return found;
-}"""
+CONTRASTS = (Path(__file__).parents[2] / "contrast.js").read_text()
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raft_core.capabilities import RunPlans
@@ -63,6 +63,7 @@ def test_a_prompt_whose_spread_is_not_known_has_that_of_the_others():
     assert spreads(np.array([[1, 1, 1], [0, 1, np.sqrt(7.0) / 2 + 0.5]]), 1.0)[0] > 0
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.lists(st.one_of(st.just(np.nan), st.floats(-5, 5)), min_size=3, max_size=3), min_size=1, max_size=6),
     st.integers(0, 60),

@@ -124,6 +124,15 @@ def test_pictures_come_from_files_and_from_cells_of_a_table(tmp_path):
     assert [s.output.getpixel((0, 0))[0] for s in samples] == [1, 3, 2, 4] and samples[0].output.size == (8, 8)
 
 
+def test_a_picture_that_cannot_be_opened_is_told_before_a_weight_is_loaded(tmp_path):
+    (tmp_path / "a.png").write_bytes(png(10))
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    rows = [{"prompt": "q", "image": f"{name}.png"} for name in "ab"]
+    source = FromTable(lines(tmp_path / "t.jsonl", rows))
+    (told,) = source.check_run(plans(FakeWriter("image"), [Prompt("q")]))
+    assert "b.png" in told
+
+
 def test_of_many_outputs_k_are_taken_in_a_round_and_of_a_choice_all(tmp_path):
     source = FromTable(lines(tmp_path / "t.jsonl", [{"prompt": "q", "response": str(i)} for i in range(20)]))
     rounds = [source.requests([Prompt("q")], 4, 0, rnd) for rnd in (1, 1, 2)]

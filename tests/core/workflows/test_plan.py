@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -89,6 +91,26 @@ def test_advice_names_what_cannot_work(raw):
     checked = check(raw | {"k": 1, "prompts": {**raw["prompts"], "held_out_fraction": 0.0}})
     lines = "\n".join(advice(count(checked), made_probe(np.ones((2, 4))), checked.config))
     assert "nothing to select" in lines and "k = 1" in lines and "no prompts are held out" in lines
+
+
+def test_what_a_table_gives_is_counted_and_probed_as_it_is(raw, tmp_path):
+    """Groups of one and of three: the plan is of these, and not of k each."""
+    rows = [{"prompt": f"prompt {i}", "response": f"{j},{j}"} for i in range(12) for j in range(1 if i % 2 else 3)]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    raw |= {"policy": "FakeWriter", "samples": {"class_path": "FromTable", "init_args": {"table": str(tmp_path / "t.jsonl")}}}
+    checked = check(raw)
+    sizes = [1 if int(prompt.text.split()[1]) % 2 else 3 for prompt in checked.prompts.draw(1)]
+    counts = count(checked)
+    assert counts.samples == sum(sizes) and counts.kept == 4
+    found = probe(checked, Silent())
+    assert found.drawn == sum(sizes) and found.scores.shape == (4, 3)
+    assert (~np.isnan(found.scores)).sum(axis=1).tolist() == sizes
+    assert found.step_s > 0 and found.spread == pytest.approx(1 / c4(3))
+
+
+def test_of_a_source_that_adapts_the_mean_number_is_counted(raw):
+    counts = count(check(raw | {"samples": {"class_path": "AdaptiveK", "init_args": {"pilot": 2}}}))
+    assert counts.samples == 20
 
 
 def test_advice_counts_the_prompts_without_spread(raw):

@@ -59,6 +59,14 @@ def test_what_is_drawn_replays_with_the_attention_that_a_model_knows(tmp_path, n
         assert policy.notes() == [] and policy.describe()["attention"] == "sdpa"
 
 
+@pytest.mark.parametrize("name", ["phimoe", "llama4"])
+def test_what_chooses_experts_gets_no_adapter(tmp_path, name):
+    policy = loaded(family(tmp_path, name))
+    assert policy.trainable() and not [each for each in policy.trainable() if ".router." in each]
+    with pytest.raises(ModelError, match="'router' chooses experts"):
+        CausalLM(str(tmp_path), lora=Lora(targets=["router"]), sampling=Sampling(max_new_tokens=8)).load()
+
+
 @pytest.mark.parametrize("name", sorted(WITH_STATE))
 def test_models_that_keep_a_state_are_drawn_by_generate(tmp_path, name):
     """Each sample by its own seed, alone as in any batch; what is drawn replays; and it can be trained."""

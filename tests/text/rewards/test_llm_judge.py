@@ -53,6 +53,30 @@ def shown(body, tag="answer"):
 # --- scores
 
 
+def test_several_votes_are_asked_for_and_those_that_can_be_read_are_averaged():
+    said = iter(["Score: 2", "Score: 6", "no idea", "Score: 9", "Score: 9", "Score: 9"])
+    with serving(lambda _body: next(said)) as server:
+        reward = judge(server.url, Judgement(votes=3), temperature=0.7, parallel=1)
+        assert reward.check() == []
+        np.testing.assert_array_equal(reward(samples_of("a", "b")), [4, 9])
+    assert next(said, None) is None
+    both = iter(["A", "B", "B", "B"])  # the pair in both orders, twice each
+    with serving(lambda _body: next(both)) as server:
+        reward = judge(server.url, Judgement(mode="pairwise", votes=2), temperature=0.7, parallel=1)
+        np.testing.assert_allclose(reward(samples_of("a", "b")), [0.75, 0.25])
+
+
+def test_votes_that_would_all_be_alike_are_told(tmp_path):
+    (told,) = judge("http://127.0.0.1:1", Judgement(votes=3)).check()
+    assert "temperature is 0, at which all are alike" in told
+    local = LlmJudge(local=LocalChat(str(tmp_path)), judgement=Judgement(votes=3))
+    assert any("a local judge always answers alike" in each for each in local.check())
+    with pytest.raises(ConfigError, match="give their number as draws"):
+        SelfJudge(Judgement(votes=2))
+    with pytest.raises(ConfigError, match="votes is 0"):
+        Judgement(votes=0)
+
+
 def test_scores_are_what_the_judge_says():
     with serving(lambda body: f"It has {len(shown(body))} letters.\nScore: {len(shown(body))}") as server:
         scores = judge(server.url)(samples_of("four", "sixsix", "a"))
