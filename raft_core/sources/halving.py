@@ -29,7 +29,7 @@ class Halving:
     Args:
         at: points of the way, ascending, in (0, 1): parts of the denoising steps, or of the tokens that a text may have.
         keep: part of a prompt's samples that goes on after each point, in (0, 1), rounded up.
-        least: samples of a prompt that always go on, ≥ 1.
+        least: samples of a prompt that always go on, ≥ 1; at least 2 for selectors that compare them, such as pairs.
 
     Source: successive halving, Karnin et al. 2013 and Jamieson & Talwalkar 2016 (1502.07943), with predictions in place of
         repeated draws.

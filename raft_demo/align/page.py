@@ -53,8 +53,8 @@ def build(studio: Studio) -> None:
             with gr.Row():
                 stop = gr.Button("Stop", elem_id="align-stop", interactive=False)
                 resume = gr.Button("Resume", elem_id="align-resume", interactive=False)
-            curves = gr.HTML(live.NO_CURVES, elem_id="align-curves", min_height=230)
             best = gr.HTML(live.NO_SAMPLES, elem_id="align-best", min_height=180)
+            curves = gr.HTML(live.NO_CURVES, elem_id="align-curves", min_height=230)
             with gr.Accordion("Log", open=False):
                 log = gr.Textbox(
                     label="What it says", lines=12, max_lines=12, interactive=False, autoscroll=True, elem_id="align-log"

@@ -19,7 +19,7 @@ from raft_core.reading.files import Unreadable
 from raft_core.reading.json_data import read_json
 from raft_core.reading.shapes import require_shape
 from raft_core.report.data import charts
-from raft_core.report.pictures import PairView, first_of_each
+from raft_core.report.pictures import PairView, pair_view
 from raft_core.store.manifest import METRICS, RUN, read_history
 from raft_core.store.rounds import rounds_in
 from raft_demo.queue import stages
@@ -190,7 +190,8 @@ def best_html(folder: Path) -> str:
 
 def _compared(name: str, evaluation: Evaluation) -> str:
     """The first pairs of a comparison, and where to go on from here."""
-    pairs = "".join(_pair(pair) for pair in first_of_each(evaluation)[:PAIRS_SHOWN])
+    first = range(0, len(evaluation.before), evaluation.k)[:PAIRS_SHOWN]
+    pairs = "".join(_pair(pair_view(evaluation, i)) for i in first)
     told = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences(evaluation))
     run = escape(quote(name))
     links = "".join(

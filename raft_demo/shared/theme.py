@@ -12,6 +12,7 @@ READABLE = {
     "input_placeholder_color": "*neutral_500",
     "input_placeholder_color_dark": "*neutral_400",
     "color_accent": "*primary_600",
+    "checkbox_label_background_fill_selected": "*primary_600",
     "button_primary_background_fill": "*primary_600",
     "button_primary_background_fill_hover": "*primary_700",
     "button_primary_background_fill_hover_dark": "*primary_700",

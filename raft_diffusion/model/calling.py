@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -46,26 +46,60 @@ class Slot:
 
 @dataclass(frozen=True)
 class Mixture:
-    """How the parts p₁ … of what the network answered become the scheduler's prediction.
+    """How the parts p₀ (and p₁) of what the network answered become the scheduler's prediction: base + scale · (p − other).
 
     Attributes:
-        weights: of the parts in a sum.
+        base: the part that the sum begins with.
+        towards: p, the conditional part; None = there is one part, and no sum.
+        scale: of guidance.
         norm_of: the part to whose norm along the last axis the sum is scaled; None = it is not.
         sign: of the whole.
     """
 
-    weights: tuple[float, ...]
+    base: int = 0
+    towards: int | None = None
+    scale: float = 1.0
     norm_of: int | None = None
     sign: float = 1.0
 
     def __call__(self, parts: Sequence[torch.Tensor]) -> torch.Tensor:
-        mixed = parts[0] if self.weights == (1.0,) else self.weights[0] * parts[0]
-        for weight, part in zip(self.weights[1:], parts[1:], strict=True):
-            mixed = mixed + weight * part
+        mixed = parts[self.base]
+        if self.towards is not None:
+            mixed = mixed + self.scale * (parts[self.towards] - parts[1 - self.towards])
         if self.norm_of is not None:
             norms = [value.norm(dim=-1, keepdim=True) for value in (parts[self.norm_of], mixed)]
             mixed = mixed * (norms[0] / norms[1])
         return mixed if self.sign == 1 else self.sign * mixed
+
+
+@dataclass(frozen=True)
+class Time:
+    """What a network is told instead of the scheduler's timestep t: factor · t + offset, rounded as its pipeline rounds it.
+
+    Attributes:
+        form: in which order it is computed; what is exact in float32 differs in half precision.
+        factor: of form line.
+        offset: of form line.
+    """
+
+    form: Literal["same", "divided", "rounded, divided", "reversed, divided", "divided, reversed", "line"]
+    factor: float = 1.0
+    offset: float = 0.0
+
+    def __call__(self, timestep: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Of timesteps [B], in the precision of the network's argument."""
+        if self.form == "same":
+            return timestep.to(dtype)
+        t = timestep.float()
+        if self.form == "divided":
+            return (t / 1000).to(dtype)
+        if self.form == "rounded, divided":
+            return t.to(dtype) / 1000
+        if self.form == "reversed, divided":
+            return ((1000 - t) / 1000).to(dtype)
+        if self.form == "divided, reversed":
+            return (1 - t / 1000).to(dtype)
+        return (self.factor * t + self.offset).to(dtype)
 
 
 @dataclass(frozen=True)
@@ -75,16 +109,14 @@ class Calling:
     Attributes:
         slots: of the latents, one for each evaluation of a step.
         times: places of the time, one for each evaluation.
-        factor: of the scheduler's timestep in the time that is passed.
-        offset: of the same.
+        time: what is passed there.
         mixture: of the parts.
         growth: length of each axis of an answer, in lengths of the same axis of the latents in their form.
     """
 
     slots: tuple[Slot, ...]
     times: tuple[Place, ...]
-    factor: float
-    offset: float
+    time: Time
     mixture: Mixture
     growth: tuple[int, ...]
 
@@ -106,7 +138,7 @@ class Calling:
         for call, slot, place in zip(calls, self.slots, self.times, strict=True):
             put: dict[Place, Any] = {
                 slot.place: slot.filled(x, value_at(call, slot.place)),
-                place: _as_time(self.factor, self.offset, timestep, slot.copies, value_at(call, place)),
+                place: _as_time(self.time, timestep, slot.copies, value_at(call, place)),
             }
             args, kwargs = (_with(value, (name,), put) for name, value in (("args", call.args), ("kwargs", call.kwargs)))
             parts += parts_of(network(*args, **kwargs), slot, x)
@@ -166,10 +198,9 @@ def name_of(place: Place) -> str:
     return "argument " + ".".join(str(part) for part in place[1:])
 
 
-def _as_time(factor: float, offset: float, timestep: torch.Tensor, copies: int, like: torch.Tensor) -> torch.Tensor:
+def _as_time(time: Time, timestep: torch.Tensor, copies: int, like: torch.Tensor) -> torch.Tensor:
     """[copies · B, …] the time in the form of the recorded argument, one for each sample."""
-    value = timestep if (factor, offset) == (1.0, 0.0) else factor * timestep.float() + offset
-    value = torch.cat([value] * copies).to(like.device, like.dtype)
+    value = torch.cat([time(timestep, like.dtype)] * copies).to(like.device)
     return broadcast(value, like).expand(-1, *like.shape[1:]) if like.ndim > 1 else value
 
 

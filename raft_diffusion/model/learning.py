@@ -7,17 +7,24 @@ prediction that the scheduler was given tells how the network's answers are comb
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from raft_core.errors import ModelError
-from raft_diffusion.model.calling import Calling, Mixture, Place, Slot, arguments, name_of, parts_of, value_at
+from raft_diffusion.model.calling import Calling, Mixture, Place, Slot, Time, arguments, name_of, parts_of, value_at
 from raft_diffusion.model.recording import Call, Step
 
-#: (factor, offset) of the times that pipelines pass; what is measured close to one of them is meant to be it.
-_USUAL_TIMES = ((1.0, 0.0), (1e-3, 0.0), (-1e-3, 1.0))
+#: The times that pipelines pass: what is passed is compared with these to the last digit.
+_USUAL_TIMES = (
+    Time("same"),
+    Time("divided"),
+    Time("rounded, divided"),
+    Time("reversed, divided"),
+    Time("divided, reversed"),
+)
 _TOLERANCE: Mapping[torch.dtype, float] = {torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 2e-2}
 
 
@@ -40,7 +47,7 @@ def learn(steps: Sequence[Step], scales: Sequence[float]) -> Calling:
             "the second"
         )
     slots = tuple(_find_slot(call, first.x) for call in first.calls)
-    times, factor, offset = _find_times(steps, slots)
+    times, time = _find_times(steps, slots)
     mixture = _find_mixture(first, slots, scales)
     out = first.calls[0].out[0]
     given = value_at(first.calls[0], slots[0].place)
@@ -48,7 +55,7 @@ def learn(steps: Sequence[Step], scales: Sequence[float]) -> Calling:
     if len(shapes[0]) != len(shapes[1]) or any(ours % theirs for ours, theirs in zip(*shapes, strict=True)):
         raise ModelError(f"the network answers latents of shape {shapes[1]} by shape {shapes[0]}")
     growth = tuple(ours // theirs for ours, theirs in zip(*shapes, strict=True))
-    return Calling(slots, times, factor, offset, mixture, growth)
+    return Calling(slots, times, time, mixture, growth)
 
 
 def require_replay(calling: Calling, network: Any, steps: Sequence[Step]) -> None:
@@ -112,7 +119,7 @@ def _as_slot(place: Place, value: Any, x: torch.Tensor) -> Slot | None:
     return None
 
 
-def _find_times(steps: Sequence[Step], slots: Sequence[Slot]) -> tuple[tuple[Place, ...], float, float]:
+def _find_times(steps: Sequence[Step], slots: Sequence[Slot]) -> tuple[tuple[Place, ...], Time]:
     t = [float(step.t) for step in steps]
     if t[0] == t[1]:
         raise ModelError("its scheduler gave the first two steps the same timestep")
@@ -128,10 +135,10 @@ def _find_times(steps: Sequence[Step], slots: Sequence[Slot]) -> tuple[tuple[Pla
         place, value = changed[0]
         passed = [_single(value, place), _single(later[place], place)]
         places.append(place)
-        maps.append(_line(t, passed, value.dtype))
+        maps.append(_time_of([step.t for step in steps], passed, value.dtype))
     if len(set(maps)) != 1:
         raise ModelError(f"its pipeline tells the evaluations of one step different times ({maps})")
-    return tuple(places), *maps[0]
+    return tuple(places), maps[0]
 
 
 def _same(value: Any, other: Any) -> bool:
@@ -147,15 +154,13 @@ def _single(value: Any, place: Place) -> float:
     return float(value.flatten()[0])
 
 
-def _line(t: Sequence[float], passed: Sequence[float], dtype: torch.dtype) -> tuple[float, float]:
-    factor = (passed[1] - passed[0]) / (t[1] - t[0])
-    offset = passed[0] - factor * t[0]
-    near = 1e-5 if not dtype.is_floating_point else max(1e-5, 4 * torch.finfo(dtype).eps)
-    for usual_factor, usual_offset in _USUAL_TIMES:
-        guesses = [usual_factor * time + usual_offset for time in t]
-        if all(abs(guess - value) <= near * max(abs(value), 1e-3) for guess, value in zip(guesses, passed, strict=True)):
-            return usual_factor, usual_offset
-    return factor, offset
+def _time_of(t: Sequence[torch.Tensor], passed: Sequence[float], dtype: torch.dtype) -> Time:
+    for usual in _USUAL_TIMES:
+        if all(float(usual(step.reshape(1), dtype)) == value for step, value in zip(t, passed, strict=True)):
+            return usual
+    first, second = (float(step) for step in t)
+    factor = (passed[1] - passed[0]) / (second - first)
+    return Time("line", factor, passed[0] - factor * first)
 
 
 def _find_mixture(step: Step, slots: Sequence[Slot], scales: Sequence[float]) -> Mixture:
@@ -174,14 +179,13 @@ def _find_mixture(step: Step, slots: Sequence[Slot], scales: Sequence[float]) ->
 
 def _candidates(parts: int, scales: Sequence[float]) -> Iterator[Mixture]:
     if parts == 1:
-        yield from (Mixture((1.0,), sign=sign) for sign in (1.0, -1.0))
+        yield from (Mixture(sign=sign) for sign in (1.0, -1.0))
     if parts != 2:
         return
-    for scale in scales:
-        for sign in (1.0, -1.0):
-            for weights in ((1 - scale, scale), (scale, 1 - scale), (-scale, 1 + scale), (1 + scale, -scale)):
-                yield Mixture(weights, None, sign)
-                yield Mixture(weights, 0 if weights[0] > weights[1] else 1, sign)
+    for scale, sign, towards in itertools.product(scales, (1.0, -1.0), (0, 1)):
+        for base in (1 - towards, towards):  # most begin at the unconditional part, some at the conditional one
+            yield Mixture(base, towards, scale, None, sign)
+            yield Mixture(base, towards, scale, towards, sign)
 
 
 def _error(found: torch.Tensor, wanted: torch.Tensor) -> float:

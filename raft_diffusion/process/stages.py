@@ -126,7 +126,9 @@ def denoise_in_stages(
 
 def _keep(ways: Sequence[Way], rows: Sequence[int], x: torch.Tensor | None, log_probs: torch.Tensor | None = None) -> None:
     """Note what a trace keeps of a step."""
-    for place, row in enumerate(rows) if x is not None else ():
+    if x is None:
+        return
+    for place, row in enumerate(rows):
         ways[row].kept.append(x[place].cpu())
         if log_probs is not None:
             ways[row].log_probs.append(log_probs[place].cpu())

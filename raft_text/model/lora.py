@@ -103,9 +103,7 @@ def routers(network: Any) -> list[str]:
     found = {
         name.rpartition(".")[2]
         for name, layer in network.named_modules()
-        if isinstance(layer, torch.nn.Linear)
-        and type(layer).__module__.startswith("transformers.models.")
-        and type(layer).forward is not torch.nn.Linear.forward
+        if isinstance(layer, torch.nn.Linear) and "Router" in type(layer).__name__
     }
     return sorted(found)
 

@@ -32,7 +32,7 @@ CALL = re.compile(r"(?<![^\W\d_])[A-Za-z]\w{0,9}\s?\([^()=]*\)(?=\s*=)", re.ASCI
 # "half of 10 is 5", "2 + 3, which equals 5": what is left to work out, and its result.
 RESULT = re.compile(r"=|\b(?:is|equals|makes|gives)(?=\s+(?:equal\s+to\s+)?[-+–]?\s*\x00)")
 COMPUTED = re.compile(
-    r"""\x00\s*(?:[-+*/^÷]|squared\b|cubed\b|plus\b|minus\b|times\b|divided\b|multiplied\b)|√|\\sqrt
+    r"""\x00\s*(?:[-+*/^÷]|squared\b|cubed\b|plus\b|minus\b|times\b|divided\b|multiplied\b|(?:%|percent\b)?\s*of\b)|√|\\sqrt
     |\b(?:half|third|quarter|twice|double|triple|square|cube|sum|product|difference|root)\b""",
     re.VERBOSE | re.IGNORECASE,
 )
@@ -185,4 +185,6 @@ def _belong_together(first: Numeral, between: str, after: str) -> bool:
         return True
     if words == ["of"]:
         return first.fraction or "%" in between
+    if words in (["percent", "of"], ["per", "cent", "of"]):
+        return True
     return len(words) == 1 and (words[0] not in LINKS or not re.search(r"\w", after))

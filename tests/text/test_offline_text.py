@@ -11,9 +11,14 @@ from raft_cli import main
 from raft_core.store.store import read_history, read_round
 
 RECIPE = Path(__file__).parents[2] / "configs" / "text" / "sums_offline_dpo.yaml"
-PAIRS = [{"prompt": f"say {word}", "chosen": "abab", "rejected": "ba"} for word in ("one", "two", "three", "four")]
+PAIRS = [
+    {"prompt": f"say {word}", "chosen": "abab", "rejected": "ba", "answer_value": "2"}
+    for word in ("one", "two", "three", "four")
+]
 LABELS = [
-    {"prompt": p["prompt"], "completion": p[side], "label": side == "chosen"} for p in PAIRS for side in ("chosen", "rejected")
+    {"prompt": p["prompt"], "completion": p[side], "label": side == "chosen", "answer_value": "2"}
+    for p in PAIRS
+    for side in ("chosen", "rejected")
 ]
 METHODS = {
     "dpo": (PAIRS, []),

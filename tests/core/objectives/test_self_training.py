@@ -44,6 +44,11 @@ def test_a_repetition_is_not_scored():
         Distinct(Length(), name="length")
 
 
-def test_what_is_no_text_is_told():
-    with pytest.raises(ConfigError, match="no texts"):
-        Distinct(Length()).combine({"length": np.ones(1)}, [Sample(Request(Prompt("p"), 0, 0), output=3)])
+def test_pictures_are_the_same_when_every_pixel_is():
+    from PIL import Image
+
+    red, other = Image.new("RGB", (4, 4), "red"), Image.new("RGB", (4, 4), "red")
+    other.putpixel((0, 0), (254, 0, 0))
+    drawn = [Sample(Request(Prompt("p"), i, i), output=each) for i, each in enumerate((red, other, red.copy()))]
+    values = Distinct(Length()).combine({"length": np.ones(3)}, drawn)
+    assert np.isnan(values).tolist() == [False, False, True]
