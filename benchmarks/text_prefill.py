@@ -82,7 +82,8 @@ def prompts(k: int, length: int, *, shared: bool) -> list[list[int]]:
 def seconds_for(network: Any, asked: list[list[int]], new_tokens: int, now: Callable[[], float]) -> float:
     """To draw a completion of ``new_tokens`` tokens after each prompt."""
     from raft_text.options import Sampling
-    from raft_text.process.sampler import Task, draw
+    from raft_text.process.growing import Task
+    from raft_text.process.sampler import draw
 
     sampling = Sampling(min_new_tokens=new_tokens, max_new_tokens=new_tokens, batch_size=len(asked))
     ends = [network.config.eos_token_id]

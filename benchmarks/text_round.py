@@ -77,7 +77,7 @@ def measure(raw: dict[str, Any], base: Path, repeats: int, now: Callable[[], flo
 
 def work_of(checked: Any) -> TextWork:
     """The plain loops' settings, read off the configuration so that both sides do the same."""
-    from raft_text.model.loading import locate
+    from raft_text.model.places import locate
 
     config, policy = checked.config, checked.config.policy
     prompts = checked.prompts.draw(1)

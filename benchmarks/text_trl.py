@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def folder_of(model: str, scratch: Path) -> str:
-    from raft_text.model.loading import locate
+    from raft_text.model.places import locate
 
     if not model.startswith("random:"):
         return locate(model)[1]

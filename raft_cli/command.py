@@ -20,6 +20,7 @@ COMMANDS = {
     "sft": "fine-tune a language model on responses that are written down",
     "resume": "go on with a run that was stopped",
     "compare": "compare a trained model with its base on prompts of yours",
+    "eval": "run lm-eval's benchmarks on a language model, before and after",
     "generate": "generate from a run or a model into a folder",
     "plan": "what a configuration would do, cost and gain",
     "list": "selectors, objectives, rewards, policies, models …",

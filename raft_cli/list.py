@@ -1,9 +1,10 @@
 """List what there is to choose from, or explain one of it.
 
 raft list                 everything
-raft list rewards         one kind: policies, rewards, selectors, objectives,
-                          rules, trackers, models, configs; selectors and
-                          objectives by what goes with what
+raft list rewards         one kind: policies, rewards, sources, environments,
+                          selectors, objectives, rules, trackers, models,
+                          configs; selectors and objectives by what goes with
+                          what
 raft list TopFraction     one class: what it does and what it takes
 """
 

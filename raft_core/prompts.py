@@ -18,7 +18,7 @@ from raft_core.errors import ConfigError, DataError, MissingDependency, nearest
 from raft_core.machine.files import plain_json
 from raft_core.preferences.layouts import prompt_in
 from raft_core.preferences.rows import BadRow
-from raft_core.prompt_files.columns import find_column
+from raft_core.prompt_files.columns import find_column, find_question
 from raft_core.prompt_files.drawing import described, identity, settled
 from raft_core.prompt_files.presets import PREFIX, preset_rows
 from raft_core.prompt_files.rows import READERS, Row, is_text, read_rows
@@ -37,7 +37,8 @@ class PromptFiles:
             trained on, or a list of them.
         held_out: the same for the prompts that are only evaluated on; without it a part of ``train`` is held out.
         column: column of a table that holds the prompt; by default that of a conversation (``messages`` and the like), else
-            ``prompt``, ``text``, ``caption``, ``question``, or the only one.
+            ``prompt``, ``text``, ``caption``, ``question`` (behind ``body``, ``context`` or ``passage``, if there is one), or
+            the only one.
         held_out_fraction: part of ``train`` to hold out when there is no ``held_out``, in [0, 1).
         per_round: prompts drawn in each round; all of them by default.
         every_row: train on every row that differs in some column, so that a prompt counts once for each response that is
@@ -257,19 +258,32 @@ def _from_rows(rows: Iterable[Row], column: str | None, source: str) -> list[Pro
         if conversation is not None:
             prompts.append(Prompt(conversation.text, _meta(conversation.meta, place)))
             continue
-        if column is None and (text := _of_preferences(values, place)) is not None:
-            if text.strip():
-                prompts.append(Prompt(text.strip()))
+        if column is None and (asked := _of_preferences(values, place)) is not None:
+            if asked.strip():
+                prompts.append(Prompt(asked.strip()))
             continue
-        name = find_column([str(key) for key in values], column)
-        if name is None:
-            name = _only_column(values, column, source, place)
-        text = values[name]
-        if not is_text(text):
-            raise DataError(f"{place}: column {name!r} holds {excerpt(repr(text), 60)}, which is not a text")
+        text, rest = _text_of(values, column, source, place)
         if text.strip():
-            prompts.append(Prompt(text.strip(), _meta(meta_of(values, name), place, text)))
+            prompts.append(Prompt(text.strip(), _meta(rest, place, text)))
     return prompts
+
+
+def _text_of(values: Mapping[str, Any], column: str | None, source: str, place: str) -> tuple[str, Mapping[str, Any]]:
+    """(the prompt of a row, what the row says besides); of a question beside the text that it is about, both are the prompt.
+
+    Raises:
+        DataError: it cannot be told which column it is, or it holds no text.
+    """
+    columns = [str(key) for key in values]
+    name = find_column(columns, column)
+    both = find_question(columns) if name is None and column is None else None
+    names = [name or _only_column(values, column, source, place)] if both is None else list(both[:2])
+    for each in names:
+        if not is_text(values[each]):
+            raise DataError(f"{place}: column {each!r} holds {excerpt(repr(values[each]), 60)}, which is not a text")
+    text = values[names[0]] if both is None else both[2].join(values[each].strip() for each in names)
+    rest = meta_of(values, names[0])
+    return text, rest if both is None else {key: value for key, value in rest.items() if key != names[1]}
 
 
 def _of_preferences(values: Mapping[str, Any], place: str) -> str | None:

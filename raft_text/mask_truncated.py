@@ -43,6 +43,10 @@ class MaskTruncated:
         """Why a policy will not do, in words."""
         return capabilities.check_policy(self.objective, policy)
 
+    def attach(self, policy: Policy) -> None:
+        """Hand the policy to the objective, if it needs it."""
+        capabilities.attach([self.objective], policy)
+
     def check_prompts(self, train: Sequence[Prompt], held_out: Sequence[Prompt]) -> list[str]:
         """What the prompts lack that the objective needs."""
         return capabilities.check_prompts(self.objective, train, held_out)

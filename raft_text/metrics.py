@@ -108,6 +108,8 @@ def drawn_figures(samples: Sequence[Sample]) -> dict[str, float]:
     if all("entropy" in meta for meta in metas):
         weights = np.array([meta["tokens"] for meta in metas], dtype=float)
         figures["entropy"] = float(np.average([meta["entropy"] for meta in metas], weights=weights))
+    if all("turns" in meta for meta in metas):
+        figures["turns"] = float(np.mean([meta["turns"] for meta in metas]))
     if any(meta.get("rejected") for meta in metas):
         figures["rejected"] = float(np.mean([bool(meta.get("rejected")) for meta in metas]))
         figures["tokens_saved_at_most"] = float(sum(meta.get("tokens_saved_at_most", 0) for meta in metas))

@@ -34,12 +34,18 @@ class Lora:
         alpha: scale of the update is alpha / rank; null = twice the rank, so the scale is 2.
         targets: names of the layers that get an adapter, such as [q_proj, v_proj]; [all-linear] = all linear ones but the head.
         seed: of the adapters' initial values.
+        init: a LoRA to go on training: a folder as peft writes it, its .safetensors file, a run, or OWNER/NAME on the Hub. Its
+            layers, rank, alpha and values are taken over; rank, alpha and targets are then not set.
+        before: what a run that goes on from init is compared with, and held to: init, that LoRA as it was read, or base, the
+            model without it.
     """
 
     rank: int = 16
     alpha: float | None = None
     targets: Sequence[str] = ("all-linear",)
     seed: int = 0
+    init: str | None = None
+    before: Literal["init", "base"] = "init"
 
     def __post_init__(self) -> None:
         mistakes = []
@@ -51,8 +57,16 @@ class Lora:
             mistakes.append(f"lora.alpha is {self.alpha}, but must be positive")
         if not self.targets:
             mistakes.append("lora.targets is empty: nothing would be trained; [all-linear] takes every linear layer")
-        _refuse(mistakes)
         object.__setattr__(self, "targets", tuple(self.targets))  # lists of YAML and JSON, so that equal settings are equal
+        if self.before == "base" and self.init is None:
+            mistakes.append("lora.before is 'base', but without lora.init a run begins at the base anyway")
+        mistakes += [
+            f"lora.{name} is {getattr(self, name)!r}, but lora.init brings its own: leave lora.{name} out, or give lora as a "
+            "whole, {init: NAME}"
+            for name in ("rank", "alpha", "targets")
+            if self.init is not None and getattr(self, name) != type(self).__dataclass_fields__[name].default
+        ]
+        _refuse(mistakes)
 
     @property
     def effective_alpha(self) -> float:
@@ -167,7 +181,8 @@ class Sampling:
         top_p: draw from the likeliest tokens that together have this probability; 1 = from all.
         repetition_penalty: logits of tokens that have occurred are divided by this if positive, multiplied if not; 1 = none.
         min_new_tokens: the end-of-text token is not drawn before so many tokens.
-        max_new_tokens: longest completion.
+        max_new_tokens: longest completion; with an environment, longest turn.
+        max_turns: with an environment, at most so many turns of one sample.
         stop: texts at which a completion ends; they are not part of the output. Of the tokenizer's special tokens, which no
             text shows, one by itself.
         batch_size: completions that grow together.
@@ -185,6 +200,7 @@ class Sampling:
     repetition_penalty: float = 1.0
     min_new_tokens: int = 0
     max_new_tokens: int = 128
+    max_turns: int = 8
     stop: Sequence[str] = ()
     batch_size: int = 32
     draft: str | None = None
@@ -201,7 +217,7 @@ class Sampling:
             mistakes += _decoding_mistakes("sampling.compared", self.compared)
         if self.repetition_penalty <= 0:
             mistakes.append(f"sampling.repetition_penalty is {self.repetition_penalty}, but must be positive; 1 is none")
-        for name in ("max_new_tokens", "batch_size", "draft_tokens"):
+        for name in ("max_new_tokens", "max_turns", "batch_size", "draft_tokens"):
             if (value := getattr(self, name)) < 1:
                 mistakes.append(f"sampling.{name} is {value}, but at least 1 is needed")
         if not 0 <= self.min_new_tokens <= self.max_new_tokens:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,33 +12,40 @@ import numpy as np
 import torch
 
 from raft_core.capabilities import NllUnit
-from raft_core.conversations import ANSWERS, response, transcript
-from raft_core.errors import ConfigError, DataError, DeviceError, ModelError, RaftError
+from raft_core.conversations import response, transcript
+from raft_core.environment import Environment
+from raft_core.errors import ConfigError, DeviceError, ModelError, RaftError
 from raft_core.machine.devices import resolve_device
+from raft_core.models.public_name import public_name
 from raft_core.prompt_files.drawing import without_negative
 from raft_core.protocols import Phase, Purpose
-from raft_core.sampling import chunks, whole_prompts
 from raft_core.store.checkpoint import policy_hash
 from raft_core.types import MESSAGES, Message, Prompt, Request, Sample
 from raft_text import metrics
 from raft_text.export import files as export
 from raft_text.export import merged
 from raft_text.model import device as hardware
-from raft_text.model import loading
+from raft_text.model.adapter import init_mistakes
 from raft_text.model.critic import ValueHead, load_critic
-from raft_text.model.encoding import PromptEncoder
-from raft_text.model.engine import Engine, load_draft, room_mistakes
+from raft_text.model.encoding import PromptEncoder, Tools
+from raft_text.model.engine import Engine, load_draft
+from raft_text.model.facts import keeps_state
 from raft_text.model.features import ngram_features
-from raft_text.model.likelihood import DrawnScoring, Row, padded, rows_at_once
-from raft_text.model.readable import encoder_of, prompt_mistakes
-from raft_text.model.turns import TURNS, Passages
+from raft_text.model.likelihood import padded
+from raft_text.model.places import locate
+from raft_text.model.readable import PromptCheck, model_mistakes
 from raft_text.options import Critic, Lora, Memory, Prompting, Rejection, Sampling, VllmServer
+from raft_text.process.completions import Completions, text_of, written_sample
+from raft_text.process.generated import prove_replay
+from raft_text.process.growing import Drawn, Task
 from raft_text.process.rejection import Watcher
-from raft_text.process.sampler import Drawn, Task, draw, first_stop
-from raft_text.process.stages import StageWatcher, stage_tokens
-from raft_text.process.token_choice import Picker, replay_mistakes
+from raft_text.process.replay import Replay
+from raft_text.process.sampler import draw
+from raft_text.process.stages import stage_tokens
+from raft_text.process.token_choice import replay_mistakes
 from raft_text.process.vllm_engine import VllmEngine
 from raft_text.process.vllm_server import ServedVllm
+from raft_text.references import read_references
 
 #: Batches that are asked for at once, so that prompts of similar length can be put together.
 POOL = 4
@@ -62,6 +68,8 @@ class CausalLM:
         dtype: of the frozen weights; auto = bfloat16 on CUDA where it is native, float32 elsewhere. What is trained is float32.
         references: table of prompts and responses (columns prompt and response) whose perplexity is measured in each round.
         critic: what PPO needs beside the policy; null = none. It is trained and kept with the policy, and not exported.
+        environment: what answers between the turns of a sample, such as a tool; null = a sample is one turn. What it says is
+            read and not learned.
 
     Attributes:
         on_step: told, after each token, how many the longest completion of a batch has and how many it may have; nobody by
@@ -87,6 +95,7 @@ class CausalLM:
         dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto",
         references: str | None = None,
         critic: Critic | None = None,
+        environment: Environment | None = None,
     ):
         self.model = model
         self.lora = lora
@@ -98,6 +107,7 @@ class CausalLM:
         self.dtype = dtype
         self.references = references
         self.critic = critic
+        self.environment = environment
         self.batch_size = POOL * sampling.batch_size
         self._engine: Engine | None = None
         self._draft: Any = None
@@ -105,7 +115,7 @@ class CausalLM:
         self._vllm: Any = None
         self._watcher: Watcher | None = None
         self._references: list[Sample] = []
-        self._unchecked: list[tuple[Prompt, str | None]] = []  # prompts, and what was written to them
+        self._prompts = PromptCheck(model, prompting, sampling, self._tools)
 
     def check(self) -> list[str]:
         found = hardware.mistakes(self.device, self.dtype, self.lora, self.sampling, self.memory)
@@ -113,9 +123,19 @@ class CausalLM:
             found.append("rejection needs the engine transformers: vllm does not let a completion be looked at while it grows")
         if self.critic and self.critic.separate and self.memory.offload:
             found.append("critic.separate keeps a second network on the device, which memory.offload cannot move: choose one")
-        for model, chat in ((self.model, self.prompting.chat), (self.sampling.draft, False)):
-            if model is not None:
-                found += self._model_mistakes(model, chat)
+        others = self.sampling.engine != "transformers"
+        if others and self.lora and self.lora.init and self.lora.before == "init":
+            found.append("sampling.engine vllm draws the frozen start without a LoRA: set lora.before to base with lora.init")
+        if self.environment and others:
+            found.append("an environment needs the engine transformers: with vllm it is not known where a turn has ended")
+        if self.environment and self.sampling.min_new_tokens:
+            found.append("sampling.min_new_tokens is for completions of one turn: set it to 0 with an environment")
+        for model in filter(None, (self.model, self.sampling.draft)):
+            own = model == self.model
+            chat = self.prompting.chat and own
+            found += model_mistakes(model, self.prompting, self.sampling, self._tools, chat=chat, stops=own)
+        if not found:  # of a model that is none nothing more is to be said
+            found += init_mistakes(self.lora, self.model)
         for attempt in (self._watch, self._read_references):
             try:
                 attempt()
@@ -123,61 +143,20 @@ class CausalLM:
                 found.append(str(error))
         return found
 
-    def _model_mistakes(self, model: str, chat: bool) -> list[str]:
-        try:
-            place, where = loading.locate(model)
-            if place == "hub":
-                return []
-            mistakes = loading.folder_mistakes(Path(where), chat=chat)
-            mistakes = mistakes or room_mistakes(loading.read_facts(Path(where)).context, self.sampling)
-            if self.sampling.stop and model == self.model and not mistakes:
-                loading.stop_tokens(loading.load_tokenizer(model, chat=chat), self.sampling.stop)
-            return encoder_of(model, self.prompting, self.sampling).chat.mistakes() if chat and not mistakes else mistakes
-        except (ModelError, ConfigError) as error:
-            return [str(error)]
-
     def check_prompts(self, train: Sequence[Prompt], held_out: Sequence[Prompt]) -> list[str]:
         """Prompts that leave no room for a completion, and conversations that the chat template refuses.
 
         Of the Hub's models that is told when they are loaded, before their weights are.
         """
-        self._unchecked = [(prompt, None) for prompt in (*train, *held_out)]
-        return without_negative([*train, *held_out]) + self._unreadable()
+        prompts = [*train, *held_out]
+        return [*without_negative(prompts), *self._prompts.mistakes([(prompt, None) for prompt in prompts])]
 
     def check_written(self, prompts: Sequence[Prompt], outputs: Sequence[str]) -> list[str]:
         """Prompts with responses that do not fit the context, and conversations that the chat template refuses.
 
         Of the Hub's models that is told when they are loaded, before their weights are.
         """
-        self._unchecked += zip(prompts, outputs, strict=True)
-        return self._unreadable()
-
-    def _unreadable(self) -> list[str]:
-        try:
-            return [] if loading.locate(self.model)[0] == "hub" else self._prompt_mistakes()
-        except ModelError:  # told by ``check``
-            return []
-
-    def _prompt_mistakes(self) -> list[str]:
-        """Why prompts and responses are refused; those that were checked are not checked again.
-
-        Raises:
-            ModelError: the model's folder, or its tokenizer, cannot be read.
-        """
-        unchecked, self._unchecked = self._unchecked, []
-        return prompt_mistakes(self.model, self.prompting, self.sampling, unchecked)
-
-    def _require_readable(self) -> None:
-        """Check what could not be checked before the tokenizer was there.
-
-        Raises:
-            ConfigError: settings that the chat template does not take.
-            DataError: prompts that are refused.
-        """
-        if self.prompting.chat and (mistakes := encoder_of(self.model, self.prompting, self.sampling).chat.mistakes()):
-            raise ConfigError(mistakes)
-        if self._unchecked and (mistakes := self._prompt_mistakes()):
-            raise DataError(mistakes[0])
+        return self._prompts.mistakes(list(zip(prompts, outputs, strict=True)), besides=True)
 
     def load(self) -> None:
         """Load the weights and add fresh adapters.
@@ -190,19 +169,31 @@ class CausalLM:
         """
         if found := hardware.mistakes(self.device, self.dtype, self.lora, self.sampling, self.memory):
             raise DeviceError("; ".join(found))
-        self._require_readable()
+        self._prompts.require()
         if isinstance(self.sampling.engine, VllmServer):
             self._vllm = ServedVllm(self.sampling.engine, self.save)
             self._vllm.require_reachable()
         device = resolve_device(self.device)
         dtype = hardware.pick_dtype(self.dtype, device)
-        self._engine = Engine.load(self.model, self.lora, self.prompting, self.sampling, self.memory, device, dtype)
+        self._engine = Engine.load(
+            self.model, self.lora, self.prompting, self.sampling, self.memory, device, dtype, self._tools
+        )
+        if keeps_state(self._engine.network):
+            with self._engine.placed(), self._engine.version(False):
+                prove_replay(self._engine.network, self._engine.ends, device)
         self._draft = None if self.sampling.draft is None else load_draft(self.sampling.draft, self._engine)
-        parts = (self._engine.network, self.model, self.lora, self.memory, device)
+        parts = (self._engine.network, self.model, self._engine.lora, self.memory, device)
         self._value_head = None if self.critic is None else load_critic(self.critic, *parts)
         self._engine.prove_packing(self._value_head)
         self._watcher = self._watch()
-        self._references = self._read_references(encode=True)
+        references = self._read_references()
+        asked = [Request(prompt, 0, 0) for prompt in references]
+        self._references = self._encoded(asked, [response(prompt) or "" for prompt in references])
+
+    @property
+    def _tools(self) -> Tools:
+        """What a chat is offered; None without an environment."""
+        return None if self.environment is None else tuple(self.environment.tools)
 
     def notes(self) -> list[str]:
         """What a person should know of how the model was loaded, in words; nothing before that."""
@@ -211,25 +202,8 @@ class CausalLM:
     def _watch(self) -> Watcher | None:
         return None if self.rejection is None else Watcher(self.rejection)
 
-    def _read_references(self, encode: bool = False) -> list[Sample]:
-        """The references as samples; only read, and not encoded, before the tokenizer is there."""
-        if self.references is None:
-            return []
-        from raft_core.prompts import read_prompts
-
-        try:
-            prompts = read_prompts(self.references)
-        except DataError as error:
-            raise DataError(f"references: {error}") from error
-        if any(response(prompt) is None for prompt in prompts):
-            raise DataError(
-                f"references: {self.references} needs a text in the column {' or '.join(ANSWERS)} of every row, beside the "
-                "prompt"
-            )
-        if not encode:
-            return []
-        requests = [Request(prompt, 0, 0) for prompt in prompts]
-        return self._encoded(requests, [response(prompt) or "" for prompt in prompts])
+    def _read_references(self) -> list[Prompt]:
+        return [] if self.references is None else read_references(self.references)
 
     @property
     def engine(self) -> Engine:
@@ -243,6 +217,11 @@ class CausalLM:
         return self._engine
 
     @property
+    def replay(self) -> Replay:
+        """Reads samples again, to say how likely they are."""
+        return Replay(self.engine, self.sampling)
+
+    @property
     def encode(self) -> PromptEncoder:
         return self.engine.encode
 
@@ -253,7 +232,7 @@ class CausalLM:
             DataError: a prompt that leaves no room for a completion.
         """
         self.encode(text)
-        return self.encode.visible(text)
+        return self.encode.seen.text(text)
 
     def visible_messages(self, messages: Sequence[Message]) -> Sequence[Message]:
         """The part of a conversation that the model takes in.
@@ -262,7 +241,7 @@ class CausalLM:
             DataError: it leaves no room for a completion, or the chat template refuses it.
         """
         self.encode(Prompt(transcript(messages), {MESSAGES: list(messages)}))
-        return self.encode.visible_messages(messages)
+        return self.encode.seen.messages(messages)
 
     # ------------------------------------------------------------------ drawing
 
@@ -276,20 +255,15 @@ class CausalLM:
         if trace and (mistakes := self.check_trace()):
             raise ConfigError(mistakes)
         engine, reference = self.engine, self._is_reference(strength)
-        prompts = [engine.encode(request.prompt) for request in requests]
-        chats = [engine.encode.is_chat(request.prompt) for request in requests]
-        order = sorted(range(len(requests)), key=lambda i: len(prompts[i]))  # stable: the K of a prompt stay together
-        # Turns of a chat end otherwise than texts do, so the two are not drawn together.
-        parts = [
-            part for chat in (False, True) for part in chunks([i for i in order if chats[i] == chat], self.sampling.batch_size)
-        ]
-        drawn: dict[int, Drawn] = {}
+
+        def drawn(task: Task) -> list[Drawn]:
+            return self._drawn(task, reference)
+
+        completions = Completions(engine, self.sampling, self._watcher, drawn, self.on_step, self.environment)
         with torch.no_grad(), engine.placed(), engine.version(reference), engine.drawing(trace=trace, reference=reference):
-            for part in parts:
-                task = self._task([requests[i] for i in part], [prompts[i] for i in part], purpose, trace)
-                drawn |= dict(zip(part, self._drawn(task, reference), strict=True))
-        samples = [self._sample(request, drawn[i]) for i, request in enumerate(requests)]
-        samples = self._traced(samples, reference) if trace and self.sampling.engine != "transformers" else samples
+            samples = completions(requests, purpose, trace)
+        if trace and self.sampling.engine != "transformers":
+            samples = self.replay.traced(samples, reference=reference)
         return self._measured(samples, reference) if self.measures_responses else samples
 
     def check_stages(self, at: Sequence[float]) -> list[str]:
@@ -299,6 +273,8 @@ class CausalLM:
             found.append("completions are looked at while they grow, which the engine vllm does not allow: use transformers")
         if self.rejection is not None:
             found.append("rejection gives completions up by rules, and Halving by their scores: choose one of them")
+        if self.environment is not None:
+            found.append("Halving gives up completions of one turn: leave the environment out, or take another source")
         if self.sampling.draft is not None:
             found.append("with a draft model completions do not grow together: leave sampling.draft out")
         if len(stage_tokens(at, self.sampling.max_new_tokens)) < len(at) or self.sampling.max_new_tokens < 2:
@@ -318,28 +294,14 @@ class CausalLM:
         if trace and (mistakes := self.check_trace()):
             raise ConfigError(mistakes)
         engine = self.engine
-        drawn: dict[int, Sample] = {}
+
+        def drawn(task: Task) -> list[Drawn]:
+            return self._drawn(task, False)
+
+        completions = Completions(engine, self.sampling, None, drawn, self.on_step)
         with torch.no_grad(), engine.placed(), engine.version(False), engine.drawing(trace=trace, reference=False):
-            for chat in (False, True):  # turns of a chat end otherwise than texts do
-                places = [i for i, request in enumerate(requests) if engine.encode.is_chat(request.prompt) == chat]
-                for part in whole_prompts([requests[i] for i in places], self.sampling.batch_size):
-                    own, places = places[: len(part)], places[len(part) :]
-                    drawn |= dict(zip(own, self._drawn_in_stages(part, at, goes_on, trace), strict=True))
-        samples = [drawn[i] for i in range(len(requests))]
+            samples = completions.in_stages(requests, at, goes_on, trace)
         return self._measured(samples, False) if self.measures_responses else samples
-
-    def _drawn_in_stages(
-        self, part: Sequence[Request], at: Sequence[float], goes_on: Callable[[Sequence[Sample]], Sequence[bool]], trace: bool
-    ) -> list[Sample]:
-        def previews(numbers: Sequence[int], texts: Sequence[str]) -> Sequence[bool]:
-            return goes_on([Sample(part[number], output=text) for number, text in zip(numbers, texts, strict=True)])
-
-        task = self._task(part, [self.encode(request.prompt) for request in part], "round", trace)
-        tokens = stage_tokens(at, self.sampling.max_new_tokens)
-        watcher = StageWatcher(tokens, previews, lambda drawn: self._text(self._sample(part[0], drawn)))
-        completions = draw(self.engine.network, replace(task, watcher=watcher), self.engine.device)
-        samples = [self._sample(request, drawn) for request, drawn in zip(part, completions, strict=True)]
-        return [replace(s, meta={**s.meta, "evaluations": len(s.tensors["tokens"])}) for s in samples]
 
     @staticmethod
     def _is_reference(strength: float) -> bool:
@@ -352,56 +314,13 @@ class CausalLM:
             raise ModelError(f"CausalLM cannot be sampled at strength {strength:g}: give 1 (as trained) or 0 (its start)")
         return strength == 0
 
-    def _task(self, requests: Sequence[Request], prompts: Sequence[Sequence[int]], purpose: Purpose, trace: bool) -> Task:
-        return Task(
-            prompts=prompts,
-            texts=[request.prompt.text for request in requests],
-            seeds=[request.seed for request in requests],
-            sampling=self.sampling.for_comparison() if purpose == "compare" else self.sampling,
-            ends=self._ends(self.encode.is_chat(requests[0].prompt)),
-            decode=self.encode.text,
-            watcher=self._watcher if purpose == "round" else None,
-            trace=trace,
-            on_step=self.on_step,
-        )
-
-    def _ends(self, chat: bool) -> Sequence[int]:
-        """Tokens that end a completion: the engine's, for a conversation where prompts are texts what ends a turn too, and
-        those that ``stop`` names."""
-        ends = self.engine.ends if chat == self.prompting.chat else self.encode.ends(chat=chat)
-        return sorted({*ends, *loading.stop_tokens(self.encode.tokenizer, self.sampling.stop)})
-
     def _drawn(self, task: Task, reference: bool) -> list[Drawn]:
         if self.sampling.engine == "transformers":
             return draw(self.engine.network, task, self.engine.device, self._draft)
         if self._vllm is None:
-            assert self.lora is not None  # checked with the hardware
-            self._vllm = VllmEngine(loading.locate(self.model)[1], self.lora, None, self.save)
+            assert self.engine.lora is not None  # checked with the hardware
+            self._vllm = VllmEngine(locate(self.model)[1], self.engine.lora, None, self.save)
         return self._vllm.draw(task, None if reference else policy_hash(self))
-
-    def _sample(self, request: Request, drawn: Drawn) -> Sample:
-        tensors = {"tokens": drawn.tokens}
-        if drawn.log_probs is not None:
-            tensors |= {"step_log_probs": drawn.log_probs, "step_mask": torch.ones(len(drawn.tokens), dtype=torch.bool)}
-        meta: dict[str, Any] = {"tokens": len(drawn.tokens), "finish": drawn.finish}
-        if drawn.entropy is not None:
-            meta["entropy"] = drawn.entropy
-        if drawn.finish == "rejected":
-            meta |= {"rejected": True, "tokens_saved_at_most": self.sampling.max_new_tokens - len(drawn.tokens)}
-        sample = Sample(request, tensors=tensors, meta=meta)
-        if drawn.finish != "failed":
-            return sample
-        return sample.as_failed("the next token's probabilities are not finite")
-
-    def _traced(self, samples: Sequence[Sample], reference: bool) -> list[Sample]:
-        """The samples with log-probs of this model: another engine's own would differ by its kernels' rounding."""
-        with torch.no_grad():
-            rows = self._log_probs(samples, reference, drawn=True)
-        masks = [torch.ones(len(row), dtype=torch.bool) for row in rows]
-        return [
-            replace(sample, tensors={**sample.tensors, "step_log_probs": row.float().cpu(), "step_mask": mask})
-            for sample, row, mask in zip(samples, rows, masks, strict=True)
-        ]
 
     def fitted(self, request: Request, output: str) -> str:
         """The response as it is."""
@@ -417,8 +336,11 @@ class CausalLM:
             DataError: one that exceeds the model's context.
         """
         samples = self._encoded(requests, outputs)
-        samples = self._traced(samples, False) if trace else samples
+        samples = self.replay.traced(samples, reference=False) if trace else samples
         return self._measured(samples, False) if self.measures_responses else samples
+
+    def _encoded(self, requests: Sequence[Request], texts: Sequence[str]) -> list[Sample]:
+        return [written_sample(self.encode, request, text) for request, text in zip(requests, texts, strict=True)]
 
     def _measured(self, samples: Sequence[Sample], reference: bool) -> list[Sample]:
         """The samples with ``response_loss`` in their meta, nats per token, where the prompts' table has a response."""
@@ -431,23 +353,8 @@ class CausalLM:
             replace(s, meta={**s.meta, "response_loss": losses[s.prompt.id]}) if s.prompt.id in losses else s for s in samples
         ]
 
-    def _encoded(self, requests: Sequence[Request], texts: Sequence[str]) -> list[Sample]:
-        samples = []
-        for request, text in zip(requests, texts, strict=True):
-            turns = self.encode.turns(request.prompt, text)
-            tokens = torch.tensor([token for turn in turns for token in turn], dtype=torch.int64)
-            lengths = {TURNS: torch.tensor([len(turn) for turn in turns])} if len(turns) > 1 else {}
-            meta = {"tokens": len(tokens), "finish": "written"}
-            samples.append(Sample(request, output=text, tensors={"tokens": tokens, **lengths}, meta=meta))
-        return samples
-
     def render(self, samples: Sequence[Sample]) -> list[Sample]:
-        return [sample.with_output(self._text(sample)) for sample in samples]
-
-    def _text(self, sample: Sample) -> str:
-        tokens = sample.tensors["tokens"]
-        text = self.encode.text(tokens[-int(sample.tensors[TURNS][-1]) :] if TURNS in sample.tensors else tokens)
-        return text[: first_stop(text, self.sampling.stop)] if sample.meta.get("finish") == "stop" else text
+        return [sample.with_output(text_of(self.encode, sample, self.sampling.stop)) for sample in samples]
 
     # ------------------------------------------------------------------ likelihood
 
@@ -456,7 +363,7 @@ class CausalLM:
 
     def nll(self, samples: Sequence[Sample], draw: None, *, reference: bool = False) -> torch.Tensor:
         """[B] negative log-likelihood of each completion given its prompt, summed over its tokens, in nats."""
-        return torch.stack([-row.sum() for row in self._log_probs(samples, reference)])
+        return torch.stack([-row.sum() for row in self.replay.log_probs(samples, reference=reference)])
 
     def nll_terms(self, samples: Sequence[Sample]) -> list[int]:
         """[B] tokens of each completion, at least 1."""
@@ -467,11 +374,11 @@ class CausalLM:
 
         Of the distribution that tokens are drawn from, as far as it is one that can be drawn from again (``check_trace``).
         """
-        return padded(self._log_probs(samples, reference, drawn=True))
+        return padded(self.replay.log_probs(samples, reference=reference, drawn=True))
 
     def token_log_probs(self, samples: Sequence[Sample], *, reference: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
         """As ``step_log_probs``, but of the model itself: the terms of ``nll``."""
-        return padded(self._log_probs(samples, reference))
+        return padded(self.replay.log_probs(samples, reference=reference))
 
     def log_ratios(self, samples: Sequence[Sample]) -> torch.Tensor:
         """[B] log π − log π_ref of each completion, in nats, of the distributions that completions are drawn from; no gradient.
@@ -479,17 +386,7 @@ class CausalLM:
         Where top-k or top-p cut tokens off, both are of the tokens that the present policy leaves, and the one that is there:
         the mean over its own samples is then a divergence of what is sampled, and 0 before training.
         """
-        passages = Passages(self.encode, samples)
-        found: list[torch.Tensor] = []
-        with torch.no_grad():
-            for rows, picker in self._parts(passages):
-                drawn = DrawnScoring(picker, rows, cut=True)
-                sides = []
-                for reference in (False, True):  # in this order: the policy's own side says what is cut off
-                    with self.engine.placed(), self.engine.version(reference):
-                        sides.append(self.engine.log_probs(rows, drawn))
-                found += [own - start for own, start in zip(*sides, strict=True)]
-        return torch.stack([row.sum() for row in passages.of_samples(found)])
+        return self.replay.log_ratios(samples)
 
     @property
     def estimates_values(self) -> bool:
@@ -504,33 +401,9 @@ class CausalLM:
         head = self._value_head
         if head is None:
             raise ModelError("the policy has no critic: give it one with critic: {}")
-        engine, passages = self.engine, Passages(self.encode, samples)
-        with engine.placed(), engine.version(False):
-            parts = self._parts(passages)
-            pairs = [p for rows, picker in parts for p in engine.log_probs_and_values(rows, head, DrawnScoring(picker, rows))]
-        log_probs, mask = padded(passages.of_samples([row for row, _ in pairs]))
-        return log_probs, padded(passages.of_samples([row for _, row in pairs]))[0], mask
-
-    def _log_probs(self, samples: Sequence[Sample], reference: bool, *, drawn: bool = False) -> list[torch.Tensor]:
-        """[T] log-probs of each sample's tokens: of the model itself, or of what they are drawn from."""
-        engine, passages = self.engine, Passages(self.encode, samples)
-        with engine.placed(), engine.version(reference):
-            parts = self._parts(passages)
-            scored = [engine.log_probs(rows, DrawnScoring(picker, rows) if drawn else None) for rows, picker in parts]
-        return passages.of_samples([row for part in scored for row in part])
-
-    def _parts(self, passages: Passages) -> Iterator[tuple[Sequence[Row], Picker]]:
-        """(prompts and completions, how tokens are drawn there), in order. Without gradients a large batch is taken in parts.
-
-        A turn of a chat ends otherwise than a text, so a part is of one kind.
-        """
-        for chat, run in itertools.groupby(zip(passages.rows, passages.chats, strict=True), key=lambda row: row[1]):
-            rows = [row for row, _ in run]
-            most = max(len(rows), 1)
-            if not torch.is_grad_enabled() and not self.engine.sharded:
-                most = min(self.sampling.batch_size, rows_at_once(rows, self.engine.vocabulary))
-            picker = Picker(self.sampling, self._ends(chat))
-            yield from ((part, picker) for part in chunks(rows, most))
+        pairs = self.replay.log_probs_and_values(samples, head)
+        log_probs, mask = padded([row for row, _ in pairs])
+        return log_probs, padded([row for _, row in pairs])[0], mask
 
     # ------------------------------------------------------------------ measuring
 
@@ -575,16 +448,20 @@ class CausalLM:
 
     def describe(self) -> dict[str, Any]:
         facts = {"model": self.model, "method": "LoRA" if self.lora else "full fine-tuning", "device": self.device}
-        parts = {"lora": self.lora, "prompting": self.prompting, "sampling": self.sampling, "rejection": self.rejection}
+        lora = self.lora if self._engine is None else self._engine.lora
+        parts = {"lora": lora, "prompting": self.prompting, "sampling": self.sampling, "rejection": self.rejection}
         parts |= {"critic": self.critic}
+        facts |= {} if self.environment is None else {"environment": type(self.environment).__name__}
         facts |= {name: asdict(part) for name, part in parts.items() if part is not None}
+        if self.lora is not None and self.lora.init is not None:
+            facts["goes_on_from"] = public_name(self.lora.init)
         if self._engine is not None:
             facts |= self._engine.describe()
         return facts
 
     def save(self, folder: Path) -> list[Path]:
         """Write what was trained: adapters as peft keeps them, or the whole model as transformers does; returns the files."""
-        note = export.note(self.model, self.lora, self.prompting, self.sampling)
+        note = export.note(self.model, self.engine.lora, self.prompting, self.sampling)
         if self.engine.adapter is None:
             return export.save_whole(self.engine.network, self.encode.tokenizer, Path(folder), note)
         return export.save_adapter(self.engine.adapter, self.engine.parameters, Path(folder), note)

@@ -64,6 +64,7 @@ KINDS: dict[str, Callable[[Found], bool]] = {
     "policy": lambda found: "nll" in found.members,
     "reward": lambda found: "info" in found.members,
     "source": lambda found: {"requests", "samples"} <= found.members,
+    "environment": lambda found: {"reset", "step"} <= found.members,
     "selector": lambda found: "produces" in found.members,
     "objective": lambda found: "consumes" in found.members,
     "rule": _called_with("__call__", "history"),

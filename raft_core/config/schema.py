@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from raft_core.environment import Environment
 from raft_core.protocols import Combinator, Objective, Policy, Reward, Rule, Selector, Source, Tracker
 from raft_core.reading.files import Unreadable, excerpt
 from raft_core.reading.yaml_data import parse_yaml
@@ -23,6 +24,7 @@ KIND_OF: dict[Any, str] = {
     Reward: "reward",
     Combinator: "reward",
     Source: "source",
+    Environment: "environment",
     Selector: "selector",
     Objective: "objective",
     Rule: "rule",
@@ -32,6 +34,7 @@ PROTOCOL_OF: dict[str, type] = {
     "policy": Policy,
     "reward": Reward,
     "source": Source,
+    "environment": Environment,
     "selector": Selector,
     "objective": Objective,
     "rule": Rule,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +145,7 @@ def _load(checked: Checked, reporter: Reporter) -> None:
         reporter.warn(warning)
     config.scorer.load()
     config.scorer.attach(config.policy)
+    capabilities.attach([config.objective, config.samples], config.policy)
 
 
 def loaded_warnings(policy: Policy, prompts: Sequence[Prompt]) -> list[str]:
@@ -186,9 +187,10 @@ def ended_in_words(store: Store, reporter: Reporter) -> Iterator[None]:
 
     Raises:
         Interrupted: a signal stopped it.
+        NotFiniteError: an update that the weights' numbers cannot hold.
     """
     try:
-        with lost_in_words():
+        with lost_in_words(), overflow_in_words(store.config):
             yield
     except KeyboardInterrupt as signal:
         with contextlib.suppress(StoreError):
@@ -201,6 +203,26 @@ def ended_in_words(store: Store, reporter: Reporter) -> Iterator[None]:
         further = "" if isinstance(error, NotFiniteError) else "; go on with: raft resume"
         reporter.line(f"what was made so far is kept{further or ' in'} {store.folder}")
         raise
+
+
+@contextlib.contextmanager
+def overflow_in_words(config: Mapping[str, Any]) -> Iterator[None]:
+    """Inside, torch's complaint that a step is larger than any number of the weights' precision says what to do.
+
+    Raises:
+        NotFiniteError: such a step.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "without overflow" not in str(error):
+            raise
+        optimizer = (config.get("trainer") or {}).get("optimizer") or {}
+        rate = f", which is {optimizer['lr']:g}" if isinstance(optimizer.get("lr"), float) else ""
+        raise NotFiniteError(
+            f"an update is larger than the weights' numbers can hold ({error}): lower trainer.optimizer.lr{rate}, and begin "
+            "anew"
+        ) from error
 
 
 def _carry_through(checked: Checked, store: Store, reporter: Reporter) -> None:

@@ -122,11 +122,13 @@ ELSEWHERE = "more than a page can give: use it by `raft score` or in a configura
 #: Rewards that ask for something that no page can know.
 ASKING = (
     ("vlm_judge", "image", "VlmJudge", "a vision-language model behind an address"),
+    ("gen_eval", "image", "GenEval", "prompts that come with what they ask for, as GenEval's do"),
     ("llm_judge", "text", "LlmJudge", "a language model, here or behind an address"),
     ("reward_model", "text", "RewardModel", "a model of transformers for sequence classification"),
     ("embedding_similarity", "text", "EmbeddingSimilarity", "an embedding model, and a text to be like"),
     ("answer", "text", "AnswerReward", "prompts that come with the right answers"),
     ("pattern", "text", "Pattern", "a pattern"),
+    ("instructions", "text", "VerifiableInstructions", "prompts that come with IFEval's instructions"),
 )
 
 

@@ -2,6 +2,7 @@
 
 from raft_diffusion.rewards.aesthetic import Aesthetic
 from raft_diffusion.rewards.clip_score import ClipScore
+from raft_diffusion.rewards.gen_eval import GenEval
 from raft_diffusion.rewards.hps import HpsV2
 from raft_diffusion.rewards.image_reward import ImageReward
 from raft_diffusion.rewards.jpeg import JpegCompressibility, JpegIncompressibility
@@ -15,6 +16,7 @@ __all__ = [
     "ClipScore",
     "Colorfulness",
     "Contrast",
+    "GenEval",
     "HpsV2",
     "ImageReward",
     "JpegCompressibility",

@@ -1,4 +1,4 @@
-"""A vision-language model as a judge of pictures, behind an OpenAI-compatible endpoint."""
+"""A vision-language model as a judge of pictures, behind an OpenAI-compatible endpoint or in this process."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from raft_core.rewards.judge.judging import Judging, Part
 from raft_core.rewards.judge.verdicts import NO_VERDICT
 from raft_core.rewards.scoring import told
 from raft_core.types import Sample
+from raft_diffusion.rewards.local_vlm import LocalVlm
 from raft_diffusion.rewards.pictures import bad_pictures_unscored, pictures
 
 if TYPE_CHECKING:
@@ -67,36 +68,60 @@ class VlmJudge:
     was not answered. Comparisons are asked in both orders, so that a judge that prefers what it sees first gains nothing by it.
 
     Args:
-        endpoint: an OpenAI-compatible endpoint whose model takes pictures.
+        endpoint: an OpenAI-compatible endpoint whose model takes pictures. Give this or ``local``.
         judgement: the mode (``score`` or ``pairwise``), the rubric, the scale, the size of what is sent.
         name: column in the store and label in the report.
         background: judge a batch while the next one is sampled, in the mode ``score``. Pictures are then decoded between
-            batches, which needs the memory of the decoder beside that of the sampler.
+            batches, which needs the memory of the decoder beside that of the sampler. A local model judges after them.
+        local: a vision-language model of transformers in this process.
 
     Source: Zheng et al. 2023 (2306.05685), the judge and its order bias.
     """
 
     def __init__(
         self,
-        endpoint: ChatEndpoint,
+        endpoint: ChatEndpoint | None = None,
         judgement: PictureJudgement = PictureJudgement(),
         name: str = "vlm_judge",
         background: bool = True,
+        local: LocalVlm | None = None,
     ):
+        if endpoint is not None and local is not None:
+            raise ConfigError("endpoint and local are both given, but one judge answers: leave one of them out")
+        chat = endpoint or local
+        if chat is None:
+            raise ConfigError("endpoint is not given and neither is local: one of them has to name the model that judges")
         self.endpoint = endpoint
+        self.local = local
+        self._chat: ChatEndpoint | LocalVlm = chat
         self.judgement = judgement
         pairwise = judgement.mode == "pairwise"
         self.info = RewardInfo(
             name=name,
             scale=judgement.scale,
             # Comparisons need the whole group; else as many as keep the endpoint busy, for pictures are large.
-            batch_size=None if pairwise else 8 * endpoint.parallel,
+            batch_size=None if pairwise else 8 * (endpoint.parallel if endpoint else 8),
             relative=pairwise,
-            background=background and not pairwise,
+            gpu=local is not None and local.device != "cpu",
+            background=background and endpoint is not None and not pairwise,
         )
 
     def check(self) -> list[str]:
-        return [*self.endpoint.check(), *self.judgement.vote_mistakes(self.endpoint)]
+        return [*self._chat.check(), *self.judgement.vote_mistakes(self._chat)]
+
+    def load(self) -> None:
+        """Load the local model; an endpoint is not asked yet.
+
+        Raises:
+            ModelError: it cannot be loaded.
+        """
+        if self.local is not None:
+            self.local.load()
+
+    def sleep(self) -> None:
+        """Give the accelerator's memory back."""
+        if self.local is not None:
+            self.local.sleep()
 
     @bad_pictures_unscored
     def __call__(self, samples: Sequence[Sample]) -> np.ndarray:
@@ -108,7 +133,7 @@ class VlmJudge:
         """
         side = self.judgement.side
         encoded = [s.with_output(png_uri(image, side)) for s, image in zip(samples, pictures(samples), strict=True)]
-        chat = Overheard(self.endpoint)
+        chat = Overheard(self._chat)
         return told(self.judgement(chat, encoded), chat.reason or NO_VERDICT)
 
 

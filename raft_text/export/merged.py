@@ -11,7 +11,7 @@ import torch
 from raft_core.errors import ModelError
 from raft_core.machine.files import publishing
 from raft_core.models.merged import plain_state
-from raft_core.models.reference import adapters_at
+from raft_core.models.reference import CopyReference, adapters_at
 from raft_text.model.engine import Engine
 from raft_text.model.loading import quiet
 from raft_text.model.lora import folded
@@ -75,4 +75,5 @@ def at_strength(engine: Engine, strength: float) -> contextlib.AbstractContextMa
     """Inside, what was trained acts so strongly: 0 is the frozen start, 1 as trained."""
     if strength == 1:
         return contextlib.nullcontext()
-    return adapters_at([engine.network], strength) if engine.adapter is not None else engine.reference.at(strength)  # type: ignore[union-attr]
+    reference = engine.reference
+    return reference.at(strength) if isinstance(reference, CopyReference) else adapters_at([engine.network], strength)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from raft_core.models.public_name import is_local, public_name
-from raft_text.model.loading import BUNDLED
+from raft_text.model.places import BUNDLED
 from raft_text.options import PLACE
 
 FOLDER = "path/to"  # in which whoever runs the lines keeps the model that was trained
@@ -24,7 +24,7 @@ def snippet(policy: Mapping[str, Any], place: str, prompt: str) -> str:
     imports = ["from peft import PeftModel"] if lora else []
     imports.append("from transformers import AutoModelForCausalLM, AutoTokenizer")
     if lora and base.startswith("bundled("):
-        imports.append("from raft_text.model.loading import bundled")
+        imports.append("from raft_text.model.places import bundled")
     source = base if lora else repr(place)
     lines = [f"tokenizer = AutoTokenizer.from_pretrained({source})", f"model = AutoModelForCausalLM.from_pretrained({source})"]
     lines += [f"model = PeftModel.from_pretrained(model, {place!r})"] if lora else []

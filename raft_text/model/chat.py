@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
 from raft_core.conversations import INSTRUCTIONS
 from raft_core.errors import DataError, nearest
-from raft_core.reading.files import Unreadable
-from raft_core.reading.json_data import parse_json
 from raft_core.types import Message, Prompt
-from raft_text.options import PLACE, TEMPLATE_OWN, Prompting
+from raft_text.model.template import render, tools_of, variables
+from raft_text.options import PLACE, Prompting
 
 #: Columns of a prompts' table that the template takes beside a conversation.
 FOR_TEMPLATE = ("tools", "chat_template_kwargs")
 T = TypeVar("T")
 THOUGHT, THOUGHT_END = "<think>", "</think>"
-_GENERATION = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")  # transformers' own mark around what the assistant writes
 
 
 class Closing(NamedTuple):
@@ -36,42 +33,6 @@ class Closing(NamedTuple):
     end: int | None
 
 
-def render(
-    tokenizer: Any,
-    messages: Sequence[Message],
-    name: str,
-    arguments: Mapping[str, Any] | None = None,
-    *,
-    tools: Sequence[Any] | None = None,
-    answer: bool = False,
-    go_on: bool = False,
-) -> str:
-    """A conversation as the tokenizer's chat template writes it.
-
-    Args:
-        name: of the model, for messages.
-        arguments: of the template (``enable_thinking: false``).
-        tools: JSON schemas of functions.
-        answer: write the head of the assistant's turn behind it.
-        go_on: leave the last message open.
-
-    Raises:
-        DataError: the template refuses the conversation.
-    """
-    shown = [{key: value for key, value in message.items() if key != "weight"} for message in messages]
-    try:
-        return tokenizer.apply_chat_template(
-            shown,
-            tools=list(tools) if tools else None,
-            add_generation_prompt=answer,
-            continue_final_message=go_on,
-            tokenize=False,
-            **(arguments or {}),
-        )
-    except Exception as error:  # a template is code of the model's authors, and raises whatever it likes
-        raise DataError(_refusal(messages, name, error)) from error
-
-
 def finished(tokenizer: Any, prompt: Prompt, reply: str, name: str, arguments: Mapping[str, Any] | None = None) -> str:
     """A prompt's conversation with the reply to it, as a model that judges reads it: with all that the template writes.
 
@@ -81,20 +42,7 @@ def finished(tokenizer: Any, prompt: Prompt, reply: str, name: str, arguments: M
     messages = messages_of(prompt)
     begun = messages.pop()["content"] if messages[-1]["role"] == "assistant" else ""  # a reply of which the beginning was given
     answer: Message = {"role": "assistant", "content": begun + reply}
-    return render(tokenizer, [*messages, answer], name, arguments, tools=_tools(prompt.meta.get("tools")))
-
-
-def _refusal(messages: Sequence[Message], name: str, error: Exception) -> str:
-    roles = [message["role"] for message in messages]
-    shown = ", ".join(roles[:8]) + (f" … ({len(roles)} messages)" if len(roles) > 8 else "")
-    reason = " ".join(str(error).split()) or type(error).__name__
-    remedy = "mend the conversation, or choose a model whose template takes it"
-    if any(role in INSTRUCTIONS for role in roles):
-        remedy = (
-            "if it takes no system message, leave that out (prompting.system), or put it before the user's first message with "
-            "prompting.system_in_user: true"
-        )
-    return f"the chat template of {name} refuses a conversation of {shown}: {reason}; {remedy}"
+    return render(tokenizer, [*messages, answer], name, arguments, tools=tools_of(prompt.meta.get("tools")))
 
 
 class Chat:
@@ -105,9 +53,11 @@ class Chat:
         prompting: its system message, template and arguments.
         ends: ids of tokens that end a text.
         name: of the model, for messages.
+        tools: JSON schemas of functions that conversations are offered which bring none of their own.
     """
 
-    def __init__(self, tokenizer: Any, prompting: Prompting, ends: Sequence[int], name: str):
+    def __init__(self, tokenizer: Any, prompting: Prompting, ends: Sequence[int], name: str, tools: Sequence[Any] = ()):
+        self._offered = list(tools)
         self._tokenizer = tokenizer
         self._prompting = prompting
         self._ends = frozenset(ends)
@@ -149,6 +99,22 @@ class Chat:
                 "known what the model would have to write: leave such conversations out"
             )
         return _behind(opened, reply) + closing.text
+
+    def told(self, reply: str, prompt: Prompt) -> str:
+        """What stands between the end of a turn and the next one, where a tool has replied between them.
+
+        Raises:
+            DataError: the template refuses a tool's message, or does not write a turn as the model has to.
+        """
+        said = "x0x"
+        talk = [{"role": "user", "content": "0"}, {"role": "assistant", "content": said}, {"role": "tool", "content": reply}]
+        _, found, behind = self._render(self.framed(talk), prompt, answer=True).partition(said)
+        if not found or not behind.startswith(self.closing.text) or reply.strip() not in behind:
+            raise DataError(
+                f"the chat template of {self._name} does not write a tool's message behind a turn, so the environment cannot "
+                "be heard: choose a model that knows tools, or an environment whose replies stand in the text"
+            )
+        return behind.removeprefix(self.closing.text)
 
     @cached_property
     def closing(self) -> Closing:
@@ -199,7 +165,8 @@ class Chat:
         meta = {} if prompt is None else prompt.meta
         own = meta.get("chat_template_kwargs")
         arguments = {**self._prompting.chat_template_kwargs, **(own if isinstance(own, Mapping) else {})}
-        return render(self._tokenizer, messages, self._name, arguments, tools=_tools(meta.get("tools")), **how)
+        tools = tools_of(meta.get("tools")) or self._offered
+        return render(self._tokenizer, messages, self._name, arguments, tools=tools, **how)
 
     # ------------------------------------------------------------------ what is put into it
 
@@ -262,20 +229,6 @@ def refusals(encode: Callable[[T], object], asked: Sequence[T]) -> list[str]:
     return [found[0] + more] if found else []
 
 
-def variables(tokenizer: Any) -> set[str] | None:
-    """Names that a tokenizer's chat template reads and a user can set; None where that cannot be told."""
-    import jinja2
-    from jinja2 import meta
-
-    try:
-        template = tokenizer.get_chat_template()
-        environment = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"])
-        read = meta.find_undeclared_variables(environment.parse(_GENERATION.sub("", template)))
-    except (ValueError, jinja2.TemplateError):
-        return None
-    return read - {*TEMPLATE_OWN, *tokenizer.special_tokens_map, "raise_exception", "strftime_now"}
-
-
 def _behind(opened: str, reply: Message) -> str:
     """A reply behind a head that may have opened a thought."""
     content: str = reply["content"]
@@ -284,13 +237,3 @@ def _behind(opened: str, reply: Message) -> str:
     if (thought := reply.get("reasoning_content")) or THOUGHT_END not in content:
         return f"{(thought or '').strip()}\n{THOUGHT_END}\n\n{content}"
     return content.lstrip().removeprefix(THOUGHT).lstrip("\n") if content.lstrip().startswith(THOUGHT) else content
-
-
-def _tools(value: Any) -> list[Any] | None:
-    """JSON schemas of functions, as a table holds them: a list, or the JSON of one."""
-    if isinstance(value, str) and value.strip():
-        try:
-            value = parse_json(value)
-        except Unreadable:
-            raise DataError(f"tools is {value[:60]!r}, but must be a list of JSON schemas") from None
-    return list(value) if isinstance(value, (list, tuple)) and value else None

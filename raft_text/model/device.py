@@ -26,7 +26,7 @@ def mistakes(device: str, dtype: str, lora: Lora | None, sampling: Sampling, mem
     except DeviceError as error:
         return [MachineLack(error)]
     kind, found = resolved.type, dtype_mistakes(dtype, resolved)
-    found += _extra(kind, "memory.quantize", memory.quantize, "bitsandbytes")
+    found += quantize_mistakes("memory.quantize", memory.quantize, kind)
     if memory.quantize and lora is None:
         found.append(f"memory.quantize is {memory.quantize}, but quantised weights cannot be trained in full: set lora")
     if memory.attention == "flash_attention_2":
@@ -36,6 +36,11 @@ def mistakes(device: str, dtype: str, lora: Lora | None, sampling: Sampling, mem
     if sampling.engine != "transformers" and lora is None:
         found.append("sampling.engine is vllm, which takes new weights as a LoRA only: set lora, or use transformers")
     return found
+
+
+def quantize_mistakes(setting: str, value: str | None, kind: str) -> list[str]:
+    """Why weights cannot be quantised on this kind of device, in words."""
+    return _extra(kind, setting, value, "bitsandbytes")
 
 
 def _extra(kind: str, setting: str, value: str | None, package: str, module: str | None = None) -> list[str]:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import torch
 
-from raft_core.conversations import INSTRUCTIONS, REPLY
+from raft_core.conversations import REPLY
 from raft_core.errors import DataError
 from raft_core.types import MESSAGES, Message, Prompt
 from raft_text.model.chat import FOR_TEMPLATE, Chat
+from raft_text.model.visible import Visible, shortened
 from raft_text.options import PLACE, Prompting
 
 #: Prompts whose tokens are kept, so that a round tokenises each of its own once.
 REMEMBERED = 4096
-#: Tokens that a tokenizer may put around a prompt, with its chat template and without.
-CHAT_ROOM, PLAIN_ROOM = 512, 8
-#: And around each message of a conversation.
-MESSAGE_ROOM = 64
 
 Ids = tuple[int, ...]
+#: JSON schemas of functions that an environment offers to every chat; None without an environment.
+Tools = Sequence[Mapping[str, Any]] | None
 
 
 class PromptEncoder:
@@ -35,6 +34,11 @@ class PromptEncoder:
         ends: ids of end-of-text tokens.
         name: of the model, for messages.
         vocabulary: tokens that the model knows, which may be fewer than the tokenizer's; None = all of them.
+        tools: JSON schemas of functions that every chat is offered.
+
+    Attributes:
+        seen: what the model takes in of a prompt.
+        context: as given.
     """
 
     def __init__(
@@ -46,15 +50,18 @@ class PromptEncoder:
         ends: Sequence[int],
         name: str = "the model",
         vocabulary: int | None = None,
+        tools: Sequence[Any] = (),
     ):
         self.tokenizer = tokenizer
         self._prompting = prompting
-        self._context = context
+        self.context = context
+        self._tools = tuple(tools)
         self._room = room
         self._ends = tuple(ends)
         self._name = name
         self._vocabulary = vocabulary
         self._known: dict[str, Ids] = {}
+        self.seen = Visible(tokenizer, prompting.max_tokens, self._ids)
 
     @cached_property
     def chat(self) -> Chat:
@@ -68,7 +75,7 @@ class PromptEncoder:
                 f"the prompts are conversations, but the tokenizer of {self._name} has no chat template to write them by: "
                 "choose a chat model, or give plain texts"
             )
-        return Chat(self.tokenizer, self._prompting, self._ends, self._name)
+        return Chat(self.tokenizer, self._prompting, self._ends, self._name, self._tools)
 
     def is_chat(self, prompt: Prompt | str) -> bool:
         """Whether a prompt goes through the chat template."""
@@ -94,10 +101,10 @@ class PromptEncoder:
                 f"the prompt {shortened(prompt.text)!r} has no tokens, and the tokenizer adds none: nothing to continue"
             )
         self._require_known(ids, prompt.text)
-        if self._context is not None and len(ids) + self._room > self._context:
+        if self.context is not None and len(ids) + self._room > self.context:
             raise DataError(
                 f"a prompt has {len(ids)} tokens, which with max_new_tokens {self._room} exceeds the model's context of "
-                f"{self._context}: {shortened(prompt.text)!r}; shorten it, lower sampling.max_new_tokens, or set "
+                f"{self.context}: {shortened(prompt.text)!r}; shorten it, lower sampling.max_new_tokens, or set "
                 "prompting.max_tokens"
             )
         return ids
@@ -129,8 +136,8 @@ class PromptEncoder:
     def _opened(self, prompt: Prompt) -> str:
         """All that stands before the completion, special tokens of a plain text excepted."""
         if self.is_chat(prompt):
-            return self.chat.opened(self._seen(prompt))
-        return self._prompting.template.replace(PLACE, self.visible(prompt.text))
+            return self.chat.opened(self.seen.prompt(prompt))
+        return self._prompting.template.replace(PLACE, self.seen.text(prompt.text))
 
     def _ids(self, text: str, *, whole: bool = False) -> list[int]:
         """Token ids; what is too long is told by this class, in its own words.
@@ -142,53 +149,6 @@ class PromptEncoder:
         while whole and len(ids) > 1 and ids[-1] in self._ends:  # some tokenizers close every text
             ids.pop()
         return ids
-
-    # ------------------------------------------------------------------ what is too long
-
-    def visible(self, text: str) -> str:
-        """The part of a prompt that the model takes in: of one longer than ``max_tokens`` its end."""
-        limit = self._prompting.max_tokens
-        return text if limit is None else self._last(text, limit)
-
-    def _last(self, text: str, limit: int) -> str:
-        ids = self._ids(text)
-        return text if len(ids) <= limit else self.tokenizer.decode(ids[-limit:])
-
-    def visible_messages(self, messages: Sequence[Message]) -> list[Message]:
-        """The part of a conversation that the model takes in.
-
-        Of one longer than ``max_tokens`` the oldest exchanges are left out, and if the last is still too long, the beginning of
-        what the user said in it. What instructs the model stays.
-
-        Raises:
-            DataError: all else in the last exchange is too long already.
-        """
-        limit = self._prompting.max_tokens
-        if limit is None:
-            return list(messages)
-        sizes = [len(self._ids(message["content"])) for message in messages]
-        begun = [i for i, message in enumerate(messages) if message["role"] == "user"]  # where exchanges begin
-        head = next((i for i, message in enumerate(messages) if message["role"] not in INSTRUCTIONS), 0)
-        start = next((i for i in begun if sum(sizes[:head]) + sum(sizes[i:]) <= limit), begun[-1] if begun else head)
-        start = head if sum(sizes) <= limit else start
-        kept = [*messages[:head], *messages[start:]]
-        excess = sum(sizes[:head]) + sum(sizes[start:]) - limit
-        if excess <= 0:
-            return kept
-        room = sizes[start] - excess
-        if room < 1 or messages[start]["role"] != "user":
-            raise DataError(
-                f"the last exchange of a conversation has {sizes[start] - room + limit} tokens, and prompting.max_tokens is "
-                f"{limit}, with nothing by the user that could be cut: {shortened(messages[-1]['content'])!r}; raise it"
-            )
-        kept[head] = {**kept[head], "content": self._last(kept[head]["content"], room)}
-        return kept
-
-    def _seen(self, prompt: Prompt) -> Prompt:
-        """The prompt with what the model takes in of it."""
-        if prompt.messages is None:
-            return Prompt(self.visible(prompt.text), prompt.meta)
-        return Prompt(prompt.text, {**prompt.meta, MESSAGES: self.visible_messages(prompt.messages)})
 
     # ------------------------------------------------------------------ completions
 
@@ -205,7 +165,7 @@ class PromptEncoder:
         message: Message = {"role": "assistant", "content": reply} if isinstance(reply, str) else reply
         before = self._opened(prompt)
         if self.is_chat(prompt):
-            ids = self._behind(before, self.chat.reply(self._seen(prompt), message), whole=False)
+            ids = self._behind(before, self.chat.reply(self.seen.prompt(prompt), message), whole=False)
             end = self.chat.closing.end
         else:
             ids = self._behind(before, message["content"], whole=True)
@@ -215,9 +175,9 @@ class PromptEncoder:
             ids = [*ids, min(self._ends) if eos is None else eos]
         self._require_known(ids, message["content"])
         length = len(self(prompt)) + len(ids)
-        if self._context is not None and length > self._context:
+        if self.context is not None and length > self.context:
             raise DataError(
-                f"prompt and response have {length} tokens, but the model's context is {self._context}: "
+                f"prompt and response have {length} tokens, but the model's context is {self.context}: "
                 f"{shortened(message['content'])!r}; leave it out or shorten it"
             )
         return tuple(ids)
@@ -230,6 +190,18 @@ class PromptEncoder:
         # Their border lies within a token. The text alone, but behind a line end: some tokenizers put a space before a text.
         line, both = self._ids("\n"), self._ids("\n" + text)
         return both[len(line) :] if both[: len(line)] == line else self._ids(text)
+
+    def told(self, reply: str, prompt: Prompt, *, ended: bool) -> Ids:
+        """Token ids of what an environment says behind a turn of the model.
+
+        Args:
+            ended: the turn has ended, so the reply is a tool's message and the head of the next turn follows, as the chat
+                template writes both; else it stands in the midst of what the model writes.
+
+        Raises:
+            DataError: the template refuses a tool's message.
+        """
+        return tuple(self._ids(self.chat.told(reply, prompt)) if ended else self._behind("\n", reply, whole=False))
 
     def contexts(self, prompt: Prompt) -> list[Ids]:
         """What stands before each turn of the assistant that is learned from a prompt; the last is the prompt itself."""
@@ -290,26 +262,3 @@ class PromptEncoder:
 
 def as_prompt(prompt: Prompt | str) -> Prompt:
     return Prompt(prompt) if isinstance(prompt, str) else prompt
-
-
-def surely_fit(prompting: Prompting, prompts: Sequence[Prompt], context: int | None, room: int) -> bool:
-    """Whether prompts leave room for their completions whatever the tokenizer: a token is a byte at least."""
-    if context is None:
-        return True
-    if any(name in prompt.meta for prompt in prompts for name in FOR_TEMPLATE):
-        return False
-    around = prompting.template.replace(PLACE, "") + (prompting.system or "")
-    longest = max((_most_tokens(prompt) for prompt in prompts), default=0) + len(around.encode())
-    chat = prompting.chat or any(prompt.messages is not None for prompt in prompts)
-    return longest + (CHAT_ROOM if chat else PLAIN_ROOM) + room <= context
-
-
-def _most_tokens(prompt: Prompt) -> int:
-    messages = prompt.messages or []
-    return max(len(prompt.text.encode()), sum(len(m["content"].encode()) for m in messages)) + MESSAGE_ROOM * len(messages)
-
-
-def shortened(text: str, width: int = 60) -> str:
-    """The text in one line of at most ``width`` characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= width else line[: width - 1] + "…"

@@ -13,8 +13,11 @@ from raft_core.errors import ConfigError, ModelError
 from raft_core.models.reference import CopyReference
 from raft_text.model import device as hardware
 from raft_text.model import loading
+from raft_text.model.adapter import fetched, find_adapter, taken_up
 from raft_text.model.critic import ValueHead
-from raft_text.model.encoding import PromptEncoder
+from raft_text.model.encoding import PromptEncoder, Tools
+from raft_text.model.ends import end_tokens, stop_tokens
+from raft_text.model.facts import context_length, keeps_state, room_mistakes
 from raft_text.model.likelihood import Both, Row, Scoring, token_log_probs, token_log_probs_and_values
 from raft_text.model.lora import (
     AdapterReference,
@@ -22,6 +25,7 @@ from raft_text.model.lora import (
     checkpointed_layers,
     checkpointing,
     folded,
+    left_out,
     tied_notes,
     train_in_full,
     trainable,
@@ -36,6 +40,7 @@ class Engine:
     Attributes:
         network: the transformers model, with adapters in it if there are any.
         adapter: peft's configuration of the adapters; None for full fine-tuning.
+        lora: their settings; of adapters that are gone on with, those of their file.
         encode: prompts to tokens and completions to text.
         ends: ids of the tokens that end a completion of a plain prompt, as the prompting has it.
         device: where the network works.
@@ -58,10 +63,14 @@ class Engine:
         self.dtype: torch.dtype = network.dtype
         self.vocabulary: int = network.get_input_embeddings().num_embeddings
         self._memory = memory
-        self.adapter = None if lora is None else add_adapters(network, lora)
+        start = None if lora is None or lora.init is None else find_adapter(fetched(lora.init), lora)
+        self.lora = lora if start is None else start.lora
+        self.adapter = None if self.lora is None else add_adapters(network, self.lora)
         if lora is None:
             train_in_full(network)
         self.parameters = trainable(network)
+        if start is not None:
+            start.put(self.parameters)
         if memory.gradient_checkpointing and not checkpointed_layers(network):
             raise ModelError(
                 f"memory.gradient_checkpointing is on, but no layer of {type(network).__name__} can forget its activations: "
@@ -69,11 +78,17 @@ class Engine:
             )
         if memory.quantize is None:
             network.to(device)
-        self.reference = AdapterReference(network) if self.adapter is not None else CopyReference(self.parameters)
+        at_base = lora is not None and (start is None or lora.before == "base")
+        self.reference = AdapterReference(network) if at_base else CopyReference(self.parameters)
         self._folds = lora is not None and self.dtype == torch.float32 and memory.quantize is None
         self.packing: Packing | None = None
         self.sharded = False
-        self.notes = [*attention_notes(network, memory), *tied_notes(network)]
+        self.notes = [
+            *state_notes(network),
+            *attention_notes(network, memory),
+            *left_out(network, self.adapter),
+            *tied_notes(network),
+        ]
         self._offload = memory.offload and device.type == "cuda"
         self._users = 0
 
@@ -87,6 +102,7 @@ class Engine:
         memory: Memory,
         device: torch.device,
         dtype: Any,
+        tools: Tools = None,
     ) -> Engine:
         """Load tokenizer and weights, in this order, and build the engine on them.
 
@@ -95,19 +111,26 @@ class Engine:
             ConfigError: the completions are longer than the model's context, or could never end at a stop text.
         """
         tokenizer = loading.load_tokenizer(model, chat=prompting.chat)
-        loading.stop_tokens(tokenizer, sampling.stop)
-        context = loading.context_length(loading.load_config(model))
+        stop_tokens(tokenizer, sampling.stop)
+        context = context_length(loading.load_config(model))
         if mistakes := room_mistakes(context, sampling):
             raise ConfigError(mistakes)
+        if lora is not None and lora.init is not None:
+            taken_up(lora, model)
         quantization = hardware.quantization(memory.quantize)
         network = loading.load_model(model, dtype, attention=memory.attention, quantization=quantization)
-        ends = loading.end_tokens(tokenizer, network, model)
+        ends = end_tokens(tokenizer, network, model)
         vocabulary = network.get_input_embeddings().num_embeddings
-        encode = PromptEncoder(tokenizer, prompting, context, sampling.max_new_tokens, ends, model, vocabulary)
+        encode = PromptEncoder(tokenizer, prompting, context, sampling.max_new_tokens, ends, model, vocabulary, tools or ())
         turn_ends = encode.ends(chat=prompting.chat)
         if turn_ends != ends:  # so that what is exported knows where a turn ends
             network.generation_config.eos_token_id = list(turn_ends)
         return cls(network, encode, turn_ends, lora, memory, device)
+
+    def stops(self, stop: Sequence[str], *, chat: bool) -> list[int]:
+        """Ids of the tokens that end a completion of a text or, with ``chat``, a turn; the special ones among ``stop`` too."""
+        ends = self.ends if chat == self.encode.is_chat("") else self.encode.ends(chat=chat)
+        return sorted({*ends, *stop_tokens(self.encode.tokenizer, stop)})
 
     @contextlib.contextmanager
     def placed(self) -> Iterator[None]:
@@ -198,10 +221,20 @@ class Engine:
         }
 
 
+def state_notes(network: Any) -> list[str]:
+    """That a model is drawn from otherwise than most."""
+    if not keeps_state(network):
+        return []
+    return [
+        f"{type(network).__name__} keeps a state of what it has read: each sample reads its prompt itself, and prompts of one "
+        "length are drawn together"
+    ]
+
+
 def attention_notes(network: Any, memory: Memory) -> list[str]:
     """That the model computes attention otherwise than it was asked to."""
     used = loading.attention_of(network)
-    if used == memory.attention:
+    if used == memory.attention or keeps_state(network):
         return []
     return [
         f"{type(network).__name__} does not know the attention {memory.attention!r}: {used!r} takes its place, which needs "
@@ -216,6 +249,12 @@ def load_draft(model: str, engine: Engine) -> Any:
         ModelError: it cannot be loaded, or has another vocabulary.
     """
     draft = loading.load_model(model, engine.dtype)
+    for network in (draft, engine.network):
+        if keeps_state(network):
+            raise ModelError(
+                f"sampling.draft: {type(network).__name__} keeps a state of what it has read, which cannot be taken back where "
+                "a guess is wrong: leave the draft out"
+            )
     sizes = draft.config.vocab_size, engine.network.config.vocab_size
     if sizes[0] != sizes[1]:
         raise ModelError(
@@ -223,13 +262,3 @@ def load_draft(model: str, engine: Engine) -> Any:
             "needs the same tokenizer"
         )
     return draft.to(engine.device)
-
-
-def room_mistakes(context: int | None, sampling: Sampling) -> list[str]:
-    """Completions that fill the context leave no room for a prompt."""
-    if context is None or sampling.max_new_tokens < context:
-        return []
-    return [
-        f"sampling.max_new_tokens is {sampling.max_new_tokens}, but the model's context is {context} tokens, prompt included: "
-        f"at most {context - 1} are possible"
-    ]

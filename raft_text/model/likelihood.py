@@ -9,7 +9,7 @@ import torch
 
 from raft_text.model.critic import ValueHead, hidden_states
 from raft_text.model.packing import Packing
-from raft_text.process.sampler import takes_logits_to_keep
+from raft_text.process.reader import takes_logits_to_keep
 from raft_text.process.token_choice import Picker
 
 Row = tuple[Sequence[int], torch.Tensor]  # prompt's token ids, completion's tokens [T]

@@ -13,26 +13,36 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from raft_core.errors import ModelError, nearest
+from raft_text.model.facts import keeps_state
 from raft_text.options import Lora
 
 ALL_LINEAR = "all-linear"
+#: Types of models whose kernels read the weights of ``out_proj`` themselves, as peft knows them.
+_MAMBA = ("mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h")
 
 
 def add_adapters(network: Any, lora: Lora) -> Any:
     """Put adapters into the network, in place; their values depend on ``lora.seed`` alone. Returns their peft configuration.
 
     Raises:
-        ModelError: a target that no layer is called by.
+        ModelError: a target that no layer is called by, or at which an adapter would do nothing.
     """
     from peft import LoraConfig, TaskType, inject_adapter_in_model
     from transformers.pytorch_utils import Conv1D
 
     check_targets(network, lora)
+    around = read_around(network)
+    if wrong := sorted(set(around) & set(lora.targets)):
+        raise ModelError(
+            f"lora.targets: {type(network).__name__} reads the weights of {wrong[0]!r} without asking the layer, so an adapter "
+            "there would do nothing: leave it out"
+        )
     config = LoraConfig(
         task_type=TaskType.CAUSAL_LM,
         r=lora.rank,
         lora_alpha=lora.effective_alpha,  # pyright: ignore[reportArgumentType] - peft divides by it; a float works
         target_modules=ALL_LINEAR if ALL_LINEAR in lora.targets else list(lora.targets),
+        exclude_modules=around if ALL_LINEAR in lora.targets and around else None,
         fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in network.modules()),  # GPT-2 keeps its weights transposed
     )
     if ALL_LINEAR in lora.targets and (own := routers(network)):
@@ -48,6 +58,43 @@ def add_adapters(network: Any, lora: Lora) -> Any:
         parameter.data = parameter.data.float()
     network.eval()
     return config
+
+
+def read_around(network: Any) -> list[str]:
+    """Names of linear layers whose weights a model that keeps a state reads without asking the layer, so that an adapter there
+    would act where it is folded into the weights and nowhere else.
+
+    Found by one forward pass: no layer of such a name is called in it. ``out_proj`` peft refuses in some types for the sake of
+    their fast kernels.
+    """
+    if not keeps_state(network) or any(parameter.is_meta for parameter in network.parameters()):
+        return []
+    linear = {name: layer for name, layer in network.named_modules() if isinstance(layer, torch.nn.Linear)}
+    called: set[str] = set()
+
+    def note(leaf: str) -> Any:
+        return lambda *_: called.add(leaf)
+
+    hooks = [layer.register_forward_hook(note(name.rpartition(".")[2])) for name, layer in linear.items()]
+    try:
+        with torch.no_grad():
+            ids = (
+                torch.arange(4, device=next(network.parameters()).device)[None] % network.get_input_embeddings().num_embeddings
+            )
+            network(input_ids=ids, use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    refused = {"out_proj"} if network.config.model_type in _MAMBA else set()
+    return sorted(({name.rpartition(".")[2] for name in linear} - called) | refused)
+
+
+def left_out(network: Any, adapter: Any) -> list[str]:
+    """What a person should know of linear layers that get no adapter; ``adapter`` is peft's configuration."""
+    excluded = set(adapter.exclude_modules or ()) if adapter is not None else set()
+    names = sorted(excluded - set(routers(network)))
+    what = f"{type(network).__name__} reads their weights without asking the layers"
+    return [f"lora.targets all-linear leaves {', '.join(names)} out: {what}"] if names else []
 
 
 def routers(network: Any) -> list[str]:

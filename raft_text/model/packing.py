@@ -15,7 +15,8 @@ import torch
 
 from raft_core.errors import ModelError
 from raft_core.rng import torch_rng
-from raft_text.model.loading import attention_of, context_length
+from raft_text.model.facts import context_length
+from raft_text.model.loading import attention_of
 
 #: [1, L] ids and what else the network is called with → [1, L, D], whatever depends on everything that a token sees.
 Forward = Callable[[torch.Tensor, Mapping[str, Any]], torch.Tensor]

@@ -15,6 +15,8 @@ from raft_text.model.likelihood import Row
 T = TypeVar("T")
 #: A sample's tensor [n] int64: how many of its tokens belong to each of several turns. Without it all belong to one.
 TURNS = "turns"
+#: A sample's tensors of what an environment said between its turns: [n] int64, and [turns − 1] how many of them behind each.
+TOLD, TOLD_LENGTHS = "told", "told_lengths"
 
 
 class Passages:
@@ -58,6 +60,8 @@ def _turns(encode: PromptEncoder, sample: Sample) -> list[tuple[Ids, list[int]]]
     if TURNS not in sample.tensors:
         return [(encode(sample.prompt), tokens)]
     lengths = sample.tensors[TURNS].tolist()
+    if TOLD in sample.tensors:
+        return list(_with_told(encode(sample.prompt), sample))
     contexts = encode.contexts(sample.prompt)
     if len(contexts) != len(lengths):
         raise DataError(
@@ -66,6 +70,16 @@ def _turns(encode: PromptEncoder, sample: Sample) -> list[tuple[Ids, list[int]]]
         )
     starts = [sum(lengths[:i]) for i in range(len(lengths))]
     return [(c, tokens[start : start + n]) for c, start, n in zip(contexts, starts, lengths, strict=True)]
+
+
+def _with_told(prompt: Ids, sample: Sample) -> Iterator[tuple[Ids, list[int]]]:
+    """(context, tokens) of each turn of an episode: all that was said before, by whomever."""
+    own = [part.tolist() for part in sample.tensors["tokens"].split(sample.tensors[TURNS].tolist())]
+    told = [part.tolist() for part in sample.tensors[TOLD].split(sample.tensors[TOLD_LENGTHS].tolist())]
+    context = list(prompt)
+    for turn, reply in zip(own, [*told, []], strict=True):
+        yield tuple(context), turn
+        context += [*turn, *reply]
 
 
 def _joined(turns: Sequence[tuple[Ids, list[int]]]) -> Iterator[tuple[Row, list[slice]]]:

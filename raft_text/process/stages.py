@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from raft_text.process.sampler import Drawn
+    from raft_text.process.growing import Drawn
 
 #: (numbers of the completions that have not been given up, the text of each so far) → whether each goes on.
 GoesOn = Callable[[Sequence[int], Sequence[str]], Sequence[bool]]

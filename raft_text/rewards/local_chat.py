@@ -7,7 +7,8 @@ from typing import Any
 
 from raft_core.errors import ConfigError, DataError, ModelError
 from raft_core.rewards.judge.chat import CUT_SHORT, Conversation, Unanswered
-from raft_text.model.chat import Chat, render
+from raft_text.model.chat import Chat
+from raft_text.model.template import render
 from raft_text.options import Prompting
 from raft_text.rewards.models import Dtype, Loaded, Source, by_length, inputs_of, load
 from raft_text.rewards.texts import encodable

@@ -15,7 +15,8 @@ from raft_core.machine.devices import dtype_mistakes, pick_dtype, resolve_device
 from raft_core.machine.torchvision import ensure_importable
 from raft_core.reading.files import Unreadable
 from raft_core.reading.json_data import read_object
-from raft_text.model.loading import BUNDLED, BUNDLED_FOLDER, quiet
+from raft_text.model.loading import quiet
+from raft_text.model.places import BUNDLED, BUNDLED_FOLDER
 
 if TYPE_CHECKING:
     import torch

@@ -10,6 +10,7 @@ import numpy as np
 
 from raft_core import capabilities
 from raft_core.errors import ConfigError
+from raft_core.metrics.voting import Voter
 from raft_core.protocols import Combinator, Reward
 from raft_core.rewards.scoring import answered, told
 from raft_core.types import Prompt, Sample
@@ -53,6 +54,8 @@ class WithoutThinking:
         self.begin, self.end = begin, end
         self.opened = opened
         self.unfinished: Unfinished = unfinished
+        if isinstance(reward, Voter):  # then this one is, too
+            self.answers, self.reference, self.same = self._answers, reward.reference, reward.same
         if isinstance(reward, capabilities.AttachesPolicy):  # only then: what needs the policy cannot be cached or isolated
             self.attach = reward.attach
         self.info = replace(
@@ -89,6 +92,14 @@ class WithoutThinking:
             scores[readable], why = answered(self.reward, [samples[i].with_output(texts[i]) for i in readable])
             reason = reason if len(readable) < len(samples) else why or "the reward returned NaN or an infinity"
         return told(scores, reason)
+
+    def _answers(self, samples: Sequence[Sample]) -> list[Any]:
+        """What the reward reads behind the thoughts of each; None where a thought does not end and that is not to be scored."""
+        texts = [self.answer(text) for text in completions(samples)]
+        readable = [i for i, text in enumerate(texts) if text is not None]
+        read = self.reward.answers([samples[i].with_output(texts[i]) for i in readable]) if readable else []
+        found = dict(zip(readable, read, strict=True))
+        return [found.get(i) for i in range(len(samples))]
 
     def answer(self, text: str) -> str | None:
         """What stands behind the thoughts of a completion; None where that is not to be scored."""

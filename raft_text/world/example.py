@@ -40,7 +40,8 @@ def write_example(run: Path, target: Path, recipe: str) -> None:
     from safetensors.torch import load_file, save_file
 
     from raft_core.store.manifest import read_config
-    from raft_text.export.files import ADAPTER_CONFIG, ADAPTER_FILE, NOTE
+    from raft_text.export.files import NOTE
+    from raft_text.model.adapter import ADAPTER_CONFIG, ADAPTER_FILE
 
     config = read_config(run)
     told = README.format(recipe=recipe, model=config["policy"]["init_args"]["model"], prompts=config["prompts"]["held_out"])

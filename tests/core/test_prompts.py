@@ -164,3 +164,32 @@ def test_prompt_ids_survive_a_round_trip_through_json(tmp_path):
     prompt = Prompt("a cat", {"answer": [1, 2]})
     path = write(tmp_path, "p.jsonl", json.dumps({"prompt": prompt.text, **prompt.meta}))
     assert read_prompts(path)[0].id == prompt.id
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        ({"Body": "Two and two.", "Question": "How many?", "Answer": 4}, "Two and two. How many?"),
+        ({"context": "A passage. ", "question": "What is it?", "Answer": 4}, "A passage.\n\nWhat is it?"),
+        ({"question": "Alone?", "Answer": 4}, "Alone?"),
+        ({"Body": "b", "prompt": "Taken.", "Question": "q", "Answer": 4}, "Taken."),
+    ],
+)
+def test_a_question_stands_behind_the_text_that_it_is_about(tmp_path, row, text):
+    (tmp_path / "p.jsonl").write_text(json.dumps(row) + "\n")
+    (prompt,) = read_prompts(tmp_path / "p.jsonl")
+    assert prompt.text == text and prompt.meta["Answer"] == 4
+    assert not {"body", "question"} & {name.lower() for name in prompt.meta} or text == "Taken."
+
+
+@pytest.mark.parametrize("row", [{"body": "a", "context": "b", "question": "q"}, {"body": "a", "Body": "b", "question": "q"}])
+def test_what_a_question_is_about_must_be_plain(tmp_path, row):
+    (tmp_path / "p.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(DataError, match=r"say in prompts\.column which one"):
+        read_prompts(tmp_path / "p.jsonl")
+
+
+def test_a_question_about_what_is_no_text_is_told(tmp_path):
+    (tmp_path / "p.jsonl").write_text(json.dumps({"body": 3, "question": "q"}) + "\n")
+    with pytest.raises(DataError, match=r"column 'body' holds 3, which is not a text"):
+        read_prompts(tmp_path / "p.jsonl")

@@ -78,7 +78,24 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         LLAMA | {"head_dim": 8, "num_local_experts": 2, "intermediate_size_mlp": WIDTH, "attention_chunk_size": WINDOW},
     ),
     "olmoe": ("Olmoe", LLAMA | {"num_experts": 4, "num_experts_per_tok": 2}),
+}
+MAMBA = {"hidden_size": WIDTH, "num_hidden_layers": 2, "state_size": 8, "initializer_range": 0.3}
+#: Those that keep a state of what they have read, alone or beside attention.
+WITH_STATE: dict[str, tuple[str, dict[str, Any]]] = {
     "lfm2": ("Lfm2", LLAMA | {"num_hidden_layers": 3, "layer_types": ["conv", "full_attention", "conv"]}),
+    "mamba": ("Mamba", MAMBA),
+    "mamba2": ("Mamba2", MAMBA | {"num_heads": 8, "head_dim": 8, "n_groups": 1, "chunk_size": 8, "expand": 2}),
+    "jamba": (
+        "Jamba",
+        LLAMA | {"attn_layer_period": 2, "attn_layer_offset": 1, "mamba_d_state": 8, "use_mamba_kernels": False},
+    ),
+    "qwen3next": (
+        "Qwen3Next",
+        LLAMA
+        | {"num_hidden_layers": 4, "head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+        | {"shared_expert_intermediate_size": 16, "linear_num_key_heads": 2, "linear_num_value_heads": 4}
+        | {"linear_key_head_dim": 8, "linear_value_head_dim": 8},
+    ),
 }
 
 
@@ -89,7 +106,7 @@ def family(folder: Path, name: str, tokenizer: Any = None, **changes: Any) -> Pa
     from raft_text.model.loading import quiet
 
     tokenizer = tokenizer or tiny_tokenizer(context=CONTEXT)
-    classes, sizes = FAMILIES[name]
+    classes, sizes = (FAMILIES | WITH_STATE)[name]
     tokens = {"vocab_size": len(tokenizer), "bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": None}
     config = getattr(transformers, f"{classes}Config")(**tokens | sizes | changes)
     kind = getattr(transformers, f"{classes}LMHeadModel" if classes == "GPT2" else f"{classes.removesuffix('Text')}ForCausalLM")

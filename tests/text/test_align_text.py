@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from raft_cli import main
 from raft_core.config.run_config import check
@@ -130,7 +131,7 @@ def test_a_hostile_completion_is_text(run, tmp_path):
 
 def test_the_report_shows_texts_beside_one_another(run):
     page = (run / "report" / "index.html").read_text(encoding="utf-8")
-    assert '<div class="pairs texts">' in page
+    assert 'class="pairs texts"' in page
     assert "Both sides of a pair drew from the same random numbers" in page
     assert "Text: entropy" in page
     assert "noise" not in page
@@ -207,7 +208,7 @@ def test_files_beside_the_configuration_are_found_from_any_folder(recipe, monkey
             "AnswerReward",
             "prompts have no field 'answer_value' with the reference answer (did you mean 'answer'?)",
         ),
-        ({"svamp.jsonl": '{"Body": "a", "Question": "b", "Answer": 3}\n'}, None, "has the columns Body, Question, Answer"),
+        ({"q.jsonl": '{"Problem": "a", "Rationale": "b", "Answer": 3}\n'}, None, "has the columns Problem, Rationale, Answer"),
     ],
     ids=["prompts longer than the context", "answers that are not there", "unknown layout"],
 )
@@ -279,3 +280,12 @@ def test_an_interrupted_run_ends_in_the_same_weights(load, tmp_path, arguments):
         for name in ("weights.safetensors", "trainer.safetensors"):
             whole, interrupted = (checkpoint_folder(tmp_path / run, rnd) / name for run in ("whole", "interrupted"))
             assert whole.read_bytes() == interrupted.read_bytes(), (rnd, name)
+
+
+def test_a_learning_rate_that_no_number_holds_ends_in_words(recipe, tmp_path, capsys):
+    root, raw = recipe
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(raw))
+    assert main(["align", str(tmp_path / "c.yaml"), "--trainer.optimizer.lr", "1e38", "--output", str(tmp_path / "r")]) == 2
+    told = capsys.readouterr().err
+    assert "lower trainer.optimizer.lr, which is 1e+38, and begin anew" in told and "Traceback" not in told
+    assert json.loads((tmp_path / "r" / "run.json").read_text())["status"] == "failed" and root

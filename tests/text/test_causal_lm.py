@@ -285,12 +285,6 @@ def test_a_model_that_cannot_be_used_is_told_by_its_configuration(tiny, tmp_path
         CausalLM(str(folder)).load()
 
 
-def test_a_model_that_keeps_a_recurrent_state_is_told(tiny, tmp_path):
-    folder = edited(tiny("llama"), tmp_path, model_type="mamba", architectures=["MambaForCausalLM"])
-    with pytest.raises(ModelError, match="is a MambaForCausalLM, which keeps a recurrent state"):
-        CausalLM(str(without_weights(folder)), sampling=Sampling(max_new_tokens=8)).load()
-
-
 def test_a_tokenizer_without_an_end_token_is_told(tiny, tmp_path):
     folder = edited(tiny("llama"), tmp_path, "tokenizer_config.json", eos_token=None)
     for name in ("config.json", "generation_config.json"):

@@ -166,11 +166,11 @@ def test_a_tokenizer_that_puts_a_space_before_a_text_puts_none_into_its_midst():
 def test_what_a_conversation_is_cut_to():
     encode = encoder("chatml", max_tokens=6)
     messages = [system("s"), user("aa"), bot("bb"), user("cc"), bot("dd"), user("e")]
-    assert encode.visible_messages(messages) == [system("s"), user("cc"), bot("dd"), user("e")]
-    assert encode.visible_messages([system("s"), user("abcdefgh")]) == [system("s"), user("defgh")]
-    assert encode.visible_messages(messages[:2]) == messages[:2]
+    assert encode.seen.messages(messages) == [system("s"), user("cc"), bot("dd"), user("e")]
+    assert encode.seen.messages([system("s"), user("abcdefgh")]) == [system("s"), user("defgh")]
+    assert encode.seen.messages(messages[:2]) == messages[:2]
     with pytest.raises(DataError, match="nothing by the user that could be cut"):
-        encode.visible_messages([user("a"), {"role": "tool", "content": "x" * 20}])
+        encode.seen.messages([user("a"), {"role": "tool", "content": "x" * 20}])
 
 
 # ---------------------------------------------------------------------- what is refused

@@ -12,7 +12,8 @@ from raft_cli import main
 from raft_core.store.store import read_history, read_round
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "text"
-GSM8K, HH, SELF = (CONFIGS / f"{name}.yaml" for name in ("gsm8k_qwen", "hh_llama", "self_rewarding_qwen"))
+NAMES = ("gsm8k_qwen", "gsm8k_tools", "hh_llama", "self_rewarding_qwen")
+GSM8K, TOOLS, HH, SELF = (CONFIGS / f"{name}.yaml" for name in NAMES)
 KINDS = ("qwen2", "llama", "gpt2")
 
 
@@ -34,8 +35,8 @@ def files(tmp_path, monkeypatch):
     return ["--prompts.train", "train.jsonl", "--prompts.held_out", "test.jsonl", "--output", "run"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_chat_model_is_aligned_with_right_answers(kind, tiny, files, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("recipe", "kind"), [*((GSM8K, kind) for kind in KINDS), (TOOLS, "qwen2")])
+def test_a_chat_model_is_aligned_with_right_answers(recipe, kind, tiny, files, tmp_path, monkeypatch):
     # Random bytes are no answer: where a sample ends in the right one is decided here, by the file's own answers.
     right = lambda self, samples: [float(s.request.index % 2 and self.reference(s.prompt) >= 1001) for s in samples]  # noqa: E731
     monkeypatch.setattr("raft_text.reasoning.reward.AnswerReward.__call__", right)
@@ -48,13 +49,14 @@ def test_a_chat_model_is_aligned_with_right_answers(kind, tiny, files, tmp_path,
         "trainer.batch_size": 4,
         "trackers": "[]",
     }
-    assert main(["align", str(GSM8K), *files, *words(settings)]) == 0
+    assert main(["align", str(recipe), *files, *words(settings)]) == 0
     (row,) = read_history(tmp_path / "run")
     samples, _, kept = read_round(tmp_path / "run", 1)
     assert row["train/steps"] == 1 and row["reward/mean"] == pytest.approx(1 / 3)
     assert [s.request.index for s, chosen in zip(samples, kept, strict=True) if chosen] == [1, 3, 1, 3]
     assert {s.prompt.text for s, chosen in zip(samples, kept, strict=True) if chosen} == {"How many?", "How much?"}
     assert (tmp_path / "run" / "export" / "adapter_model.safetensors").is_file()
+    assert ("text/turns" in row) == (recipe == TOOLS)
 
 
 @pytest.mark.parametrize("kind", KINDS)

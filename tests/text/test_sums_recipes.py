@@ -29,6 +29,8 @@ RECIPES = (
     "bonbon",
     "boltzmann",
     "rest",
+    "distill",
+    "calculator",
 )
 
 
@@ -61,10 +63,12 @@ def shrunken(tiny, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_is_the_same_loop_with_other_parts(name, shrunken, tmp_path, monkeypatch):
+def test_a_recipe_is_the_same_loop_with_other_parts(name, shrunken, tiny, tmp_path, monkeypatch):
     # Six random bytes are no answer; so that something is selected, every other one counts as right.
     alternating = lambda _self, samples: [float(i % 2) for i in range(len(samples))]  # noqa: E731
     monkeypatch.setattr("raft_text.reasoning.reward.AnswerReward.__call__", alternating)
+    if name == "distill":
+        shrunken += ["--objective.teacher", str(tiny(seed=1))]
     assert main(["sft" if name == "sft" else "align", str(CONFIGS / f"sums_{name}.yaml"), *shrunken]) == 0
     (row,) = read_history(tmp_path / "run")
     _, scores, kept = read_round(tmp_path / "run", 1)
@@ -77,6 +81,8 @@ def test_a_recipe_is_the_same_loop_with_other_parts(name, shrunken, tmp_path, mo
         assert name != "kto" or set(row) >= {"kto/margin", "kto/accuracy"}
     elif name in ("reft", "choice"):
         assert kept.all() and {"ppo/kl", "ppo/value_loss"} <= set(row)
+    elif name == "distill":
+        assert kept.all() and kept.sum() == 8
     elif name == "conditioned":
         assert kept.all() and row["conditioned/best_fraction"] == 0.5
     elif name == "sft":
@@ -90,7 +96,9 @@ def test_a_recipe_is_the_same_loop_with_other_parts(name, shrunken, tmp_path, mo
             "adaptive": 4,
             "process": 4,
             "rest": 16,
+            "calculator": 4,
         }[name]
+    assert ("text/turns" in row) == (name == "calculator")
 
 
 def test_a_student_learns_the_right_solutions_of_a_run(shrunken, tmp_path, monkeypatch):

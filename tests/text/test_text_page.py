@@ -30,7 +30,7 @@ def test_its_configurations_pass_the_check(tmp_path, monkeypatch):
     Path("my_file.py").write_text(
         "def my_function(prompts, outputs):\n    return [0.0] * len(outputs)\nmy_bound = my_function\n"
     )
-    first, chats, cut, early, ratios, rules = blocks("yaml")
+    first, chats, cut, tools, early, distil, ratios, rules = blocks("yaml")
     config = check(yaml.safe_load(first), base=tmp_path).config
     assert config.policy.prompting.chat and config.policy.sampling.batch_size == 64
     talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
@@ -41,6 +41,10 @@ def test_its_configurations_pass_the_check(tmp_path, monkeypatch):
     Path("sums.jsonl").write_text("".join(json.dumps({"prompt": str(i), "answer_value": "1"}) + "\n" for i in range(5)))
     for line in cut.splitlines():
         check(yaml.safe_load(first) | yaml.safe_load(line) | {"prompts": {"train": "sums.jsonl"}}, base=tmp_path)
+    with_tools = {**yaml.safe_load(tools), "prompts": {"train": "sums.jsonl"}, "judges": []}
+    assert check(with_tools, base=tmp_path).config.policy.environment.functions == ("calculator", "python")
+    learned = check(yaml.safe_load(first) | yaml.safe_load(distil), base=tmp_path).config
+    assert learned.objective.teacher.name == "Qwen/Qwen2.5-7B-Instruct" and learned.objective.beta == 0.5
     clipped = check(yaml.safe_load(first) | yaml.safe_load(ratios), base=tmp_path).config
     assert clipped.objective == RaftPlusPlus(0.2, 0.28) and clipped.selector == AllBest(1.0)
     Path("pairs.jsonl").write_text("".join(json.dumps({"prompt": str(i), "response": "r"}) + "\n" for i in range(2000)))
@@ -58,6 +62,6 @@ def test_its_code_runs(tmp_path, monkeypatch, capsys):
 
 
 def test_it_names_every_figure():
-    meta = {"tokens": 1, "finish": "rejected", "entropy": 1.0, "rejected": True, "tokens_saved_at_most": 3}
+    meta = {"tokens": 1, "finish": "rejected", "entropy": 1.0, "rejected": True, "turns": 2, "tokens_saved_at_most": 3}
     found = {**text_figures(["a b " * 100]), **drawn_figures([Sample(Request(Prompt("p"), 0, 0), meta=meta)])}
     assert set(re.findall(r"`text/(\w+)`", PAGE)) == {*found, "perplexity"}

@@ -14,7 +14,7 @@ from raft_text.model.packing import Packing, find_packing
 TEXTS = ("a red cat sits on the mat", "what is it", "dog")
 MASKED = {"opt", "falcon", "mpt", "xglm", "biogpt", "gptoss"}
 REFUSED = {"bloom", "falcon-alibi"}
-ALL = sorted(FAMILIES.keys() - {"lfm2"})
+ALL = sorted(FAMILIES)
 
 
 def policy(folder, *, packing, critic=None):

@@ -13,7 +13,7 @@ from raft_core.sampling import requests
 from raft_core.soundness import examined, failed_mask, render_sound
 from raft_core.store.tensors import load_tensors, save_tensors
 from raft_core.types import Prompt
-from raft_text.process.sampler import can_be_drawn_from
+from raft_text.process.growing import can_be_drawn_from
 from raft_text.rewards.length import Length
 from raft_text.rewards.self_judge import PolicyChat
 

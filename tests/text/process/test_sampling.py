@@ -15,7 +15,7 @@ from raft_core.testing import close
 from raft_core.types import Prompt
 from raft_text import Rejection
 from raft_text.model.likelihood import by_length
-from raft_text.process.sampler import first_stop
+from raft_text.process.growing import first_stop
 from raft_text.process.token_choice import inverse_cdf, uniforms
 
 KINDS = ("llama", "gpt2", "qwen2")

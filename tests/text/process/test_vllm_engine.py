@@ -11,7 +11,7 @@ import torch
 
 from raft_core.errors import DeviceError, MissingDependency
 from raft_text import Lora, Sampling
-from raft_text.process.sampler import Task
+from raft_text.process.growing import Task
 from raft_text.process.vllm_engine import VllmEngine
 
 ENDS = (7, 9)

@@ -8,6 +8,7 @@ import torch
 
 from raft_core.config.run_config import check
 from raft_core.errors import ConfigError
+from raft_core.metrics.voting import Voter
 from raft_core.objectives.ppo import Ppo
 from raft_core.objectives.sft import Sft
 from raft_core.protocols import RewardInfo
@@ -15,6 +16,7 @@ from raft_core.rewards.combine import Weighted as WeightedSum
 from raft_core.rewards.scoring import Scorer
 from raft_core.types import Pairs, Prompt, Request, Sample, Weighted
 from raft_text.mask_truncated import MaskTruncated
+from raft_text.reasoning.reward import AnswerReward
 from raft_text.rewards.length import Length
 from raft_text.rewards.pattern import Pattern
 from raft_text.rewards.self_judge import SelfJudge
@@ -219,3 +221,12 @@ def test_a_configuration_takes_all_three(tiny, tmp_path):
     assert checked.config.reward.info.name == "length_answer_finished"
     with pytest.raises(ConfigError, match="the selector ReinforceRej produces advantages, but the objective MaskTruncated"):
         check({**raw, "selector": "ReinforceRej"})
+
+
+def test_a_reward_of_answers_votes_behind_thoughts():
+    """What it would have read in the thoughts does not vote; a thought that does not end states nothing."""
+    texts = ["<think>The answer is: 5</think>The answer is: 7", "The answer is: 7", "<think>The answer is: 5", "none"]
+    voter = WithoutThinking(AnswerReward())
+    assert isinstance(voter, Voter) and not isinstance(WithoutThinking(Length()), Voter)
+    assert voter.answers([sample(text) for text in texts]) == [7.0, 7.0, None, None]
+    assert voter.same(7.0, 7.0) and voter.reference(Prompt("p", {"answer_value": "7"})) == 7.0

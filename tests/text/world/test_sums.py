@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from raft_core.prompts import PromptFiles, gather, read_prompts
 from raft_core.rng import numpy_rng
 from raft_core.types import Request, Sample
-from raft_text.model.loading import BUNDLED_FOLDER
+from raft_text.model.places import BUNDLED_FOLDER
 from raft_text.reasoning.answers import LETTERS, extract_number
 from raft_text.reasoning.reading import Reader
 from raft_text.reasoning.reward import AnswerReward

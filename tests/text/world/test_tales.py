@@ -18,7 +18,7 @@ from raft_core.prompts import PromptFiles, gather, read_prompts
 from raft_core.rng import numpy_rng
 from raft_core.types import Prompt, Request, Sample
 from raft_text.metrics import distinct_n
-from raft_text.model.loading import BUNDLED_FOLDER
+from raft_text.model.places import BUNDLED_FOLDER
 from raft_text.rewards.sentiment import Sentiment
 from raft_text.world.sums import IGNORED, batch_of
 from raft_text.world.tales import SHARES, roll_call, tales
