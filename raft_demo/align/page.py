@@ -24,6 +24,9 @@ from raft_demo.studio import Studio
 
 NAME = "Align"
 CSS = f"""{run_view.CSS}
+/* Gradio lets go of a block's least height while an event is under way, which is every two seconds here. */
+#align-plan {{ min-height: 110px; }} #align-status {{ min-height: 141px; }}
+#align-curves {{ min-height: 230px; }} #align-best {{ min-height: 180px; }}
 #align-log textarea {{ font-family: var(--font-mono); font-size: .8rem; white-space: pre; overflow-x: auto; }}
 """
 PREPARE, PLAN = "raft_demo.align.work:prepare", "raft_demo.align.work:plan"
