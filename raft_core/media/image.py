@@ -153,6 +153,9 @@ class ImageMedium:
         sheet = contact_sheet([sample.output for sample in samples], min(len(samples), 8), side=SIDE)
         return f'<img src="{data_uri(sheet, lossless=True)}" alt="{len(samples)} pictures">'
 
+    def still(self, output: Image.Image) -> Image.Image:
+        return output
+
     def before_after(self, before: Sequence[Sample], after: Sequence[Sample], k: int) -> Image.Image:
         """A row per prompt: samples before at the left, those from the same noise after at the right."""
         columns, rows = min(k, SHOWN_SAMPLES), range(min(len(before) // k, SHOWN_PROMPTS))

@@ -92,6 +92,10 @@ class Medium(Protocol):
         """Samples with their outputs, some of them None, as a notebook shows them."""
         ...
 
+    def still(self, output: Any) -> Any:
+        """What a page that holds only texts and pictures shows of the output: a string, or a PIL image."""
+        ...
+
     def before_after(self, before: Sequence[Sample], after: Sequence[Sample], k: int) -> Any:
         """Some of these pairs, of which ``k`` in a row answer the same prompt, as a notebook shows them."""
         ...
@@ -139,6 +143,11 @@ def medium_of(output: Any) -> Medium:
         if medium.holds(output):
             return medium
     raise TypeError(f"a sample holds {type(output).__name__}, which is none of {', '.join(_MEDIA)}: render it first")
+
+
+def stills(samples: Sequence[Sample]) -> list[Sample]:
+    """The samples with texts and pictures in place of whatever outputs they have."""
+    return [s if s.output is None else s.with_output(medium_of(s.output).still(s.output)) for s in samples]
 
 
 def common_medium(outputs: Sequence[Any]) -> Medium:

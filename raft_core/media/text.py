@@ -70,6 +70,9 @@ class TextMedium:
         rows = [(sample.prompt.text, told(sample)) for sample in samples]
         return f"<table>{''.join(_row(row) for row in rows)}</table>"
 
+    def still(self, output: str) -> str:
+        return output
+
     def before_after(self, before: Sequence[Sample], after: Sequence[Sample], k: int) -> Texts:
         return Texts(before, after, k)
 

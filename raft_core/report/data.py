@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from raft_core.evaluation.evaluate import Evaluation
 from raft_core.evaluation.files import read_results
 from raft_core.evaluation.table import number, split_name
 from raft_core.format import evenly
+from raft_core.media.medium import stills
 from raft_core.metrics.history import ERROR_OF
 from raft_core.monitoring import stopping
 from raft_core.report.facts import label
@@ -106,11 +107,12 @@ def read_run_data(folder: Path) -> RunData:
     for rnd in evenly(stored, SHEETS):
         try:
             samples, scores, kept = read_round(folder, rnd)
-            rounds.append(StoredRound(rnd, samples, scores, [bool(k) for k in kept]))
+            rounds.append(StoredRound(rnd, stills(samples), scores, [bool(k) for k in kept]))
         except StoreError as error:
             troubles.append(str(error))
     troubles += damages(folder)
-    evaluations = sorted(results.evaluations, key=lambda e: e.split != "heldout") if results else []
+    found = [replace(e, before=stills(e.before), after=stills(e.after)) for e in results.evaluations] if results else []
+    evaluations = sorted(found, key=lambda e: e.split != "heldout")
     return RunData(
         name=folder.resolve().name,
         run=run,

@@ -71,6 +71,9 @@ class ToneMedium:
     def html(self, samples: Any) -> str:
         return f"<audio>{len(samples)}</audio>"
 
+    def still(self, output: Tone) -> str:
+        return f"{output[0]:g} Hz for {output[1]:g} s"
+
     def before_after(self, before: Any, after: Any, k: int) -> Any:
         return [(one.output, other.output) for one, other in zip(before[::k], after[::k], strict=True)]
 
@@ -129,3 +132,8 @@ def test_a_new_kind_of_output_says_what_a_repetition_is():
     reward = Distinct(FakeReward())
     values = reward.combine({reward.parts[0].info.name: np.array([1.0, 2.0, np.nan])}, samples())
     assert values[0] == 1.0 and np.isnan(values[1:]).all()
+
+
+@pytest.mark.usefixtures("tones")
+def test_a_report_shows_a_new_kind_of_output_as_a_text_or_a_picture():
+    assert [sample.output for sample in media.stills(samples())] == ["440.1 Hz for 1 s", "440.2 Hz for 1 s", None]
