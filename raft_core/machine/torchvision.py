@@ -32,7 +32,7 @@ def ensure_importable() -> None:
     torchvision, open_clip or peft; repeated calls are free.
     """
     global _library
-    if _library is not None or _loads():
+    if _library is not None or _loads() or _library is not None:  # looking for it may have been what defined them
         return
     import torch
 

@@ -33,3 +33,11 @@ def test_the_hook_imports_nothing_by_itself_and_survives_the_package(tmp_path):
         check=False,
     )
     assert (bare.returncode, bare.stderr) == (0, "")
+
+
+def test_the_hook_and_a_call_define_the_operators_once(tmp_path):
+    """Looking for torchvision is what sets off the hook: what was about to define the operators finds them defined."""
+    install_hook(tmp_path)
+    call = "from raft_core.machine.torchvision import ensure_importable; ensure_importable(); import torchvision; print('done')"
+    done = started(tmp_path, call)
+    assert done.stdout.strip() == "done", done.stderr
