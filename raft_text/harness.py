@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import importlib.util
 import math
 import re
@@ -89,7 +90,6 @@ def find_tasks(words: Sequence[str]) -> Tasks:
         ConfigError: no such task, with the nearest; a file that is not there or names no task.
     """
     require_harness()
-    from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports] - an extra
 
     files = [Path(word).expanduser() for word in words if word.endswith(SUFFIXES)]
     own = {str(file): task_name(file) for file in files}
@@ -97,13 +97,18 @@ def find_tasks(words: Sequence[str]) -> Tasks:
     if not names:
         raise ConfigError("no task is named: give --tasks NAME, several with commas between them, or FILE.yaml")
     folders = [str(file.parent) for file in files]
-    manager = TaskManager(include_path=folders or None)
+    manager = _library("lm_eval.tasks").TaskManager(include_path=folders or None)
     unknown = [name for name in names if name not in manager.all_tasks]
     if unknown:
         raise ConfigError(
             [f"lm-eval has no task of the name {name!r}{nearest(name, manager.all_tasks)[:200]}" for name in unknown]
         )
     return Tasks(names, manager)
+
+
+def _library(name: str) -> Any:
+    """A module of lm-eval, which is an extra: its types are not checked, since it may be missing."""
+    return importlib.import_module(name)
 
 
 def require_harness() -> None:
@@ -137,13 +142,11 @@ def run(policy: CausalLM, tasks: Tasks, settings: Settings, *, reference: bool) 
     Raises:
         DataError: a task that cannot be run, such as one whose data cannot be had; with the harness's own words.
     """
-    import lm_eval  # pyright: ignore[reportMissingImports] - an extra
-    from lm_eval.models.huggingface import HFLM  # pyright: ignore[reportMissingImports] - an extra
-
+    harness, wrapper = _library("lm_eval"), _library("lm_eval.models.huggingface").HFLM
     engine = policy.engine
     with engine.placed(), engine.version(reference), torch.no_grad():
         # A copy: the harness gives a tokenizer without a padding token one.
-        model = HFLM(
+        model = wrapper(
             pretrained=engine.network,
             tokenizer=copy.deepcopy(engine.encode.tokenizer),
             batch_size=settings.batch_size,
@@ -151,7 +154,7 @@ def run(policy: CausalLM, tasks: Tasks, settings: Settings, *, reference: bool) 
             chat_template_args=dict(policy.prompting.chat_template_kwargs) or None,
         )
         try:
-            found = lm_eval.simple_evaluate(
+            found = harness.simple_evaluate(
                 model,
                 tasks=list(tasks.names),
                 task_manager=tasks.manager,
