@@ -23,7 +23,7 @@ from raft_cli.processes import add_process_options, in_processes, require_proces
 from raft_cli.settings import settings_help as epilog
 from raft_core.config.recipes import checked_config
 
-USAGE = "raft align [CONFIG] [--SETTING VALUE …] [--processes N [--shard]] [--print_config]"
+USAGE = "raft align [CONFIG] [--SETTING VALUE …] [--processes N] [--print_config]"
 TAKES_SETTINGS = True
 TARGET_OPTIONAL = True
 __all__ = ["TAKES_SETTINGS", "TARGET_OPTIONAL", "USAGE", "add_options", "epilog", "main"]

@@ -34,16 +34,16 @@ class Gold:
     yet. A caption that is not of its world is not scored.
 
     Args:
-        folder: with the judge's weights, or ``bundled:NAME``. Its config.json tells the world.
+        folder: with the judge's weights, or ``bundled:NAME``; null = the shapes' judge. Its config.json tells the world.
         name: column in the store and label in the report.
         batch_size: pictures per forward pass.
     """
 
     scale = "1 = shows its caption, 0 = does not"
 
-    def __init__(self, folder: str = FOLDER, *, name: str = "gold", batch_size: int = 64):
+    def __init__(self, folder: str | None = None, *, name: str = "gold", batch_size: int = 64):
         self.info = RewardInfo(name=name, scale=self.scale, batch_size=batch_size)
-        self.folder = _folder_of(folder)
+        self.folder = _folder_of(folder or FOLDER)
         self._judge: GoldJudge | None = None
 
     def check(self) -> list[str]:
@@ -97,7 +97,7 @@ class GoldScore(Gold):
 
     scale = "mean log-probability of the caption's attributes, nats"
 
-    def __init__(self, folder: str = FOLDER, *, name: str = "gold_score", batch_size: int = 64):
+    def __init__(self, folder: str | None = None, *, name: str = "gold_score", batch_size: int = 64):
         super().__init__(folder, name=name, batch_size=batch_size)
 
     def __call__(self, samples: Sequence[Sample]) -> np.ndarray:
