@@ -282,7 +282,7 @@ def test_a_person_compares_slides_and_takes_a_pair_away(app, open_page):
 @pytest.mark.slow
 def test_a_narrow_dark_window_holds_it_all(app, open_page):
     page = open_page(app.url, tab="Compare", size=NARROW, dark=True)
-    page.get_by_text("a large purple cross").first.click()
+    page.get_by_text("a large purple cross").locator("visible=true").first.click()
     page.wait_for_function("document.querySelector('#compare-prompt textarea').value.startsWith('a large purple')")
     page.get_by_role("button", name="Compare", exact=True).click()
     page.get_by_text("per picture").wait_for()
