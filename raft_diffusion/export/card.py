@@ -49,7 +49,7 @@ def write_run_card(run_folder: Path, folder: Path, place: str | None = None) -> 
         picture=picture,
         draws_first=_first(facts) is not None,
         addons=addons,
-        kohya=Markdown(KOHYA_FILE) if lora and (folder / KOHYA_FILE).exists() else "",
+        kohya=Markdown(KOHYA_FILE) if lora and "network" not in facts.policy else "",
         snippet=use(facts, Trained(place or HERE, DIFFUSERS_FILE if lora else None)),
     )
 

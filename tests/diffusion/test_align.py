@@ -289,7 +289,7 @@ def test_the_merged_model_of_a_run_draws_what_the_run_drew(run, tmp_path, monkey
 
 
 def test_adapters_and_addons_in_words():
-    assert adapter_words(None) == "Full fine-tuning of the U-Net"
+    assert adapter_words(None) == "Full fine-tuning of the denoiser"
     lora = {"rank": 8, "conv": True, "text_encoder": True}
     assert adapter_words(lora) == "LoRA of rank 8 on attention, convolutions, text encoders"
     assert adapter_words({"init": "/home/me/style.safetensors"}) == "LoRA, gone on from style.safetensors"

@@ -132,7 +132,7 @@ def test_a_hostile_completion_is_text(run, tmp_path):
 def test_the_report_shows_texts_beside_one_another(run):
     page = (run / "report" / "index.html").read_text(encoding="utf-8")
     assert 'class="pairs texts"' in page
-    assert "Both sides of a pair drew from the same random numbers" in page
+    assert "Both sides of a pair began with the same random numbers" in page
     assert "Text: entropy" in page
     assert "noise" not in page
 
