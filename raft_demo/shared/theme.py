@@ -16,6 +16,7 @@ READABLE = {
     "button_primary_background_fill": "*primary_600",
     "button_primary_background_fill_hover": "*primary_700",
     "button_primary_background_fill_hover_dark": "*primary_700",
+    "button_secondary_background_fill_hover_dark": "*primary_700",
 }
 KINDS = ("title", "label")  # of labels: above an input, and in the corner of an output
 
