@@ -34,12 +34,12 @@
   };
 
   // ------------------------------------------------ messages
-  const GONE = /Could not parse server response|Failed to fetch|Connection errored out|NetworkError/;
+  const GONE = /Could not parse server response|Connection to the server was lost|Failed to fetch|Connection errored out|NetworkError/;
   const titled = () => {
     for (const title of document.querySelectorAll(".toast-title")) {
-      if (title.textContent.trim() !== "Error") continue;
-      const text = title.parentElement.querySelector(".toast-text");
-      const gone = GONE.test(text?.textContent ?? "");
+      const text = (title.closest(".toast-body") ?? title.parentElement).querySelector('[data-testid="toast-text"]');
+      const gone = GONE.test(text?.textContent ?? ""); // Gradio may write the text after the title
+      if (!gone && title.textContent.trim() !== "Error") continue;
       title.textContent = gone ? "The server does not answer" : text?.textContent.startsWith(UNFORESEEN.slice(0, 24)) ? "Not foreseen" : "This cannot be done";
       if (gone) text.textContent = "It may have been stopped. Start it again, then reload this page.";
     }

@@ -26,7 +26,7 @@ WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 #: A Gradio page asks for these where nothing is fetched from the network.
-HARMLESS = re.compile(r"manifest\.json|favicon|net::ERR_INTERNET_DISCONNECTED|fonts\.g")
+HARMLESS = re.compile(r"manifest\.json|favicon|net::ERR_INTERNET_DISCONNECTED|fonts\.g|signal is aborted without reason")
 
 
 @dataclass
