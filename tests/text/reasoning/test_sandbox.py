@@ -182,7 +182,7 @@ def test_secrets_of_the_trainer_are_not_there(monkeypatch):
         found = sandbox.run([solution("return sorted(os.environ)", ESCAPE), solution("return sorted(modules)", ESCAPE)])
     assert "RAFT_TEST_TOKEN" not in found[0].text
     assert "'math'" in found[1].text
-    assert "torch" not in found[1].text
+    assert "'torch'" not in found[1].text and "'torch." not in found[1].text
 
 
 def test_a_program_leaves_nothing_behind_for_the_next():
