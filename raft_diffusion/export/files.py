@@ -124,7 +124,7 @@ def read_values(path: Path, engine: Engine, lora: Lora | None) -> dict[str, torc
         for prefix in ("", "unet."):
             named = {f"{prefix}{name}": value for name, value in tensors.items()}
             if named.keys() == engine.parameters.keys():
-                return _fitting(named, engine.parameters)
+                return fitting(named, engine.parameters)
         if lora is None:
             raise ModelError("these are not the U-Net's weights; to load a LoRA, set policy.lora")
         return values_of(addons.read_fitting(file, engine.networks), engine.networks, engine.parameters)
@@ -132,7 +132,12 @@ def read_values(path: Path, engine: Engine, lora: Lora | None) -> dict[str, torc
         raise ModelError(f"{'' if str(file) in str(error) else f'{file}: '}{error}") from None
 
 
-def _fitting(values: Mapping[str, torch.Tensor], parameters: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def fitting(values: Mapping[str, torch.Tensor], parameters: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The values by name.
+
+    Raises:
+        ModelError: one has another shape than its parameter.
+    """
     for name, value in values.items():
         if value.shape != parameters[name].shape:
             raise ModelError(f"{name} has shape {tuple(value.shape)}, but the policy's has {tuple(parameters[name].shape)}")

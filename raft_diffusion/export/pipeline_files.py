@@ -14,7 +14,7 @@ from raft_core.errors import ConfigError, ModelError
 from raft_core.machine.files import publishing, write_json
 from raft_core.models.public_name import model_of, public_name
 from raft_core.reading.json_data import parse_json
-from raft_diffusion.export.files import NOTE
+from raft_diffusion.export.files import NOTE, fitting
 from raft_diffusion.model.folders import read_json
 from raft_diffusion.model.lora import factors, values_of
 from raft_diffusion.model.lora_file import DIFFUSERS_FILE, PEFT_CONFIG, PEFT_FILE, PEFT_PREFIX, Factors, is_lora
@@ -119,7 +119,7 @@ def read_values(path: Path, engine: PipelineEngine) -> dict[str, torch.Tensor]:
         for prefix in ("", f"{network}."):
             named = {f"{prefix}{name}": value for name, value in tensors.items()}
             if engine.parameters.keys() <= named.keys() <= engine.parameters.keys() | _all_names(engine):
-                return _fitting({name: named[name] for name in engine.parameters}, engine.parameters)
+                return fitting({name: named[name] for name in engine.parameters}, engine.parameters)
         if not is_lora(tensors):
             raise ModelError(f"these are not the weights of the {network} of {engine.description.pipeline}")
         update = fitted(read_transformer_lora(file, type(engine.pipe), network), weight_shapes(engine.networks))
@@ -131,13 +131,6 @@ def read_values(path: Path, engine: PipelineEngine) -> dict[str, torch.Tensor]:
 def _all_names(engine: PipelineEngine) -> set[str]:
     """Of what a denoiser's file holds: buffers, such as tables of positions, besides parameters."""
     return {f"{engine.description.denoiser}.{name}" for name in engine.denoiser.state_dict()}
-
-
-def _fitting(values: Mapping[str, torch.Tensor], parameters: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    for name, value in values.items():
-        if value.shape != parameters[name].shape:
-            raise ModelError(f"{name} has shape {tuple(value.shape)}, but the policy's has {tuple(parameters[name].shape)}")
-    return dict(values)
 
 
 def arguments_for(path: Path) -> dict[str, Any]:
